@@ -1,0 +1,60 @@
+# Everything here works in a fresh checkout: scripts/setup makes .venv and installs what is missing.
+# Paths are relative, so that the checkout's own path may hold spaces.
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench torture build zipapp lock clean setup-run setup-dev
+
+PY := .venv/bin/python
+# Ansible refuses a locale that is not UTF-8.
+export LC_ALL := C.UTF-8
+# The linters start each other by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Variables given to make reach the programs: SOURCE=dir (demo), INSTANTS=n (torture), PYTHON=program (setup).
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: setup-run ## Back up, change, verify, damage, restore a real tree on this machine (SOURCE=dir chooses it)
+	@$(PY) scripts/demo.py
+
+test: lint ## Run the linters and every test
+	$(PY) -m pytest -n auto --dist loadfile --timeout 600 --cov --cov-report=term:skip-covered
+
+lint: setup-dev ## Run the linters alone
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m yamllint --strict .
+	$(PY) -m ansiblelint
+	$(PY) -m antsibull_changelog lint
+
+bench: setup-run ## Measure against rsync and the other tools that are installed
+	@$(PY) tests/benchmarks/bench.py
+
+torture: setup-dev ## Kill runs at random instants, many times (INSTANTS=200)
+	INSTANTS=$(or $(INSTANTS),200) $(PY) -m pytest -m torture
+
+build: setup-run ## Build the collection's archive into build/
+	$(PY) -m ansible galaxy collection build --force --output-path build
+
+zipapp: setup-run ## Build the command line openclaw-backup into build/
+	@mkdir -p build
+	$(PY) scripts/build_zipapp.py build/openclaw-backup
+
+lock: setup-dev ## Pin the newest versions into requirements/*.txt
+	cd requirements && for set in run dev; do \
+	    PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= CUSTOM_COMPILE_COMMAND="make lock" ../$(PY) -m piptools compile --quiet --upgrade \
+	        --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	        --output-file $$set.txt $$set.in || exit; \
+	done
+
+clean: ## Remove everything that make has made, .venv too
+	rm -rf .venv .cache .ansible build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-run:
+	@scripts/setup run
+
+setup-dev:
+	@scripts/setup dev

@@ -1,0 +1,505 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Back up: scan, compare with the baseline, ask the guards, send the difference, have it proven and published, remember it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, TargetError, printable
+from ..manifest.cache import Cache, write_cache
+from ..manifest.changeset import ChangeSet, diff
+from ..manifest.document import Header, Manifest
+from ..manifest.entry import DIRECTORY, FILE, Entry
+from ..manifest.scan import Scan, Staging, scan
+from ..manifest.selection import Selection
+from ..manifest.survey import Survey, check_source, selects, survey
+from ..manifest.walk import Descent
+from ..observe.audit import rfc3339
+from ..observe.progress import Progress
+from ..policy.guards import Removal, check_guards
+from ..policy.model import Policy
+from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
+from ..target.tree.target import TreeTarget
+from ..version import VERSION
+from .locate import check_apart, open_target
+from .state import HostState, Pending, new_transaction, user_names
+
+SAMPLE = 20
+# Files that change between scan and transfer are read again this often; by then they come from a private copy.
+_ROUNDS = 4
+
+
+@dataclass
+class BackupResult:
+    """What a run did, or in check mode would do.
+
+    ``unchanged``: entries that are as in the baseline; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved;
+    ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``duration`` in seconds.
+    """
+
+    changed: bool = False
+    snapshot_id: Optional[str] = None
+    digest: str = ""
+    content_digest: str = ""
+    entries: int = 0
+    bytes: int = 0
+    added: int = 0
+    modified: int = 0
+    metadata: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    files_hashed: int = 0
+    files_sent: int = 0
+    bytes_sent: int = 0
+    bytes_wire: int = 0
+    stale: int = 0
+    unstable: int = 0
+    vanished: int = 0
+    sample: List[Dict[str, str]] = field(default_factory=list)
+    truncated: bool = False
+    warnings: List[str] = field(default_factory=list)
+    receipt: Optional[Dict[str, Any]] = None
+    duration: float = 0.0
+
+    @property
+    def rc(self) -> int:
+        """The exit code: 0, or 3 with warnings."""
+        return EXIT_WARNINGS if self.warnings else EXIT_DONE
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The public result."""
+        return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
+
+
+def backup(
+    policy: Policy,
+    *,
+    state_directory: str,
+    adopt: bool = False,
+    accept: Optional[str] = None,
+    dry_run: bool = False,
+    progress: Optional[Progress] = None,
+) -> BackupResult:
+    """Add a snapshot of the policy's sources to its target, if they changed.
+
+    ``adopt``: go on from a history that this host has no baseline for; ``accept``: first 8 digits of the digest that a guard showed;
+    ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
+    """
+    started = time.time()
+    run = _Run(policy, HostState(state_directory, policy), adopt, accept, progress or Progress(), started)
+    check_apart(policy)
+    run.warn_of_unsupported_keys()
+    if dry_run:
+        try:
+            run.go(dry_run=True)
+        finally:
+            run.progress.finish()
+        run.result.duration = time.time() - started
+        return run.result
+    run.state.prepare()
+    with run.state.locked():
+        failure: Optional[BackupError] = None
+        try:
+            run.go(dry_run=False)
+        except BackupError as error:
+            failure = error
+            raise
+        finally:
+            run.finish(failure)
+    return run.result
+
+
+class _Run:
+    def __init__(self, policy: Policy, state: HostState, adopt: bool, accept: Optional[str], progress: Progress, now: float) -> None:
+        self.policy = policy
+        self.state = state
+        self.adopt = adopt
+        self.accept = accept
+        self.progress = progress
+        self.now = now
+        self.target: TreeTarget = open_target(policy.target, policy.host, policy.name)
+        self.selection: Selection = policy.selection
+        self.sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
+        self.result = BackupResult()
+        self.baseline: Optional[Receipt] = None
+        self._baseline_manifest: Optional[Manifest] = None
+        self._needs_healing = False
+
+    def warn_of_unsupported_keys(self) -> None:
+        """Say which keys of the policy nothing in this version acts on."""
+        keys = self.policy.unsupported()
+        if keys:
+            self.progress.note("this version does not act on: %s" % ", ".join(keys))
+
+    def go(self, *, dry_run: bool) -> None:
+        """The whole run; leaves what it found in ``result``."""
+        self.baseline = self.state.baseline()
+        with Descent(b"/") as root:
+            self._check_sources(root)
+            cache = Cache.load(self.state.cache)
+            self.progress.stage("walk")
+            found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=self.state.identity())
+            if self.baseline is not None and found.content_digest == self.baseline.content_digest and not self.adopt:
+                if self._still_unchanged(dry_run):
+                    self._settle_unchanged(found.entries)
+                    return
+            staging = None if dry_run else Staging(self.state.staging())
+            try:
+                scanned = self._scan(found, cache, root, staging)
+                manifest = self._manifest(scanned)
+                if not dry_run:
+                    # A scan in which something could not be read must not be taken for the whole next time.
+                    whole = not scanned.unreadable
+                    write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if whole else "")
+                if self.baseline is not None and manifest.content_digest == self.baseline.content_digest and not self.adopt:
+                    if self._still_unchanged(dry_run):
+                        self._settle_unchanged(len(manifest.lines))
+                        return
+                self._publish(manifest, scanned, found, root, staging, dry_run)
+            finally:
+                if staging is not None:
+                    staging.close()
+                    self.state.clear_staging()
+
+    # ---- sources -------------------------------------------------------------------------------------------------------
+
+    def _check_sources(self, root: Descent) -> None:
+        missing = [source for index, source in enumerate(self.policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
+        required = [path for path in self.policy.guards.require if not os.path.lexists(path)]
+        check_guards(
+            self.policy.guards,
+            files=self.policy.guards.min_files,
+            missing_required=required,
+            missing_sources=missing,
+            removal=Removal(0, 0, 0),
+            digest="",
+            accepted=None,
+        )
+
+    def _scan(self, found: Survey, cache: Cache, root: Descent, staging: Optional[Staging]) -> Scan:
+        self.progress.stage("hash", files=found.entries)
+
+        def previous() -> Mapping[bytes, Entry]:
+            base = self._base_manifest()
+            return base.by_path() if base is not None else {}
+
+        scanned = scan(found, cache, root=root, now=self.now, previous=previous, staging=staging, tell=self.progress.advance)
+        result = self.result
+        result.files_hashed, result.vanished = scanned.hashed_files, scanned.vanished
+        return scanned
+
+    def _manifest(self, scanned: Scan) -> Manifest:
+        result = self.result
+        entries = scanned.entries
+        result.stale = sum(1 for entry in entries if entry.stale)
+        result.unstable = sum(1 for entry in entries if entry.unstable)
+        if scanned.unreadable:
+            path, code = min(scanned.unreadable.items())
+            self._warn(
+                "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
+                % (len(scanned.unreadable), printable(b"/" + path), os.strerror(code), result.stale)
+            )
+        if result.unstable:
+            first = min(entry.path for entry in entries if entry.unstable)
+            self._warn("%d files changed while they were copied, the first is %s" % (result.unstable, printable(b"/" + first)))
+        header = Header(
+            host=self.policy.host,
+            policy=self.policy.name,
+            sources=self.policy.sources,
+            selection=self.selection.to_dict(),
+            engine=VERSION,
+            claimed=rfc3339(self.now),
+            names=user_names({entry.uid for entry in entries}, {entry.gid for entry in entries}),
+            parent=self.baseline.id if self.baseline is not None else None,
+        )
+        return Manifest(header, scanned.lines, entries)
+
+    def _warn(self, text: str) -> None:
+        self.result.warnings.append(text)
+
+    # ---- the baseline ----------------------------------------------------------------------------------------------------
+
+    def _base_manifest(self) -> Optional[Manifest]:
+        """The manifest of the baseline: the copy kept here, or the target's own."""
+        if self._baseline_manifest is None and self.baseline is not None:
+            self._baseline_manifest = self.state.baseline_manifest(self.baseline)
+            if self._baseline_manifest is None:
+                for snapshot in self.target.list():
+                    if snapshot.id == self.baseline.id:
+                        self._baseline_manifest = self.target.manifest(snapshot)
+        return self._baseline_manifest
+
+    def _still_unchanged(self, dry_run: bool) -> bool:
+        """Tell the target now and then; False where it has lost what this host takes for granted, or asks for paths."""
+        assert self.baseline is not None
+        if self._needs_healing:
+            return False
+        if dry_run or not self.policy.heartbeat or self.now - self.state.heartbeat_at() < self.policy.heartbeat:
+            return True
+        self.progress.stage("heartbeat")
+        answer = self.target.heartbeat(self.baseline.id, self.baseline.digest)
+        if answer.known:
+            self.state.set_heartbeat(self.now)
+        self._needs_healing = not answer.known or bool(answer.need)
+        return not self._needs_healing
+
+    def _settle_unchanged(self, entries: int) -> None:
+        assert self.baseline is not None
+        result = self.result
+        result.snapshot_id = self.baseline.id
+        result.digest, result.content_digest = self.baseline.digest, self.baseline.content_digest
+        result.entries, result.unchanged, result.bytes = entries, entries, self.baseline.bytes
+        result.receipt = self.baseline.to_dict()
+
+    def _meet_history(self, dry_run: bool) -> None:
+        """Settle which snapshot this run goes on from: the writers' rules."""
+        latest = self.target.latest()
+        baseline = self.baseline
+        if latest is None:
+            if baseline is not None and not self.adopt:
+                raise TargetError(
+                    "The target %s holds no history, but this host committed %s to it" % (self.target.url, baseline.id),
+                    kind="history_lost",
+                    field="target",
+                    found=self.target.url,
+                    next="check that the vault is mounted; if its history is really gone, start a new one with --adopt",
+                )
+            self.baseline = None
+            self._baseline_manifest = None
+            return
+        if baseline is not None and latest.id == baseline.id and latest.receipt.digest == baseline.digest:
+            return
+        pending = self.state.pending()
+        if pending is not None and latest.receipt.tx == pending.tx:
+            self.progress.note("the last run had been committed as %s; its acknowledgement was lost" % latest.id)
+            self._rebase(latest, dry_run)
+            return
+        if baseline is not None and latest.id in self.state.known_ids():
+            self._warn("the target went back from %s to %s; going on from there" % (baseline.id, latest.id))
+            self._rebase(latest, dry_run)
+            return
+        if self.adopt:
+            self._rebase(latest, dry_run)
+            return
+        if baseline is None:
+            raise RefusedError(
+                "The target already holds a history of host %s, policy %s (newest %s), and this host has no baseline for it"
+                % (self.policy.host, self.policy.name, latest.id),
+                kind="restore_first",
+                field="baseline",
+                found=latest.id,
+                next="restore it first (`openclaw-backup restore POLICY`), or go on from what is on this disk with `openclaw-backup adopt POLICY`",
+            )
+        raise RefusedError(
+            "Another writer or a restored machine: the newest snapshot is %s, made by transaction %s, and this host last committed %s"
+            % (latest.id, latest.receipt.tx, baseline.id),
+            kind="writer",
+            field="parent",
+            found=latest.id,
+            allowed=baseline.id,
+            next="find the other machine that backs up as host %s; then `openclaw-backup adopt POLICY` on the one that goes on" % self.policy.host,
+        )
+
+    def _rebase(self, latest: Snapshot, dry_run: bool) -> None:
+        manifest = self.target.manifest(latest)
+        self.baseline, self._baseline_manifest = latest.receipt, manifest
+        if not dry_run:
+            self.state.set_baseline(latest.receipt, manifest)
+
+    # ---- publishing --------------------------------------------------------------------------------------------------------
+
+    def _publish(self, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Optional[Staging], dry_run: bool) -> None:
+        before = self.baseline
+        self._meet_history(dry_run)
+        base = self._base_manifest()
+        if base is None and self.baseline is not None:
+            raise IntegrityError(
+                "The manifest of the newest snapshot %s is lost on both sides" % self.baseline.id,
+                kind="manifest",
+                found=self.baseline.id,
+                next="verify the vault; restore its copy from another vault",
+            )
+        changes = diff(base, manifest)
+        self._describe(changes, manifest)
+        self._ask_guards(changes, base, manifest)
+        damaged = self._known_damage() if base is not None else False
+        if self.baseline is not before and base is not None and base.content_digest == manifest.content_digest and not damaged:
+            # Another machine's acknowledgement, or an adoption, made this run's content the newest already.
+            self.result.changed = self.adopt
+            self._settle_unchanged(len(manifest.lines))
+            return
+        result = self.result
+        result.changed = True
+        result.digest, result.content_digest = manifest.digest, manifest.content_digest
+        result.entries, result.bytes = len(manifest.lines), manifest.total_size
+        manifest = manifest.with_header(parent=self.baseline.id if self.baseline is not None else None)
+        if dry_run:
+            self._predict(base, manifest)
+            return
+        assert staging is not None
+        tx = new_transaction()
+        parent = self.baseline.id if self.baseline is not None else None
+        self.state.set_pending(Pending(tx, parent, manifest.digest))
+        session = self.target.begin(tx, parent)
+        keep = False
+        try:
+            if base is not None:
+                session.trust_base(base)
+            receipt, manifest = self._converse(session, manifest, scanned, found, root, staging)
+        except (KeyboardInterrupt, SystemExit):
+            keep = True
+            raise
+        finally:
+            session.close(keep=keep)
+        self.state.set_baseline(receipt, manifest)
+        self.state.set_heartbeat(self.now)
+        result.snapshot_id, result.receipt = receipt.id, receipt.to_dict()
+
+    def _known_damage(self) -> bool:
+        latest = self.target.latest()
+        return latest is not None and bool(latest.damaged)
+
+    def _converse(self, session: Session, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Staging) -> Tuple[Receipt, Manifest]:
+        """Send and commit; what did not arrive as scanned is read again, from a private copy, and sent again."""
+        from ..transfer.rsync import Options
+
+        transfer = self.policy.transfer
+        options = Options(bwlimit=transfer.bwlimit, checksum=transfer.checksum, streams=transfer.streams, timeout=transfer.timeout, whole_file=True)
+        staged: Set[bytes] = set(scanned.staged)
+        counts: Mapping[bytes, Tuple[int, int]] = found.counts
+        wanted: Sequence[Entry] = session.wanted(manifest)
+        for attempt in range(_ROUNDS):
+            self.progress.stage("send", files=len(wanted), bytes=sum(entry.size for entry in wanted))
+            if wanted:
+                sent = session.send(Delivery(b"/", wanted, staging.directory, staged, counts), options, self.progress.advance)
+                self.result.files_sent += sent.files
+                self.result.bytes_sent += sent.bytes
+                self.result.bytes_wire += sent.wire
+            self.progress.stage("commit", files=len(manifest.lines))
+            try:
+                return session.commit(manifest, self.progress.advance), manifest
+            except IncompleteError as error:
+                if attempt == _ROUNDS - 1:
+                    raise
+                again = {item.path for item in error.shortfalls if item.reason != "base"}
+                self.progress.note("%d files changed on the way and are read again" % len(error.shortfalls))
+                manifest = self._reread(manifest, again, root, staging, staged)
+                wanted = session.wanted(manifest)
+                counts = {}
+        raise AssertionError("unreachable")
+
+    def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes]) -> Manifest:
+        """Read ``paths`` again into the staging directory and put what was found into the manifest."""
+        from ..manifest.scan import reread
+
+        base = self._base_manifest()
+        entries, lost = reread(manifest.entries, paths, root=root, staging=staging, previous=base.by_path() if base is not None else {})
+        staged.update(paths)
+        self.result.vanished += lost
+        fresh = Manifest.from_entries(manifest.header, entries)
+        self.result.unstable = sum(1 for entry in fresh.entries if entry.unstable)
+        self.result.stale = sum(1 for entry in fresh.entries if entry.stale)
+        if self.result.unstable:
+            self._warn("%d files changed while they were copied" % self.result.unstable)
+        self.result.digest, self.result.content_digest = fresh.digest, fresh.content_digest
+        self.result.entries, self.result.bytes = len(fresh.lines), fresh.total_size
+        # What was read again is younger than the cache believes.
+        write_cache(self.state.cache, [], content_digest="")
+        return fresh
+
+    def _predict(self, base: Optional[Manifest], manifest: Manifest) -> None:
+        from ..target.sources import plan_sources
+
+        wanted = plan_sources(base, manifest, self.target.storage).wanted
+        self.result.files_sent = len(wanted)
+        self.result.bytes_sent = sum(entry.size for entry in wanted)
+
+    def _describe(self, changes: ChangeSet, manifest: Manifest) -> None:
+        result = self.result
+        result.added, result.modified = len(changes.added), len(changes.modified)
+        result.metadata, result.removed = len(changes.metadata), len(changes.removed)
+        result.unchanged = len(manifest.lines) - result.added - result.modified - result.metadata
+        result.sample, result.truncated = sample(changes)
+
+    def _ask_guards(self, changes: ChangeSet, base: Optional[Manifest], manifest: Manifest) -> None:
+        check_guards(
+            self.policy.guards,
+            files=manifest.files,
+            missing_required=(),
+            missing_sources=(),
+            removal=self._removal(changes, base, manifest),
+            digest=manifest.digest,
+            accepted=self.accept,
+        )
+
+    def _removal(self, changes: ChangeSet, base: Optional[Manifest], manifest: Manifest) -> Removal:
+        if base is None or not changes.removed:
+            return Removal(0, 0, 0 if base is None else len(base.lines))
+        present = {entry.hash for entry in manifest.entries if entry.type == FILE and entry.size}
+        matcher = self.selection.matcher()
+        removed = deselected = 0
+        for entry in changes.removed:
+            if not selects(matcher, self.sources, entry.path, entry.type == DIRECTORY):
+                deselected += 1
+            elif entry.hash not in present:
+                removed += 1
+        return Removal(removed, deselected, len(base.lines))
+
+    # ---- afterwards ----------------------------------------------------------------------------------------------------------
+
+    def finish(self, failure: Optional[BackupError]) -> None:
+        """Write the run's record; success only after the commit."""
+        self.progress.finish()
+        result = self.result
+        result.duration = time.time() - self.now
+        if failure is not None:
+            outcome = "failed"
+        elif result.warnings:
+            outcome = "warnings"
+        else:
+            outcome = "ok" if result.changed else "unchanged"
+        run: Dict[str, Any] = {
+            "started": rfc3339(self.now),
+            "finished": rfc3339(time.time()),
+            "duration": round(result.duration, 3),
+            "verb": "run",
+            "policy": self.policy.name,
+            "host": self.policy.host,
+            "target": self.policy.target.url,
+            "result": outcome,
+            "rc": failure.rc if failure is not None else result.rc,
+            "snapshot_id": result.snapshot_id,
+            "entries": result.entries,
+            "files_sent": result.files_sent,
+            "bytes_sent": result.bytes_sent,
+            "warnings": result.warnings[:SAMPLE],
+        }
+        if failure is not None:
+            run["error"] = {"message": failure.message, **failure.to_dict()}
+        event = {"event": "run", "result": outcome, "snapshot": result.snapshot_id}
+        try:
+            self.state.record(run, event)
+        except (OSError, BackupError) as error:
+            if failure is None:
+                self._warn("the record of this run could not be written: %s" % error)
+
+
+def sample(changes: ChangeSet) -> Tuple[List[Dict[str, str]], bool]:
+    """The first changes as ``{path, change}``, and whether there are more."""
+    listed: List[Dict[str, str]] = []
+    total = 0
+    for word, entries in (
+        ("added", changes.added),
+        ("modified", [new for _old, new in changes.modified]),
+        ("metadata", [new for _old, new in changes.metadata]),
+        ("removed", changes.removed),
+    ):
+        total += len(entries)
+        for entry in entries[: SAMPLE - len(listed)]:
+            listed.append({"path": printable(b"/" + entry.path), "change": word})
+    return listed, total > len(listed)

@@ -1,0 +1,76 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which snapshot is meant: ``latest``, an id, an unambiguous prefix of one, or a point in time."""
+
+from __future__ import annotations
+
+import re
+from typing import Optional, Sequence
+
+from ..errors import BackupError, RefusedError, UsageError
+from ..observe.audit import seconds_of
+from ..target.contract import Snapshot
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
+_PREFIX = re.compile(r"[0-9]{4,8}(T[0-9]{0,6}(\.[0-9]{0,3}(Z(-[0-9a-f]{0,8})?)?)?)?")
+_ALLOWED = "latest, a snapshot id, the beginning of one, or a time such as 2026-11-20T09:15:00Z, 2026-11-20 09:15 or 2026-11-20 (UTC, its end)"
+
+
+def find_snapshot(snapshots: Sequence[Snapshot], wish: str) -> Snapshot:
+    """Choose from ``snapshots`` (newest first). ``RefusedError`` (kind ``no_snapshot``) or ``UsageError`` say what there is instead."""
+    if not snapshots:
+        raise RefusedError("There is no snapshot yet", kind="no_snapshot", field="snapshot", found=wish, next="make one with `openclaw-backup run POLICY`")
+    if wish == "latest":
+        return snapshots[0]
+    if _PREFIX.fullmatch(wish):
+        matches = [snapshot for snapshot in snapshots if snapshot.id.startswith(wish)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise UsageError(
+                "%s is the beginning of %d snapshots" % (wish, len(matches)),
+                field="snapshot",
+                found=wish,
+                allowed="one of %s" % ", ".join(snapshot.id for snapshot in matches[:5]),
+                next="give more of the id",
+            )
+        raise _absent(wish, snapshots)
+    moment = _parse_time(wish)
+    if moment is None:
+        raise UsageError("%s names no snapshot" % wish, field="snapshot", found=wish, allowed=_ALLOWED, next="`openclaw-backup list POLICY` shows them all")
+    for snapshot in snapshots:
+        if seconds_of(snapshot.receipt.created) <= moment:
+            return snapshot
+    raise _absent(wish, snapshots)
+
+
+def _absent(wish: str, snapshots: Sequence[Snapshot]) -> BackupError:
+    return RefusedError(
+        "No snapshot fits %s" % wish,
+        kind="no_snapshot",
+        field="snapshot",
+        found=wish,
+        allowed="%d snapshots from %s to %s" % (len(snapshots), snapshots[-1].id, snapshots[0].id),
+        next="`openclaw-backup list POLICY` shows them all",
+    )
+
+
+def _parse_time(text: str) -> Optional[float]:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    from datetime import datetime, timedelta, timezone
+
+    day, clock, seconds, fraction, zone = match.groups()
+    try:
+        moment = datetime.fromisoformat("%sT%s:%s" % (day, clock or "23:59", seconds or ("59" if clock is None else "00")))
+    except ValueError:
+        return None
+    offset = timedelta()
+    if zone and zone != "Z":
+        hours, minutes = int(zone[1:3]), int(zone[-2:])
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
+    # A snapshot of the same second, or of the minute that was named, is meant to be in.
+    inside = float(fraction or 0) if fraction else 0.999
+    return (moment.replace(tzinfo=timezone.utc) - offset).timestamp() + inside

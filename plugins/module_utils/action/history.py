@@ -1,0 +1,98 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Looking at a history: list its snapshots, show one, list its paths, compare two."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..errors import UsageError, printable
+from ..manifest.changeset import ChangeSet, diff
+from ..manifest.document import Manifest
+from ..manifest.entry import DIRECTORY, Entry
+from ..policy.model import Policy
+from ..target.contract import Snapshot
+from .choose import find_snapshot
+from .locate import open_target
+
+
+def list_snapshots(policy: Policy) -> List[Snapshot]:
+    """All snapshots of the policy's history, newest first."""
+    return open_target(policy.target, policy.host, policy.name).list()
+
+
+def show_snapshot(policy: Policy, wish: str) -> Tuple[Snapshot, Manifest]:
+    """A snapshot with its manifest."""
+    target = open_target(policy.target, policy.host, policy.name)
+    snapshot = find_snapshot(target.list(), wish)
+    return snapshot, target.manifest(snapshot)
+
+
+def list_paths(policy: Policy, wish: str, path: Optional[str], *, recursive: bool = False) -> Tuple[Snapshot, List[Entry]]:
+    """The entries directly in directory ``path`` (absolute; None for the sources), or everything below it; a file lists itself."""
+    snapshot, manifest = show_snapshot(policy, wish)
+    if path is None:
+        roots = sorted(os.fsencode(source).strip(b"/") for source in manifest.header.sources)
+        if recursive:
+            below = tuple(root + b"/" for root in roots)
+            exact = frozenset(roots)
+            return snapshot, [e for e in manifest.entries if b"" in exact or e.path in exact or e.path.startswith(below)]
+        if roots != [b""]:
+            return snapshot, [entry for entry in manifest.entries if entry.path in roots]
+        path = "/"
+    if not os.path.isabs(path):
+        raise UsageError("The path %s is not absolute" % path, field="path", found=path, allowed="an absolute path")
+    base = os.fsencode(os.path.normpath(path)).strip(b"/")
+    by_path = manifest.by_path()
+    entry = by_path.get(base)
+    if base and entry is None:
+        raise UsageError(
+            "%s is not in snapshot %s" % (path, snapshot.id),
+            kind="not_found",
+            field="path",
+            found=path,
+            next="`openclaw-backup ls POLICY %s` shows where to begin" % snapshot.id,
+        )
+    if entry is not None and entry.type != DIRECTORY:
+        return snapshot, [entry]
+    prefix = base + b"/" if base else b""
+    inside = [item for item in manifest.entries if item.path.startswith(prefix)]
+    if not recursive:
+        inside = [item for item in inside if b"/" not in item.path[len(prefix) :]]
+    return snapshot, inside
+
+
+def compare(policy: Policy, old: str, new: str) -> Tuple[Snapshot, Snapshot, ChangeSet]:
+    """Two snapshots and what leads from the first to the second."""
+    target = open_target(policy.target, policy.host, policy.name)
+    snapshots = target.list()
+    first, second = find_snapshot(snapshots, old), find_snapshot(snapshots, new)
+    return first, second, diff(target.manifest(first), target.manifest(second))
+
+
+def entry_to_dict(entry: Entry) -> Dict[str, Any]:
+    """The public mapping of an entry: ``path`` absolute and printable, ``mtime`` in ns."""
+    item: Dict[str, Any] = {
+        "path": printable(b"/" + entry.path),
+        "type": entry.type,
+        "mode": "%04o" % entry.mode,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime": entry.mtime,
+    }
+    if entry.type == "f":
+        item.update(size=entry.size, hash=entry.hash)
+    if entry.link is not None:
+        item["link"] = printable(entry.link)
+    if entry.group is not None:
+        item["group"] = printable(b"/" + entry.group)
+    if entry.device is not None:
+        item["device"] = list(entry.device)
+    if entry.xattrs:
+        item["xattrs"] = [printable(name) for name, _value in entry.xattrs]
+    for flag in ("unstable", "stale"):
+        if getattr(entry, flag):
+            item[flag] = True
+    return item

@@ -1,0 +1,39 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the target of a policy to the object that serves it."""
+
+from __future__ import annotations
+
+from ..errors import TargetError, UsageError
+from ..policy.model import Policy
+from ..policy.target_spec import TargetSpec
+from ..target.tree.target import TreeTarget, overlaps
+
+
+def open_target(spec: TargetSpec, host: str, policy: str) -> TreeTarget:
+    """The target of ``policy`` of ``host``. Nothing is touched yet. ``TargetError`` for a kind that this version does not serve."""
+    if spec.scheme != "file" or spec.layout != "tree":
+        raise TargetError(
+            "The target %s cannot be used by this version" % spec.url,
+            kind="unsupported",
+            field="target",
+            found="%s, layout %s" % (spec.scheme, spec.layout),
+            allowed="a local directory with layout tree",
+            next="name an absolute path such as /srv/vault",
+        )
+    return TreeTarget(spec.path, host, policy, spec.storage)
+
+
+def check_apart(policy: Policy) -> None:
+    """``UsageError`` where the vault lies inside a source or a source inside the vault: a backup must not hold itself."""
+    for index, source in enumerate(policy.sources):
+        if policy.target.scheme == "file" and overlaps(policy.target.path, source):
+            raise UsageError(
+                "The vault %s and the source %s lie inside one another" % (policy.target.path, source),
+                kind="policy",
+                field="sources[%d]" % index,
+                found=source,
+                allowed="sources outside the vault, and a vault outside the sources",
+                next="choose a vault directory elsewhere, best on another disk",
+            )

@@ -1,0 +1,215 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host remembers between runs: its baseline, the attempt it is in, the hash cache, and the records of its runs.
+
+One directory a history, ``<state>/<host>/<policy>/``, with one directory a target below it. All of it can be lost: the host then restores or
+adopts before it backs up again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from contextlib import contextmanager
+from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Tuple
+
+from ..errors import BackupError, IntegrityError, LockedError, printable
+from ..manifest.document import Manifest, read_manifest
+from ..manifest.walk import remove_tree
+from ..observe.audit import AuditLog
+from ..observe.runs import RunLog
+from ..policy.model import Policy
+from ..target.contract import Receipt
+from ..target.tree.layout import read_json, write_json
+
+
+def default_state_directory() -> str:
+    """``OPENCLAW_BACKUP_STATE``, else ``/var/lib/openclaw-backup`` for root, else ``$XDG_STATE_HOME/openclaw-backup``."""
+    named = os.environ.get("OPENCLAW_BACKUP_STATE")
+    if named:
+        return os.path.abspath(named)
+    if os.geteuid() == 0:
+        return "/var/lib/openclaw-backup"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(base, "openclaw-backup")
+
+
+class Pending(NamedTuple):
+    """An attempt that was begun and not yet known to be committed."""
+
+    tx: str
+    parent: Optional[str]
+    digest: str
+
+
+class HostState:
+    """The state of one policy on this host towards one target. Reading works without any of it being there."""
+
+    def __init__(self, directory: str, policy: Policy) -> None:
+        import hashlib
+
+        self.root = os.fsencode(os.path.abspath(directory))
+        self.policy = policy
+        self.directory = b"/".join((self.root, policy.host.encode("ascii"), policy.name.encode("ascii")))
+        key = hashlib.sha256(policy.target.url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self.target_directory = self.directory + b"/targets/" + key.encode("ascii")
+
+    @property
+    def cache(self) -> bytes:
+        """The hash cache's file."""
+        return self.directory + b"/cache.bin"
+
+    @property
+    def runs(self) -> RunLog:
+        """The records of past runs."""
+        return RunLog(self.directory + b"/runs.jsonl")
+
+    def prepare(self) -> None:
+        """Make the directories. ``BackupError`` (kind ``state``) where they cannot be written."""
+        try:
+            os.makedirs(self.target_directory, 0o700, exist_ok=True)
+            probe = self.target_directory + b"/.probe"
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            os.unlink(probe)
+        except OSError as error:
+            raise BackupError(
+                "The state directory %s cannot be written: %s" % (printable(self.root), error.strerror),
+                kind="state",
+                field="state",
+                found=self.root,
+                allowed="a directory that this user can write",
+                next="name another with --state or OPENCLAW_BACKUP_STATE",
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one run of this policy at a time (``LockedError``)."""
+        path = self.directory + b"/lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                raise LockedError(
+                    "Another run of %s is under way" % self.policy.name,
+                    field="lock",
+                    found=path,
+                    next="wait until it is done; a lock never outlives its process",
+                ) from error
+            yield
+        finally:
+            os.close(fd)
+
+    def identity(self) -> FrozenSet[Tuple[int, int]]:
+        """(device, inode) of the state directory, which no scan enters."""
+        try:
+            found = os.stat(self.root)
+        except OSError:
+            return frozenset()
+        return frozenset(((found.st_dev, found.st_ino),))
+
+    def baseline(self) -> Optional[Receipt]:
+        """The receipt of the last snapshot that this host knows is committed."""
+        item = read_json(self.target_directory + b"/baseline.json")
+        return None if item is None else Receipt.from_dict(item, printable(self.target_directory + b"/baseline.json"))
+
+    def baseline_manifest(self, receipt: Receipt) -> Optional[Manifest]:
+        """Its manifest, or None where the copy here is lost or is another's."""
+        try:
+            manifest = read_manifest(self.target_directory + b"/baseline.jsonl.gz")
+        except IntegrityError:
+            return None
+        return manifest if manifest.digest == receipt.digest else None
+
+    def set_baseline(self, receipt: Receipt, manifest: Manifest) -> None:
+        """Remember what is committed, and that nothing is pending any more."""
+        path = self.target_directory + b"/baseline.jsonl.gz"
+        temporary = path + b".new"
+        with open(temporary, "wb", opener=_private) as stream:
+            stream.write(manifest.to_bytes())
+        os.rename(temporary, path)
+        write_json(self.target_directory + b"/baseline.json", receipt.to_dict())
+        known = self.known_ids()
+        write_json(self.target_directory + b"/receipts.json", {"ids": sorted(known | {receipt.id})[-1000:]})
+        self.set_pending(None)
+
+    def known_ids(self) -> AbstractSet[str]:
+        """Ids of snapshots that this host made, restored or adopted here, as far as it remembers."""
+        return frozenset((read_json(self.target_directory + b"/receipts.json") or {}).get("ids", ()))
+
+    def pending(self) -> Optional[Pending]:
+        """The attempt that a past run did not finish."""
+        item = read_json(self.target_directory + b"/pending.json")
+        return None if item is None else Pending(item["tx"], item["parent"], item["digest"])
+
+    def set_pending(self, pending: Optional[Pending]) -> None:
+        """Record an attempt, durably, before it begins; or its end."""
+        path = self.target_directory + b"/pending.json"
+        if pending is not None:
+            write_json(path, pending._asdict())
+            return
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+    def heartbeat_at(self) -> float:
+        """When the target was last told that nothing changed (s since the epoch), 0 for never."""
+        return float((read_json(self.target_directory + b"/heartbeat.json") or {}).get("at", 0))
+
+    def set_heartbeat(self, now: float) -> None:
+        """Remember that the target was told."""
+        write_json(self.target_directory + b"/heartbeat.json", {"at": now})
+
+    def staging(self) -> bytes:
+        """The private directory for files in motion; emptied here."""
+        self.clear_staging()
+        return self.directory + b"/staging"
+
+    def clear_staging(self) -> None:
+        """Remove what a run staged."""
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(fd, b"staging")
+        finally:
+            os.close(fd)
+
+    def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        """Write the record of a run, and the operation into the audit log of this machine."""
+        self.runs.append(run)
+        AuditLog(self.root + b"/audit.jsonl").append(
+            {"host": self.policy.host, "policy": self.policy.name, "target": self.policy.target.url, **event}, now=time.time()
+        )
+
+
+def _private(path: "bytes | str", flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def new_transaction() -> str:
+    """A random name for one attempt."""
+    return os.urandom(16).hex()
+
+
+def user_names(uids: AbstractSet[int], gids: AbstractSet[int]) -> Dict[str, Dict[str, str]]:
+    """Names of the users and groups of this machine, for those who restore on another one: ``{"u": {id: name}, "g": {id: name}}``."""
+    import grp
+    import pwd
+
+    users, groups = {}, {}
+    for uid in uids:
+        try:
+            users[str(uid)] = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            continue
+    for gid in gids:
+        try:
+            groups[str(gid)] = grp.getgrgid(gid).gr_name
+        except KeyError:
+            continue
+    return {"u": users, "g": groups}

@@ -1,0 +1,81 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Status: is this policy protected, since when, and what is in the way."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, Optional
+
+from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError
+from ..observe.audit import rfc3339, seconds_of
+from ..policy.model import Policy
+from .locate import open_target
+from .state import HostState
+
+
+def status(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
+    """What a person asks first. Writes nothing.
+
+    Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots``, ``newest`` (public snapshot mapping or None), ``protected_until``
+    (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds),
+    ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``pending``, ``target``, ``host``, ``policy``.
+    """
+    now = time.time()
+    state = HostState(state_directory, policy)
+    problems: List[str] = []
+    snapshots = []
+    try:
+        snapshots = open_target(policy.target, policy.host, policy.name).list()
+    except BackupError as error:
+        problems.append(str(error))
+    newest = snapshots[0] if snapshots else None
+    baseline = state.baseline()
+    pending = state.pending()
+    last = state.runs.last(1)
+    success = state.runs.last_success(policy=policy.name)
+    until = _protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
+    age = max(0.0, now - seconds_of(until)) if until is not None else None
+    if newest is None:
+        problems.append("there is no snapshot yet")
+    elif newest.damaged:
+        problems.append("the newest snapshot is damaged")
+    if newest is not None and baseline is not None and baseline.id != newest.id:
+        problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
+    if newest is not None and baseline is None:
+        problems.append("this host has no baseline: restore or adopt before the next backup")
+    if age is not None and age > policy.objectives.rpo:
+        problems.append("the last known good state is %d s old, the objective (rpo) is %d s" % (age, policy.objectives.rpo))
+    if last and last[-1].get("result") == "failed":
+        problems.append("the last run failed: %s" % (last[-1].get("error") or {}).get("message"))
+    return {
+        "ok": not problems,
+        "rc": EXIT_WARNINGS if problems else EXIT_DONE,
+        "problems": problems,
+        "host": policy.host,
+        "policy": policy.name,
+        "target": policy.target.url,
+        "snapshots": len(snapshots),
+        "newest": newest.to_dict() if newest else None,
+        "protected_until": until,
+        "age": round(age, 3) if age is not None else None,
+        "rpo": policy.objectives.rpo,
+        "baseline": baseline.id if baseline else None,
+        "pending": pending.tx if pending else None,
+        "last_run": last[-1] if last else None,
+        "last_success": success,
+        "as_of": rfc3339(now),
+    }
+
+
+def _protected_until(created: Optional[str], unchanged_until: Optional[str], success: Optional[Dict[str, Any]]) -> Optional[str]:
+    """The latest of: made, heartbeat, successful run that found nothing changed. Texts of equal form sort by time."""
+    if created is None:
+        return None
+    times = [created]
+    if unchanged_until:
+        times.append(unchanged_until)
+    if success and isinstance(success.get("started"), str):
+        times.append(success["started"])
+    return max(times)

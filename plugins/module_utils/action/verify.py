@@ -1,0 +1,175 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Verify: hold a snapshot against its manifest, and the source against what the cache remembers of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..errors import EXIT_DONE, EXIT_INTEGRITY, UsageError, printable
+from ..manifest.cache import Cache
+from ..manifest.entry import FILE
+from ..manifest.scan import scan
+from ..manifest.survey import survey
+from ..manifest.walk import Descent
+from ..observe.audit import rfc3339
+from ..observe.progress import Progress
+from ..policy.model import Policy
+from ..target.tree.target import in_part
+from .choose import find_snapshot
+from .locate import open_target
+from .state import HostState
+
+DEPTHS = ("quick", "full")
+SAMPLE = 100
+
+
+@dataclass
+class VerifyResult:
+    """What a verification found.
+
+    ``checked``: paths looked at; ``hashed_files`` and ``hashed_bytes`` were read whole; ``damaged``, ``missing`` and ``extra``: up to 100 paths
+    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers.
+    """
+
+    ok: bool = True
+    snapshot_id: Optional[str] = None
+    depth: str = "full"
+    slice: Optional[str] = None
+    checked: int = 0
+    hashed_files: int = 0
+    hashed_bytes: int = 0
+    damaged: List[Dict[str, str]] = field(default_factory=list)
+    missing: List[str] = field(default_factory=list)
+    extra: List[str] = field(default_factory=list)
+    counts: Dict[str, int] = field(default_factory=dict)
+    truncated: bool = False
+    duration: float = 0.0
+
+    @property
+    def rc(self) -> int:
+        """The exit code: 0, or 7 when something is not as it should be."""
+        return EXIT_DONE if self.ok else EXIT_INTEGRITY
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The public result."""
+        return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
+
+
+def parse_slice(text: str) -> Tuple[int, int]:
+    """``n/t`` with 1 <= n <= t; ``UsageError`` otherwise."""
+    first, slash, second = text.partition("/")
+    if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second) <= 100000:
+        return int(first), int(second)
+    raise UsageError(
+        "The slice %s is not n/t" % text,
+        field="slice",
+        found=text,
+        allowed="n/t with 1 <= n <= t <= 100000, such as 3/30",
+        next="give the day of the month as n",
+    )
+
+
+def verify(
+    policy: Policy,
+    *,
+    state_directory: str,
+    snapshot: str = "latest",
+    depth: str = "full",
+    part: Optional[Tuple[int, int]] = None,
+    source: bool = False,
+    dry_run: bool = False,
+    progress: Optional[Progress] = None,
+) -> VerifyResult:
+    """Check one snapshot, or with ``source`` the files that it was made of.
+
+    ``depth`` quick looks at every path, full reads every byte; ``part`` (n, t) reads the n-th of t shares. The result is kept with the snapshot
+    unless ``dry_run``. Raises ``BackupError`` where the check itself cannot be made.
+    """
+    if depth not in DEPTHS:
+        raise UsageError("The depth %s is unknown" % depth, field="depth", found=depth, allowed=" or ".join(DEPTHS))
+    progress = progress or Progress()
+    started = time.time()
+    state = HostState(state_directory, policy)
+    result = VerifyResult(depth=depth, slice="%d/%d" % part if part else None)
+    try:
+        if source:
+            _verify_source(policy, state, part, result, progress)
+        else:
+            _verify_snapshot(policy, snapshot, depth, part, result, progress, not dry_run)
+    finally:
+        progress.finish()
+        result.duration = time.time() - started
+    if not dry_run:
+        _record(policy, state, result, source)
+    return result
+
+
+def _verify_snapshot(policy: Policy, wish: str, depth: str, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress, record: bool) -> None:
+    target = open_target(policy.target, policy.host, policy.name)
+    chosen = find_snapshot(target.list(), wish)
+    result.snapshot_id = chosen.id
+    progress.stage("verify", files=chosen.receipt.files, bytes=chosen.receipt.bytes if depth == "full" and part is None else 0)
+    found = target.verify(chosen, depth=depth, part=part, record=record, tell=progress.advance)
+    result.checked, result.hashed_files, result.hashed_bytes = found.checked, found.hashed_files, found.hashed_bytes
+    result.ok = found.ok
+    result.counts = {"damaged": len(found.damaged), "missing": len(found.missing), "extra": len(found.extra)}
+    result.damaged = [{"path": printable(b"/" + damage.path), "reason": damage.reason} for damage in found.damaged[:SAMPLE]]
+    result.missing = [printable(b"/" + path) for path in found.missing[:SAMPLE]]
+    result.extra = [printable(b"/" + path) for path in found.extra[:SAMPLE]]
+    result.truncated = max(result.counts.values()) > SAMPLE
+
+
+def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress) -> None:
+    """Read files again whose stat says that they did not change: other bytes now mean that the source's disk is rotting."""
+    cache = Cache.load(state.cache)
+    if not len(cache):
+        raise UsageError(
+            "There is nothing to compare the source with: this host has no hash cache",
+            kind="no_cache",
+            field="source",
+            next="run a backup first; the one after it can be compared",
+        )
+    sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
+    now = time.time()
+
+    def chosen(path: bytes) -> bool:
+        return in_part(path, part)
+
+    with Descent(b"/") as root:
+        found = survey(sources, policy.selection, cache, now=now, root=root, skip=state.identity())
+        progress.stage("verify source", files=found.entries)
+        scanned = scan(found, cache, root=root, now=now, previous=dict, distrust=chosen, tell=progress.advance)
+    result.checked = sum(1 for entry in scanned.entries if entry.type == FILE and chosen(entry.path))
+    result.hashed_files, result.hashed_bytes = scanned.hashed_files, scanned.hashed_bytes
+    rotten = sorted(scanned.rotten)
+    unreadable = sorted(scanned.unreadable)
+    result.ok = not rotten and not unreadable
+    result.counts = {"damaged": len(rotten) + len(unreadable), "missing": 0, "extra": 0}
+    listed = [(path, "changed without a trace") for path in rotten] + [(path, "unreadable") for path in unreadable]
+    result.damaged = [{"path": printable(b"/" + path), "reason": reason} for path, reason in listed[:SAMPLE]]
+    result.truncated = len(listed) > SAMPLE
+
+
+def _record(policy: Policy, state: HostState, result: VerifyResult, source: bool) -> None:
+    state.prepare()
+    outcome = "ok" if result.ok else "damaged"
+    run = {
+        "finished": rfc3339(time.time()),
+        "verb": "verify",
+        "policy": policy.name,
+        "host": policy.host,
+        "target": policy.target.url,
+        "result": outcome,
+        "rc": result.rc,
+        "snapshot_id": result.snapshot_id,
+        "depth": result.depth,
+        "slice": result.slice,
+        "source": source,
+        **result.counts,
+    }
+    state.record(run, {"event": "verify", "snapshot": result.snapshot_id, "source": source, "result": outcome})

@@ -1,0 +1,112 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every failure the engine can report: what went wrong, what is allowed, what to do next, and one exit code.
+
+Exit codes: 0 done or unchanged, 1 failed, 2 usage, 3 done with warnings, 4 refused (guard, restore-first, scope),
+5 another run holds the lock, 6 target unreachable, 7 integrity failure.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Optional, Union
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_WARNINGS = 3
+EXIT_REFUSED = 4
+EXIT_LOCKED = 5
+EXIT_UNREACHABLE = 6
+EXIT_INTEGRITY = 7
+
+
+def printable(value: Union[bytes, str]) -> str:
+    """Text that can be shown and stored as JSON: bytes that are not UTF-8 become ``\\xNN``, so do control characters."""
+    text = os.fsdecode(value)
+    return "".join(
+        "\\x%02x" % (ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+class BackupError(Exception):
+    """A failure with its fields: ``kind``, ``field``, ``found``, ``allowed``, ``next`` and an exit code ``rc``."""
+
+    kind = "failed"
+    rc = EXIT_FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Optional[str] = None,
+        field: Optional[str] = None,
+        found: Any = None,
+        allowed: Optional[str] = None,
+        next: Optional[str] = None,  # noqa: A002 - the name is part of the public result
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if kind is not None:
+            self.kind = kind
+        self.field = field
+        self.found = found
+        self.allowed = allowed
+        self.next = next
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The public ``error`` mapping: ``{kind, field, found, allowed, next}``."""
+        found = self.found
+        if isinstance(found, (bytes, str)):
+            found = printable(found)
+        return {"kind": self.kind, "field": self.field, "found": found, "allowed": self.allowed, "next": self.next}
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.allowed:
+            parts.append("Allowed: %s." % self.allowed.rstrip("."))
+        if self.next:
+            parts.append("Next: %s." % self.next.rstrip("."))
+        return " ".join(part if part.endswith((".", "!", "?")) else part + "." for part in parts)
+
+
+class UsageError(BackupError):
+    """The request itself is wrong: an option, a policy key, a pattern."""
+
+    kind = "usage"
+    rc = EXIT_USAGE
+
+
+class PolicyError(UsageError):
+    """A policy key is unknown, missing, of the wrong type or out of range; ``field`` names it (``guards.min_files``)."""
+
+    kind = "policy"
+
+
+class RefusedError(BackupError):
+    """A safety rule says no; nothing was published. Kinds: guard, restore_first, writer, confirm, clock."""
+
+    kind = "guard"
+    rc = EXIT_REFUSED
+
+
+class LockedError(BackupError):
+    """Another run holds the lock."""
+
+    kind = "locked"
+    rc = EXIT_LOCKED
+
+
+class TargetError(BackupError):
+    """The target cannot be reached or used."""
+
+    kind = "target"
+    rc = EXIT_UNREACHABLE
+
+
+class IntegrityError(BackupError):
+    """What was read is not what was written: damaged, truncated or tampered data."""
+
+    kind = "integrity"
+    rc = EXIT_INTEGRITY

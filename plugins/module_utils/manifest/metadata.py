@@ -1,0 +1,165 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading and writing what an inode bears besides content: owners, modes, times, extended attributes and ACLs, links and devices."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Optional, Tuple, Union
+
+from .entry import BLOCK, CHARACTER, DIRECTORY, FILE, FORMATS, SYMLINK, TYPES, Entry
+
+Xattrs = Tuple[Tuple[bytes, bytes], ...]
+
+NS_MIN, NS_MAX = -(1 << 63), (1 << 63) - 1
+# SELinux labels belong to the host's policy, overlay's marks to the mount; both do harm elsewhere.
+_LEFT_OUT = ("security.selinux", "trusted.overlay.")
+_NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA, errno.EBADF)
+
+
+def entry_type(mode: int) -> str:
+    """The manifest's letter for ``st_mode``."""
+    return TYPES[stat.S_IFMT(mode)]
+
+
+def read_xattrs(at: Union[int, bytes]) -> Xattrs:
+    """Extended attributes and ACLs of an open descriptor, or of a path without following a link; sorted by name."""
+    follow = isinstance(at, int)
+    try:
+        names = os.listxattr(at, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in _NO_XATTRS:
+            return ()
+        raise
+    if not names:
+        return ()
+    result = []
+    for name in sorted(names):
+        if name.startswith(_LEFT_OUT):
+            continue
+        try:
+            result.append((os.fsencode(name), os.getxattr(at, name, follow_symlinks=follow)))
+        except OSError as error:
+            if error.errno not in _NO_XATTRS:
+                raise
+    return tuple(result)
+
+
+def path_of(dir_fd: int, name: bytes) -> bytes:
+    """A path to ``name`` for the calls that take no directory descriptor."""
+    return b"/proc/self/fd/%d/%s" % (dir_fd, name)
+
+
+def mtime_ns(found: os.stat_result) -> int:
+    """The modification time in ns, kept within 64 bits (the years 1677 to 2262)."""
+    return min(max(found.st_mtime_ns, NS_MIN), NS_MAX)
+
+
+def device_of(found: os.stat_result) -> Optional[Tuple[int, int]]:
+    """(major, minor) of a device, else None."""
+    if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        return os.major(found.st_rdev), os.minor(found.st_rdev)
+    return None
+
+
+def create_special(dir_fd: int, entry: Entry, name: bytes) -> None:
+    """Make the symlink, FIFO, socket or device of ``entry`` under ``name``, private until its metadata is set."""
+    if entry.type == SYMLINK:
+        assert entry.link is not None
+        os.symlink(entry.link, name, dir_fd=dir_fd)
+        return
+    device = os.makedev(*entry.device) if entry.device is not None else 0
+    os.mknod(name, FORMATS[entry.type] | 0o600, device, dir_fd=dir_fd)
+
+
+def needs_privilege(entry: Entry) -> bool:
+    """Whether only root can create it."""
+    return entry.type in (BLOCK, CHARACTER)
+
+
+class Losses:
+    """What could not be set, counted by kind, so that it is said once: ``owner``, ``setuid``, ``xattrs``, ``devices``."""
+
+    def __init__(self) -> None:
+        self.counts: "dict[str, int]" = {}
+
+    def add(self, kind: str, count: int = 1) -> None:
+        """Count ``count`` losses of ``kind``."""
+        self.counts[kind] = self.counts.get(kind, 0) + count
+
+    def merge(self, counts: "dict[str, int]") -> None:
+        """Add the counts of a worker."""
+        for kind, count in counts.items():
+            self.add(kind, count)
+
+
+def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses) -> None:
+    """Give ``name`` the owner, mode, xattrs and mtime of ``entry``.
+
+    An ordinary user cannot set everything: what the system refuses for lack of privilege is counted in ``losses``. Order matters: ``chown``
+    clears setuid, an ACL rewrites the group bits, and every one of them moves ctime but not mtime.
+    """
+    mode = entry.mode
+    try:
+        os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+    except PermissionError:
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+            losses.add("owner")
+            if mode & 0o6000 and entry.type == FILE:
+                # A program must not run with the rights of whoever happens to restore it.
+                losses.add("setuid")
+                mode &= 0o1777
+    if entry.type != SYMLINK:
+        os.chmod(name, mode, dir_fd=dir_fd)
+    if entry.xattrs:
+        _write_xattrs(path_of(dir_fd, name), entry, losses)
+    os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _write_xattrs(path: bytes, entry: Entry, losses: Losses) -> None:
+    for key, value in entry.xattrs:
+        try:
+            os.setxattr(path, key, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL):
+                raise
+            losses.add("xattrs")
+    # A default ACL inherited from the new parent is nobody's wish.
+    wanted = {key for key, _value in entry.xattrs}
+    for key, _value in read_xattrs(path):
+        if key not in wanted:
+            remove_xattr(path, key)
+
+
+def remove_xattr(path: bytes, key: bytes) -> None:
+    """Remove one attribute; what the system refuses stays."""
+    try:
+        os.removexattr(path, key, follow_symlinks=False)
+    except OSError:
+        pass
+
+
+def differs(entry: Entry, found: os.stat_result, *, owner: bool = True) -> Optional[str]:
+    """What of ``found`` is not as ``entry`` says (``type``, ``size``, ``mode``, ``owner``, ``mtime``, ``device``), or None. Content is not read."""
+    if entry_type(found.st_mode) != entry.type:
+        return "type"
+    if entry.type == FILE and found.st_size != entry.size:
+        return "size"
+    if entry.type != SYMLINK and stat.S_IMODE(found.st_mode) != entry.mode:
+        return "mode"
+    if owner and (found.st_uid != entry.uid or found.st_gid != entry.gid):
+        return "owner"
+    if found.st_mtime_ns != entry.mtime and mtime_ns(found) != entry.mtime:
+        return "mtime"
+    if entry.device is not None and device_of(found) != entry.device:
+        return "device"
+    return None
+
+
+def is_directory(entry: Entry) -> bool:
+    """Whether the entry is a directory."""
+    return entry.type == DIRECTORY

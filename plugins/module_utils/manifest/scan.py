@@ -1,0 +1,573 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a survey to a manifest: hash what the cache does not know, keep what is in motion from one private copy, keep what cannot be read from
+its previous entry."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from operator import itemgetter
+from typing import AbstractSet, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from .. import pool
+from .cache import RACY, RACY_SECONDS, ROW, SLOT, XATTRS, Cache, Record
+from .content import copy_file, hash_file
+from .entry import DIRECTORY, FILE, SYMLINK, TYPES, Entry, encode
+from .metadata import Xattrs, path_of, read_xattrs
+from .survey import Survey, is_timeless, pack_row
+from .walk import CREATE_FLAGS, Descent, ReplacedError, open_file
+
+_NO_HASH = bytes(SLOT)
+_NS = 10**9
+
+Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
+
+
+class Staging:
+    """A private directory that holds, under the same relative path, one copy of every file that moved while it was read."""
+
+    def __init__(self, directory: bytes) -> None:
+        self.directory = directory
+        self._root: Optional[Descent] = None
+
+    def copy(self, path: bytes, source_fd: int) -> Tuple[bytes, int]:
+        """Copy an open file to ``path``; (SHA-256, bytes) of the copy."""
+        if self._root is None:
+            os.makedirs(self.directory, 0o700, exist_ok=True)
+            self._root = Descent(self.directory)
+        parent, name = self._root.parent(path, create=0o700)
+        try:
+            os.unlink(name, dir_fd=parent)  # never write into an older copy
+        except FileNotFoundError:
+            pass
+        fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=parent)
+        try:
+            return copy_file(source_fd, fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Release the descriptors; the files stay until the directory is removed."""
+        if self._root is not None:
+            self._root.close()
+            self._root = None
+
+
+class Scan(NamedTuple):
+    """What the sources hold now.
+
+    ``entries`` and their canonical ``lines``, sorted by path; ``records`` for the next cache; ``staged``: paths whose bytes are in the staging
+    directory; ``unreadable``: path to errno of what could not be read, with or without a previous entry; ``vanished``: how many names were
+    gone when they were to be read; ``rotten``: files whose bytes changed under an unchanged stat; ``hashed_files``, ``hashed_bytes``.
+    """
+
+    entries: List[Entry]
+    lines: List[bytes]
+    records: List[Record]
+    staged: AbstractSet[bytes]
+    unreadable: Mapping[bytes, int]
+    vanished: int
+    rotten: Sequence[bytes]
+    hashed_files: int
+    hashed_bytes: int
+
+
+class _Task(NamedTuple):
+    path: bytes
+    folder: int
+    position: int
+    row: bytes
+    known: bytes  # the hash the cache has for this very stat, or empty
+
+
+class _Read(NamedTuple):
+    """How reading one file ended. ``problem`` is an errno, 0 for none; ``moving``: it changed while it was read."""
+
+    row: bytes
+    digest: bytes
+    xattrs: Xattrs
+    problem: int
+    moving: bool
+
+
+class _Table:
+    """One folder while its entries are made."""
+
+    def __init__(self, path: bytes, record: Record) -> None:
+        self.path = path
+        self.prefix = path + b"/" if path else b""
+        self.names = record.split_names()
+        self.rows = [record.rows[i : i + ROW.size] for i in range(0, len(record.rows), ROW.size)]
+        self.flags = bytearray(record.flags)
+        self.slots = [record.slots[i : i + SLOT] for i in range(0, len(record.slots), SLOT)]
+        self.hashed_at = record.hashed_at
+        self.gone: List[int] = []
+
+    def to_record(self) -> Record:
+        gone = set(self.gone)
+        keep = [i for i in range(len(self.names)) if i not in gone]
+        return Record(
+            self.path,
+            b"\0".join([self.names[i] for i in keep]),
+            b"".join([self.rows[i] for i in keep]),
+            bytes([self.flags[i] for i in keep]),
+            b"".join([self.slots[i] for i in keep]),
+            self.hashed_at,
+        )
+
+
+def scan(
+    found: Survey,
+    cache: Cache,
+    *,
+    root: Descent,
+    now: float,
+    previous: Callable[[], Mapping[bytes, Entry]],
+    staging: Optional[Staging] = None,
+    distrust: Optional[Callable[[bytes], bool]] = None,
+    tell: Optional[Tell] = None,
+) -> Scan:
+    """Turn a survey into entries.
+
+    ``previous`` gives the entries of the last snapshot, asked for only where something cannot be read. Without ``staging`` (check mode) a
+    file in motion is hashed as it is. ``distrust`` names files to hash even where the cache knows them.
+    """
+    builder = _Builder(found, cache, root, now, staging, distrust, tell)
+    builder.plan()
+    builder.read()
+    return builder.finish(previous)
+
+
+class _Builder:
+    def __init__(
+        self,
+        found: Survey,
+        cache: Cache,
+        root: Descent,
+        now: float,
+        staging: Optional[Staging],
+        distrust: Optional[Callable[[bytes], bool]],
+        tell: Optional[Tell],
+    ) -> None:
+        self.found = found
+        self.cache = cache
+        self.root = root
+        self.now = now
+        self.staging = staging
+        self.distrust = distrust
+        self.tell = tell
+        self.records: List[Record] = []
+        self.tables: Dict[int, _Table] = {}
+        self.tasks: List[_Task] = []
+        self.xattrs: Dict[bytes, Xattrs] = {}
+        self.staged: set[bytes] = set()
+        self.unstable: set[bytes] = set()
+        self.unreadable: Dict[bytes, int] = dict(found.unreadable)
+        self.vanished = 0
+        self.rotten: List[bytes] = []
+        self.hashed_bytes = 0
+        self.groups = _groups(found.links)
+
+    def table(self, number: int) -> _Table:
+        """The folder, opened up for changes."""
+        table = self.tables.get(number)
+        if table is None:
+            table = self.tables[number] = _Table(self.found.folders[number].path, self.records[number])
+        return table
+
+    def plan(self) -> None:
+        """Take from the cache what it knows, and list what is to be read."""
+        for number, folder in enumerate(self.found.folders):
+            if folder.known is not None:
+                self.records.append(folder.known)
+                if self.distrust is not None:
+                    self._plan_distrusted(number, folder.known)
+                continue
+            count = len(folder.rows) // ROW.size
+            known = None if folder.expired else self.cache.get(folder.path)
+            by_name = known.by_name() if known is not None else {}
+            hashed_at = known.hashed_at if known is not None else int(self.now)
+            flags, slots, tasks = bytearray(count), [_NO_HASH] * count, []
+            for index, name in enumerate(folder.names.split(b"\0") if count else ()):
+                row = folder.rows[index * ROW.size : (index + 1) * ROW.size]
+                old = by_name.get(name)
+                same = old is not None and old[0] == row and not old[1] & RACY
+                if same and old is not None:
+                    flags[index], slots[index] = old[1], old[2]
+                is_file = stat.S_ISREG(ROW.unpack(row)[0])
+                path = b"%s/%s" % (folder.path, name) if folder.path else name
+                if is_file:
+                    distrusted = same and self.distrust is not None and self.distrust(path)
+                    if (not same or distrusted) and self.groups.get(path, path) == path:
+                        tasks.append(_Task(path, number, index, row, slots[index] if same else b""))
+                elif not same:
+                    flags[index] = self._read_other_xattrs(path)
+            self.records.append(Record(folder.path, folder.names, folder.rows, bytes(flags), b"".join(slots), hashed_at))
+            self.tasks.extend(tasks)
+
+    def _plan_distrusted(self, number: int, record: Record) -> None:
+        assert self.distrust is not None
+        prefix = record.path + b"/" if record.path else b""
+        for index, (name, (row, _flags, slot)) in enumerate(record.by_name().items()):
+            path = prefix + name
+            if stat.S_ISREG(ROW.unpack(row)[0]) and self.groups.get(path, path) == path and self.distrust(path):
+                self.tasks.append(_Task(path, number, index, row, slot))
+
+    def _read_other_xattrs(self, path: bytes) -> int:
+        try:
+            parent, name = self.root.parent(path)
+            xattrs = read_xattrs(path_of(parent, name))
+        except OSError:
+            return 0
+        if xattrs:
+            self.xattrs[path] = xattrs
+            return XATTRS
+        return 0
+
+    def read(self) -> None:
+        """Hash every planned file, in several processes where that pays."""
+        tasks = self.tasks
+        root_fd = self.root.root_fd
+
+        def work(start: int, stop: int) -> Tuple[bytes, Dict[int, _Read], int, int]:
+            hashes = bytearray()
+            odd: Dict[int, _Read] = {}
+            total = 0
+            with Descent(b".", dir_fd=root_fd) as below:
+                for index in range(start, stop):
+                    task = tasks[index]
+                    result = _read_file(below, task.path)
+                    hashes += result.digest
+                    total += ROW.unpack(result.row)[3] if result.row else 0
+                    if result.problem or result.moving or result.xattrs or result.row != task.row:
+                        odd[index] = result
+            return bytes(hashes), odd, start, total
+
+        weights = [ROW.unpack(task.row)[3] + 4096 for task in tasks]
+        for hashes, odd, start, total in pool.run(work, weights):
+            self.hashed_bytes += total
+            for offset in range(0, len(hashes), SLOT):
+                index = start + offset // SLOT
+                if index in odd:
+                    self._settle_odd(tasks[index], odd[index])
+                else:
+                    self._settle(tasks[index], hashes[offset : offset + SLOT], tasks[index].row, False)
+            if self.tell is not None:
+                self.tell(len(hashes) // SLOT, total)
+
+    def _settle_odd(self, task: _Task, read: _Read) -> None:
+        if read.moving:
+            read = self._stage(task, read)
+        if read.problem in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+            self.table(task.folder).gone.append(task.position)
+            self.vanished += 1
+            return
+        if read.problem:
+            self.unreadable[task.path] = read.problem
+            self.table(task.folder).flags[task.position] = RACY
+            return
+        if read.xattrs:
+            self.xattrs[task.path] = read.xattrs
+        self._settle(task, read.digest, read.row, bool(read.xattrs))
+
+    def _stage(self, task: _Task, read: _Read) -> _Read:
+        if self.staging is None:
+            return read._replace(moving=False)
+        try:
+            parent, name = self.root.parent(task.path)
+            fd, before = open_file(parent, name)
+            try:
+                digest, size = self.staging.copy(task.path, fd)
+                after = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except (ReplacedError, FileNotFoundError, NotADirectoryError):
+            return read._replace(problem=errno.ENOENT, moving=False)
+        except PermissionError as error:
+            return read._replace(problem=error.errno or errno.EACCES, moving=False)
+        self.staged.add(task.path)
+        if _moved(before, after) or size != after.st_size:
+            self.unstable.add(task.path)
+        # The entry describes the copy: its size is what was copied.
+        row = list(ROW.unpack(pack_row(after)))
+        row[3] = size
+        return read._replace(row=ROW.pack(*row), digest=digest, moving=False)
+
+    def _settle(self, task: _Task, digest: bytes, row: bytes, has_xattrs: bool) -> None:
+        if task.known and row == task.row:
+            if digest == task.known:
+                return
+            self.rotten.append(task.path)
+        table = self.table(task.folder)
+        mtime, ctime = ROW.unpack(row)[4:6]
+        racy = self.now - max(mtime, ctime) / _NS < RACY_SECONDS or task.path in self.unstable or task.path in self.staged
+        table.rows[task.position] = row
+        table.slots[task.position] = digest
+        table.flags[task.position] = (RACY if racy else 0) | (XATTRS if has_xattrs else 0)
+
+    def finish(self, previous: Callable[[], Mapping[bytes, Entry]]) -> Scan:
+        """Make the entries, and the records for the next run."""
+        self._share_groups()
+        for number, table in self.tables.items():
+            self.records[number] = table.to_record()
+        entries = list(self._entries())
+        entries.extend(self._ancestor_times())
+        if self.unreadable:
+            entries = self._keep_stale(entries, previous())
+        entries.sort(key=itemgetter(0))
+        return Scan(
+            entries,
+            [encode(entry) for entry in entries],
+            self.records,
+            frozenset(self.staged),
+            self.unreadable,
+            self.vanished,
+            self.rotten,
+            len(self.tasks),
+            self.hashed_bytes,
+        )
+
+    def _share_groups(self) -> None:
+        """Give every follower of a hard-link group what was read of its first path."""
+        if not self.groups:
+            return
+        alone: List[bytes] = []
+        spots: Dict[bytes, Tuple[int, int]] = {}
+        for number, folder in enumerate(self.found.folders):
+            record = self.records[number]
+            prefix = folder.path + b"/" if folder.path else b""
+            for index, name in enumerate(self.tables[number].names if number in self.tables else record.split_names()):
+                if prefix + name in self.groups:
+                    spots[prefix + name] = (number, index)
+        for path, first in self.groups.items():
+            if path == first or path not in spots or first not in spots:
+                continue
+            number, index = spots[first]
+            leader = self.tables.get(number)
+            if leader is not None and index in leader.gone:
+                # Renamed while we looked: its other names still hold the content.
+                lonely = _Task(path, *spots[path], _row(self.records[spots[path][0]], spots[path][1]), b"")
+                self._settle_odd(lonely, _read_file(self.root, path))
+                alone.append(path)
+                continue
+            row = leader.rows[index] if leader else _row(self.records[number], index)
+            slot = leader.slots[index] if leader else _slot(self.records[number], index)
+            flag = leader.flags[index] if leader else self.records[number].flags[index]
+            number, index = spots[path]
+            table = self.tables.get(number)
+            if table is None:
+                record = self.records[number]
+                if _row(record, index) == row and _slot(record, index) == slot and record.flags[index] == flag:
+                    continue
+                table = self.table(number)
+            table.rows[index], table.slots[index], table.flags[index] = row, slot, flag
+            if first in self.unreadable:
+                self.unreadable[path] = self.unreadable[first]
+            if first in self.unstable:
+                self.unstable.add(path)
+            if first in self.xattrs:
+                self.xattrs[path] = self.xattrs[first]
+        for path in alone:
+            del self.groups[path]
+
+    def _entries(self) -> Iterator[Entry]:
+        types, groups, unstable = TYPES, self.groups, self.unstable
+        ancestors = frozenset(self.found.ancestors)
+        for record in self.records:
+            if record.path in ancestors:
+                yield from self._odd_entries(record, True)
+                continue
+            if any(record.flags) or groups or unstable or self.unreadable:
+                yield from self._odd_entries(record, False)
+                continue
+            prefix = record.path + b"/" if record.path else b""
+            slots = record.slots
+            at = 0
+            for name, (mode, uid, gid, size, mtime, _ctime, _inode, _rdev, _links) in zip(record.split_names(), ROW.iter_unpack(record.rows)):
+                kind = types[mode & 0o170000]
+                if kind == FILE:
+                    yield Entry(prefix + name, FILE, mode & 0o7777, uid, gid, mtime, size, slots[at : at + SLOT].hex())
+                elif kind == DIRECTORY:
+                    yield Entry(prefix + name, DIRECTORY, mode & 0o7777, uid, gid, mtime)
+                else:
+                    entry = self._other(prefix + name, kind, mode, uid, gid, mtime, _rdev)
+                    if entry is not None:
+                        yield entry
+                at += SLOT
+
+    def _odd_entries(self, record: Record, is_ancestor: bool) -> Iterator[Entry]:
+        prefix = record.path + b"/" if record.path else b""
+        for index, (name, row) in enumerate(zip(record.split_names(), ROW.iter_unpack(record.rows))):
+            mode, uid, gid, size, mtime, ctime, _inode, rdev, _links = row
+            path = prefix + name
+            if path in self.unreadable and not stat.S_ISDIR(mode):
+                continue
+            kind = TYPES[mode & 0o170000]
+            if is_ancestor and kind == DIRECTORY and not ctime:
+                continue  # made with their real times in _ancestor_times
+            xattrs: Xattrs = ()
+            if record.flags[index] & XATTRS:
+                xattrs = self._xattrs_of(path)
+            entry: Optional[Entry]
+            if kind == FILE:
+                digest = record.slots[index * SLOT : (index + 1) * SLOT].hex()
+                entry = Entry(path, FILE, mode & 0o7777, uid, gid, mtime, size, digest, unstable=path in self.unstable)
+            elif kind == DIRECTORY:
+                entry = Entry(path, DIRECTORY, mode & 0o7777, uid, gid, mtime)
+            else:
+                entry = self._other(path, kind, mode, uid, gid, mtime, rdev)
+            if entry is not None:
+                yield entry._replace(xattrs=xattrs, group=self.groups.get(path))
+
+    def _xattrs_of(self, path: bytes) -> Xattrs:
+        known = self.xattrs.get(path)
+        if known is not None:
+            return known
+        try:
+            parent, name = self.root.parent(path)
+            return read_xattrs(path_of(parent, name))
+        except OSError:
+            return ()
+
+    def _other(self, path: bytes, kind: str, mode: int, uid: int, gid: int, mtime: int, rdev: int) -> Optional[Entry]:
+        link = None
+        if kind == SYMLINK:
+            try:
+                parent, name = self.root.parent(path)
+                link = os.readlink(name, dir_fd=parent)
+            except OSError:
+                self.vanished += 1
+                return None
+        device = (os.major(rdev), os.minor(rdev)) if kind in "bc" else None
+        return Entry(path, kind, mode & 0o7777, uid, gid, mtime, link=link, device=device)
+
+    def _ancestor_times(self) -> Iterator[Entry]:
+        """Entries of the directories above the sources; their times are not part of the cache."""
+        for record in self.records:
+            if record.path not in self.found.ancestors:
+                continue
+            for index, name in enumerate(record.split_names()):
+                if not is_timeless(_row(record, index)):
+                    continue
+                path = record.path + b"/" + name if record.path else name
+                try:
+                    parent, last = self.root.parent(path)
+                    now = os.stat(last, dir_fd=parent, follow_symlinks=False)
+                except OSError:
+                    continue
+                if stat.S_ISDIR(now.st_mode):
+                    mode, uid, gid, _size, mtime, *_rest = ROW.unpack(pack_row(now))
+                    yield Entry(path, DIRECTORY, mode & 0o7777, uid, gid, mtime, xattrs=read_xattrs(path_of(parent, last)))
+
+    def _keep_stale(self, entries: List[Entry], previous: Mapping[bytes, Entry]) -> List[Entry]:
+        """What cannot be read keeps its previous entry, and so does everything below a directory that cannot be listed."""
+        present = {entry.path for entry in entries}
+        folders = tuple(path + b"/" for path in self.found.unreadable)
+        for path, old in previous.items():
+            if path in present or not (path in self.unreadable or (folders and path.startswith(folders))):
+                continue
+            if path.rpartition(b"/")[0] not in present and b"/" in path:
+                continue
+            present.add(path)
+            entries.append(old._replace(stale=True, unstable=False))
+        return _regroup(entries)
+
+
+def _row(record: Record, index: int) -> bytes:
+    return record.rows[index * ROW.size : (index + 1) * ROW.size]
+
+
+def _slot(record: Record, index: int) -> bytes:
+    return record.slots[index * SLOT : (index + 1) * SLOT]
+
+
+def _groups(links: Mapping[bytes, Tuple[int, int]]) -> Dict[bytes, bytes]:
+    """Path to first path, for inodes of which two or more selected names exist."""
+    first: Dict[Tuple[int, int], bytes] = {}
+    members: Dict[Tuple[int, int], int] = {}
+    for path, inode in links.items():
+        if inode not in first or path < first[inode]:
+            first[inode] = path
+        members[inode] = members.get(inode, 0) + 1
+    return {path: first[inode] for path, inode in links.items() if members[inode] > 1}
+
+
+def _regroup(entries: List[Entry]) -> List[Entry]:
+    """Make hard-link groups whole again after entries of two times were mixed: members that differ stand alone."""
+    by_group: Dict[bytes, List[Entry]] = {}
+    result = []
+    for entry in entries:
+        if entry.group is None:
+            result.append(entry)
+        else:
+            by_group.setdefault(entry.group, []).append(entry)
+    for members in by_group.values():
+        members.sort(key=itemgetter(0))
+        alike = [entry for entry in members if entry.same_inode_state(members[0])]
+        for entry in members:
+            if len(alike) > 1 and entry in alike:
+                result.append(entry._replace(group=alike[0].path))
+            else:
+                result.append(entry._replace(group=None))
+    return result
+
+
+def _moved(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+
+
+def _read_file(below: Descent, path: bytes) -> _Read:
+    try:
+        parent, name = below.parent(path)
+        fd, before = open_file(parent, name)
+    except ReplacedError:
+        return _Read(b"", _NO_HASH, (), errno.ESTALE, False)
+    except OSError as error:
+        return _Read(b"", _NO_HASH, (), error.errno or errno.EIO, False)
+    try:
+        digest, size = hash_file(fd)
+        xattrs = read_xattrs(fd)
+        after = os.fstat(fd)
+    except OSError as error:
+        return _Read(b"", _NO_HASH, (), error.errno or errno.EIO, False)
+    finally:
+        os.close(fd)
+    return _Read(pack_row(before), digest, xattrs, 0, _moved(before, after) or size != after.st_size)
+
+
+def reread(entries: Sequence[Entry], paths: AbstractSet[bytes], *, root: Descent, staging: Staging, previous: Mapping[bytes, Entry]) -> Tuple[List[Entry], int]:
+    """Replace the entries of ``paths`` by what is found there now, copied into ``staging``; (entries, how many are gone).
+
+    What is gone is left out; what cannot be read, or is no file any more, keeps its previous entry, marked stale.
+    """
+    result: List[Entry] = []
+    lost = 0
+    for entry in entries:
+        if (entry.group or entry.path) not in paths:
+            result.append(entry)
+            continue
+        try:
+            result.append(_read_again(entry, root, staging))
+        except (FileNotFoundError, NotADirectoryError):
+            lost += 1
+        except OSError:
+            if entry.path in previous:
+                result.append(previous[entry.path]._replace(stale=True, unstable=False))
+    return _regroup(result), lost
+
+
+def _read_again(entry: Entry, root: Descent, staging: Staging) -> Entry:
+    parent, name = root.parent(entry.path)
+    fd, before = open_file(parent, name)
+    try:
+        digest, size = staging.copy(entry.path, fd)
+        xattrs = read_xattrs(fd)
+        after = os.fstat(fd)
+    finally:
+        os.close(fd)
+    mode, uid, gid, _size, mtime, *_rest = ROW.unpack(pack_row(after))
+    unstable = _moved(before, after) or size != after.st_size
+    return Entry(entry.path, FILE, mode & 0o7777, uid, gid, mtime, size, digest.hex(), None, entry.group, xattrs, unstable=unstable)

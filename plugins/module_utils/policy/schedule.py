@@ -1,0 +1,121 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When runs are due: cron expressions and time windows, as Debian's cron reads them (``man 5 crontab``)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, FrozenSet, NamedTuple, Tuple
+
+from ..errors import printable
+from .checks import bad, check_text, closest
+
+MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+DAYS_IN = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+ALLOWED = "minute hour day month weekday, such as '*/5 * * * *', or one of " + ", ".join(MACROS)
+
+
+class _Column(NamedTuple):
+    name: str
+    low: int
+    high: int
+    names: Tuple[str, ...] = ()  # names[0] stands for low
+
+
+_COLUMNS = (
+    _Column("minute", 0, 59),
+    _Column("hour", 0, 23),
+    _Column("day of the month", 1, 31),
+    _Column("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
+    _Column("weekday", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
+)
+
+_ITEM = re.compile("(\\*|([0-9]+|[A-Za-z]+)(?:-([0-9]+|[A-Za-z]+))?)(?:/([0-9]+))?")
+_WINDOW = re.compile("([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
+
+
+def check_cron(value: Any, field: str) -> str:
+    """A cron expression of five columns, or a macro; returned as it was written.
+
+    Raises PolicyError: not text, not five columns, a column that cron refuses (the error names it), or a date that no year has.
+    """
+    line = check_text(value, field)
+    if line.startswith("@"):
+        if line not in MACROS:
+            near = closest(line, MACROS)
+            raise bad(field, "is not a schedule", value, ALLOWED, "did you mean '%s'" % near if near else "write five columns, or one of the macros")
+        return line
+    # Spaces and tabs only: a line break would end the crontab line, and what follows would be a line of its own.
+    words = re.split("[ \t]+", line)
+    if len(words) != 5 or "\n" in line or not all(words):
+        raise bad(field, "must have five columns with blanks between them", value, ALLOWED, "write minute, hour, day, month and weekday, such as '*/5 * * * *'")
+    days, months = [_column(word, column, value, field) for word, column in zip(words, _COLUMNS)][2:4]
+    # cron runs on either day if both columns are restricted, so only '*' as weekday leaves the date to decide alone.
+    if words[4].startswith("*") and min(days) > max(DAYS_IN[month - 1] for month in months):
+        raise bad(field, "would never run: no such day in that month", value, ALLOWED, "choose a day that the month has")
+    return line
+
+
+def check_window(value: Any, field: str) -> str:
+    """``HH:MM-HH:MM``, past midnight if the end is earlier than the start; empty for any time. Raises PolicyError."""
+    allowed = "HH:MM-HH:MM, such as 22:00-06:00, or '' for any time"
+    span = check_text(value, field)
+    if not span:
+        return span
+    match = _WINDOW.fullmatch(span)
+    if match is None:
+        raise bad(field, "must be a start and an end", value, allowed, "write two digits for each hour and minute, such as 06:30-22:00")
+    hours, minutes = match.group(1, 3), match.group(2, 4)
+    if max(hours) > "23" or max(minutes) > "59":
+        raise bad(field, "must lie between 00:00 and 23:59", value, allowed, "write midnight as 00:00")
+    if hours[0] == hours[1] and minutes[0] == minutes[1]:
+        raise bad(field, "is empty: it starts when it ends", value, allowed, "write '' for any time")
+    return span
+
+
+def _column(word: str, column: _Column, value: str, field: str) -> FrozenSet[int]:
+    numbers: FrozenSet[int] = frozenset()
+    for item in word.split(","):
+        numbers |= _item(item, column, value, field)
+    return numbers
+
+
+def _item(item: str, column: _Column, value: str, field: str) -> FrozenSet[int]:
+    allowed = "*, numbers from %d to %d, ranges (2-5), steps (*/5, 2-20/3)" % (column.low, column.high)
+    if column.names:
+        allowed += ", names (%s-%s)" % (column.names[0], column.names[-1])
+    where = "has a bad %s '%s'" % (column.name, printable(item[:40]))
+    match = _ITEM.fullmatch(item)
+    if match is None:
+        raise bad(field, where, value, allowed, "write *, a number, a range or a step, with commas between several")
+    every, first, last, step = match.groups()
+    low, high = column.low, column.high
+    if every != "*":
+        low = high = _number(first, column)
+        if last is not None:
+            high = _number(last, column)
+        if low < 0 or high < 0:
+            raise bad(field, where, value, allowed, "write a %s from %d to %d" % (column.name, column.low, column.high))
+        if low > high:
+            sunday = " (Sunday at the end of a range is 7)" if column.name == "weekday" else ""
+            raise bad(field, where + ": the range runs backwards", value, allowed, "write the smaller number first" + sunday)
+        if step is not None and last is None:
+            raise bad(field, where + ": a step needs a range", value, allowed, "write %d-%d/%s" % (low, column.high, step[:4]))
+    if step is None:
+        return frozenset(range(low, high + 1))
+    stride = int(step[:4])
+    if not 1 <= stride <= column.high or len(step) > 4:
+        # cron takes */90 as a minute and runs hourly, which nobody who writes it means.
+        raise bad(field, where + ": a step beyond the column", value, allowed, "write a step from 1 to %d" % column.high)
+    return frozenset(range(low, high + 1, stride))
+
+
+def _number(word: str, column: _Column) -> int:
+    """The number that ``word`` stands for, or -1."""
+    if word.isdigit():
+        number = int(word) if len(word) < 4 else -1
+    else:
+        number = column.low + column.names.index(word.lower()) if word.lower() in column.names else -1
+    return number if column.low <= number <= column.high else -1

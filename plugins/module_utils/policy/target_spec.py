@@ -1,0 +1,169 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where snapshots go: the ``target`` key, a path or URL or a mapping with options."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+from ..errors import PolicyError
+from .checks import bad, check_argv, check_path, check_text, choice, closest, dotted, key, optional, read, required
+
+Layout = Union[str, Tuple[Tuple[str, str], ...]]  # a layout for all, or (path, layout) pairs
+
+ALLOWED = "/path, file:///path, ssh://[user@]host[:port]/path or s3://bucket[/prefix]"
+
+_LAYOUTS = ("tree", "pack", "mirror")
+_SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+# No name may start with '-': the ssh client would read it as an option.
+_AUTHORITY = re.compile("(?:([A-Za-z0-9_][A-Za-z0-9._-]*)@)?([A-Za-z0-9][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])(?::([0-9]{1,5}))?")
+_BUCKET = re.compile("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ENDPOINT = re.compile("https?://([A-Za-z0-9][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
+_REGION = re.compile("[A-Za-z0-9][A-Za-z0-9-]*")
+_SECRET = re.compile("(?:[A-Za-z][A-Za-z0-9+.-]*://)?[^/]*:[^/]*@")  # a ':' before an '@', both before the path
+
+
+def _check_layout(value: Any, where: str) -> Layout:
+    if not isinstance(value, Mapping):
+        name: str = choice(*_LAYOUTS)(value, where)
+        return name
+    if not value:
+        raise PolicyError(
+            "%s must not be empty" % where, field=where, found="an empty mapping", allowed="{path: layout}", next="name a path, or write one layout for all"
+        )
+    return tuple(sorted((check_path(name, where), choice("pack", "mirror")(layout, dotted(where, str(name)))) for name, layout in value.items()))
+
+
+def _write_layout(layout: Layout) -> Union[str, Dict[str, str]]:
+    return layout if isinstance(layout, str) else dict(layout)
+
+
+def _check_endpoint(value: Any, where: str) -> str:
+    allowed = "https://host[:port]"
+    if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
+        shown = _masked(value) if isinstance(value, str) else value
+        raise bad(where, "must be the address of an S3 service", shown, allowed, "write " + allowed + "; credentials go into credentials_file")
+    return value
+
+
+def _check_region(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _REGION.fullmatch(value):
+        raise bad(where, "must be the name of a region", value, "letters, digits and '-'", "write a name such as eu-central-1 or auto")
+    return value
+
+
+def _check_url(value: Any, where: str) -> str:
+    check_text(_masked(value) if isinstance(value, str) else value, where)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """A checked target: the keys of the policy, and the parts of ``url``.
+
+    ``scheme`` is ``file``, ``ssh`` or ``s3``. ``path`` is absolute; for ``s3`` it is the prefix, without slashes at its ends and
+    perhaps empty. ``host`` is the SSH host (IPv6 without brackets) or the bucket.
+    """
+
+    scheme: str
+    path: str
+    url: str = field(metadata=required(_check_url))
+    user: Optional[str] = None
+    host: Optional[str] = None
+    port: Optional[int] = None
+    layout: Layout = key(_check_layout, "tree", _write_layout)
+    storage: Optional[str] = key(optional(choice("native", "portable")), None)
+    endpoint: Optional[str] = key(optional(_check_endpoint), None)
+    region: Optional[str] = key(optional(_check_region), None)
+    credentials_file: Optional[str] = key(optional(check_path), None)
+    key_file: Optional[str] = key(optional(check_path), None)
+    key_command: Optional[Tuple[str, ...]] = key(optional(check_argv), None)
+
+
+def check_target(value: Any, where: str) -> TargetSpec:
+    """The target of a path, a URL or a mapping with ``url`` and options.
+
+    Raises PolicyError: a relative path, an unknown scheme, a secret inside the URL, an unknown option, or one that this kind
+    of target does not have. A secret never appears in the error.
+    """
+    if isinstance(value, str):
+        values: Dict[str, Any] = {"url": _check_url(value, where)}
+        parts = _parse_url(value, where)
+    elif isinstance(value, Mapping):
+        values = read(TargetSpec, value, where)
+        parts = _parse_url(values["url"], dotted(where, "url"))
+    else:
+        raise bad(where, "must be a path, a URL or a mapping", value, ALLOWED + ", or {url: ..., options}", "write the path of a directory, such as /srv/vault")
+    bucket = parts["scheme"] == "s3"
+    values.setdefault("layout", "pack" if bucket else "tree")
+    spec = TargetSpec(**parts, **values)
+    if bucket and spec.layout == "tree":
+        raise bad(dotted(where, "layout"), "must not be tree for a bucket", "tree", "pack, mirror or {path: pack or mirror}", "write pack: it keeps versions")
+    if not bucket and not isinstance(spec.layout, str):
+        raise bad(dotted(where, "layout"), "must be one layout for all paths", dict(spec.layout), "tree, pack or mirror", "write tree")
+    for name in ("endpoint", "region", "credentials_file"):
+        if not bucket and getattr(spec, name) is not None:
+            raise _without_meaning(where, name, spec, "a bucket (s3://)")
+    if spec.layout != "tree" and spec.storage is not None:
+        raise _without_meaning(where, "storage", spec, "layout tree")
+    sealed = spec.layout == "pack" or (not isinstance(spec.layout, str) and "pack" in dict(spec.layout).values())
+    for name in ("key_file", "key_command"):
+        if not sealed and getattr(spec, name) is not None:
+            raise _without_meaning(where, name, spec, "layout pack")
+    if spec.key_file is not None and spec.key_command is not None:
+        raise bad(dotted(where, "key_command"), "must not stand beside key_file", spec.key_command, "one of key_file and key_command", "remove one of them")
+    return spec
+
+
+def _without_meaning(where: str, name: str, spec: TargetSpec, home: str) -> PolicyError:
+    return bad(dotted(where, name), "means nothing for this target", getattr(spec, name), "only for " + home, "remove it")
+
+
+def _parse_url(url: str, where: str) -> Dict[str, Any]:
+    """The ``scheme``, ``path``, ``user``, ``host`` and ``port`` of a target."""
+    if url.startswith("/"):
+        return {"scheme": "file", "path": check_path(url, where)}
+    shown = _masked(url)
+    if _SECRET.match(url):
+        raise bad(where, "must not hold a secret", shown, ALLOWED, "use an SSH key, or credentials_file for a bucket: a policy holds no secrets")
+    match = _SCHEME.fullmatch(url)
+    if match is None:
+        remote = re.fullmatch("([^/:]+):(/.*)", shown)
+        hint = "write ssh://%s%s" % remote.groups() if remote else "write the whole path, starting with '/'"
+        raise bad(where, "must be an absolute path or a URL", shown, ALLOWED, hint)
+    scheme, rest = match.groups()
+    if scheme not in ("file", "ssh", "s3"):
+        near = closest(scheme, ("file", "ssh", "s3"))
+        raise bad(where, "has an unknown scheme '%s'" % scheme, shown, ALLOWED, "did you mean %s://" % near if near else "write one of the allowed forms")
+    if re.search("[\\s%?#\\\\]|[^\\x20-\\U0010ffff]", rest):
+        raise bad(where, "holds a character that has a meaning of its own in URLs", shown, ALLOWED + ", without blanks, %, ?, # and \\", "choose another path")
+    authority, slash, tail = rest.partition("/")
+    if scheme == "file":
+        if authority:
+            raise bad(where, "must not name a host", shown, ALLOWED, "write ssh://%s/%s for another machine, file:///%s for this one" % (authority, tail, tail))
+        return {"scheme": scheme, "path": check_path(slash + tail, where)}
+    if scheme == "s3":
+        if not _BUCKET.fullmatch(authority) or ".." in authority:
+            raise bad(where, "must name a bucket", shown, ALLOWED, "write s3:// and the bucket's name: 3 to 63 lower-case letters, digits, '-' and '.'")
+        return {"scheme": scheme, "host": authority, "path": check_path(slash + tail, where).lstrip("/") if tail else ""}
+    names = _AUTHORITY.fullmatch(authority)
+    port = int(names.group(3)) if names and names.group(3) else None
+    if names is None or port == 0 or (port or 0) > 65535:
+        raise bad(where, "must name a host", shown, ALLOWED, "write ssh://, the host's name and a port from 1 to 65535 if it is not 22")
+    if not slash:
+        raise bad(where, "must name a path", shown, ALLOWED, "write %s/ for the directory that the vault assigns" % shown)
+    return {"scheme": scheme, "user": names.group(1), "host": names.group(2).strip("[]"), "port": port, "path": check_path(slash + tail, where)}
+
+
+def _masked(url: str) -> str:
+    """The URL fit to be shown: what may be a secret is replaced, and rather too much of it than too little."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        scheme, rest = "", url
+    if "@" in rest.partition(":")[2]:
+        rest = "***@" + rest.rpartition("@")[2]
+    place, question, _query = rest.partition("?")
+    return scheme + mark + place + (question and "?***")

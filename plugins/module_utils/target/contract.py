@@ -1,0 +1,227 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every kind of target offers, and the values it answers with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ..errors import IntegrityError
+from ..manifest.document import Manifest
+from ..manifest.entry import Entry
+from ..manifest.walk import Descent
+from ..transfer.rsync import Options
+
+Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the target says when it commits. Times are RFC 3339, UTC, with milliseconds; ``bytes`` is the logical size of all files.
+
+    ``verified_bytes`` were hashed by the target in this commit; ``linked`` paths share their inode with the parent snapshot, ``copied`` were
+    copied inside the target, ``link_limit`` of them because the file system allows no more links.
+    """
+
+    id: str
+    sequence: int
+    parent: Optional[str]
+    created: str
+    claimed: str
+    host: str
+    policy: str
+    tx: str
+    digest: str
+    content_digest: str
+    entries: int
+    files: int
+    bytes: int
+    received_files: int
+    verified_bytes: int
+    linked: int
+    copied: int
+    link_limit: int
+    storage: str
+    engine: str
+    format: int = 1
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain types, as stored in ``receipt.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, item: Any, where: str) -> Receipt:
+        """Read a stored receipt; ``IntegrityError`` names ``where``."""
+        try:
+            receipt = cls(**item)
+        except TypeError as error:
+            raise IntegrityError("%s is not a receipt: %s" % (where, error), kind="receipt", found=str(error)) from error
+        if receipt.format != 1:
+            raise IntegrityError("%s has format %s" % (where, receipt.format), kind="receipt", field="format", found=receipt.format, allowed="format 1")
+        for name, kind in (("id", str), ("sequence", int), ("created", str), ("digest", str), ("content_digest", str), ("tx", str), ("entries", int)):
+            if type(getattr(receipt, name)) is not kind:
+                raise IntegrityError("%s: %s is not %s" % (where, name, kind.__name__), kind="receipt", field=name, found=getattr(receipt, name))
+        return receipt
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One committed snapshot with what may change about it: ``verified`` and ``damaged`` (mappings with a time, or None), ``held`` (reason, or
+    None), ``unchanged_until`` (the last time the host said that it still looks like this)."""
+
+    receipt: Receipt
+    verified: Optional[Mapping[str, Any]] = None
+    damaged: Optional[Mapping[str, Any]] = None
+    held: Optional[Mapping[str, Any]] = None
+    unchanged_until: Optional[str] = None
+
+    @property
+    def id(self) -> str:
+        """Its id, ``<time>Z-<first 8 of digest>``."""
+        return self.receipt.id
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The public mapping of a snapshot."""
+        receipt = self.receipt
+        return {
+            "id": receipt.id,
+            "sequence": receipt.sequence,
+            "parent": receipt.parent,
+            "created": receipt.created,
+            "entries": receipt.entries,
+            "files": receipt.files,
+            "bytes": receipt.bytes,
+            "digest": receipt.digest,
+            "verified": dict(self.verified) if self.verified else None,
+            "damaged": dict(self.damaged) if self.damaged else None,
+            "held": dict(self.held) if self.held else None,
+            "unchanged_until": self.unchanged_until,
+        }
+
+
+class Shortfall(NamedTuple):
+    """A path whose content did not arrive as the manifest says. ``reason``: missing, size, hash or type."""
+
+    path: bytes
+    reason: str
+
+
+class IncompleteError(IntegrityError):
+    """The target lacks content that the manifest lists; nothing was published. The session stays open for what is missing."""
+
+    kind = "incomplete"
+
+    def __init__(self, shortfalls: Sequence[Shortfall]) -> None:
+        first = shortfalls[0]
+        super().__init__("%d files did not arrive as scanned, the first is %r (%s)" % (len(shortfalls), first.path, first.reason))
+        self.shortfalls = tuple(shortfalls)
+
+
+class Delivery(NamedTuple):
+    """What is to be sent: ``wanted`` files read below ``root`` (absolute), ``staged`` ones below ``staging`` instead; ``counts`` per directory the
+    regular files and subdirectories on disk, so that whole directories can be told from parts."""
+
+    root: bytes
+    wanted: Sequence[Entry]
+    staging: bytes
+    staged: AbstractSet[bytes]
+    counts: Mapping[bytes, Tuple[int, int]]
+
+
+class Sent(NamedTuple):
+    """What a transfer did: logical bytes, bytes on the wire, and the last messages of the tools."""
+
+    files: int
+    bytes: int
+    wire: int
+    messages: Tuple[str, ...] = ()
+
+
+class Damage(NamedTuple):
+    """A path of a snapshot that is not as its manifest says. ``reason``: hash, type, size, mode, owner, mtime, device, link, xattrs or unreadable."""
+
+    path: bytes
+    reason: str
+
+
+class Verification(NamedTuple):
+    """What a verification found; ``checked`` paths were looked at, ``hashed_bytes`` re-read."""
+
+    checked: int
+    hashed_files: int
+    hashed_bytes: int
+    damaged: Tuple[Damage, ...]
+    missing: Tuple[bytes, ...]
+    extra: Tuple[bytes, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.damaged or self.missing or self.extra)
+
+
+class Heartbeat(NamedTuple):
+    """``known``: that snapshot is the newest here; ``need``: its paths that are damaged and should come with the next change set."""
+
+    known: bool
+    need: Tuple[bytes, ...]
+
+
+class Session(ABC):
+    """One attempt to add a snapshot. Left without ``commit`` it leaves nothing that counts."""
+
+    @abstractmethod
+    def wanted(self, manifest: Manifest) -> List[Entry]:
+        """The files whose content the target neither has in the base nor has received and proven."""
+
+    @abstractmethod
+    def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
+        """Carry content into the session."""
+
+    @abstractmethod
+    def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
+        """Prove and publish in one step. ``IncompleteError`` names what must be sent again."""
+
+    @abstractmethod
+    def close(self, *, keep: bool = False) -> None:
+        """Give up what was not committed, and the locks. ``keep``: leave what was received for the next session to go on from."""
+
+
+class Target(ABC):
+    """A place that keeps the history of one policy of one host."""
+
+    url: str
+
+    @abstractmethod
+    def latest(self) -> Optional[Snapshot]:
+        """The newest snapshot, or None where there is no history."""
+
+    @abstractmethod
+    def list(self) -> "List[Snapshot]":
+        """All snapshots, newest first."""
+
+    @abstractmethod
+    def manifest(self, snapshot: Snapshot) -> Manifest:
+        """The manifest of a snapshot, checked against its receipt."""
+
+    @abstractmethod
+    def begin(self, tx: str, parent: Optional[str]) -> Session:
+        """Open a session on top of ``parent``; refused (``RefusedError``) where that is not the newest."""
+
+    @abstractmethod
+    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry]) -> ContextManager[Descent]:
+        """A directory in which the content of ``entries`` lies under their paths, for as long as the context lasts."""
+
+    @abstractmethod
+    def verify(
+        self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
+    ) -> Verification:
+        """Compare a snapshot with its manifest: ``quick`` looks at every path, ``full`` re-reads every byte, ``part`` (n, t) the n-th of t shares.
+        ``record`` keeps the result with the snapshot."""
+
+    @abstractmethod
+    def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
+        """Say that the host still looks like this snapshot."""

@@ -1,0 +1,308 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Building a snapshot: every path of the manifest from the base, from the session or from the manifest itself, then one walk that proves it.
+
+The tree is made below the session, out of reach of whoever sent the content, and is not a snapshot before it is renamed into the history.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from operator import itemgetter
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+from ... import pool
+from ...manifest.content import copy_file, hash_file
+from ...manifest.document import Manifest
+from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
+from ...manifest.metadata import Losses, apply, create_special, differs, entry_type, path_of, read_xattrs
+from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, open_file, walk
+from ..contract import Damage, Shortfall, Tell, Verification
+from ..sources import NATIVE, Sources
+
+_PORTABLE_FILE = 0o440
+_PORTABLE_DIRECTORY = 0o550
+
+
+class Built(NamedTuple):
+    """Counts of a build: paths that share the base's inode, paths copied inside the vault, those of them for want of links, bytes hashed
+    here, and paths of the base that did not serve."""
+
+    linked: int
+    copied: int
+    link_limit: int
+    hashed_bytes: int
+    broken: Tuple[bytes, ...]
+
+
+def check_received(files: Descent, entries: Sequence[Entry], storage: str, tell: Optional[Tell] = None) -> Tuple[List[Shortfall], int]:
+    """Hash what arrived for ``entries`` below ``files`` and give it its metadata; (what is missing or different, bytes hashed)."""
+    native = storage == NATIVE
+    shortfalls: List[Shortfall] = []
+    hashed = 0
+    root_fd = files.root_fd
+
+    def work(start: int, stop: int) -> Tuple[List[Shortfall], int, int]:
+        bad: List[Shortfall] = []
+        total = 0
+        losses = Losses()
+        with Descent(b".", dir_fd=root_fd) as below:
+            for entry in entries[start:stop]:
+                reason, got = _check_one(below, entry, native, losses)
+                total += got
+                if reason:
+                    bad.append(Shortfall(entry.path, reason))
+        return bad, stop - start, total
+
+    for bad, count, total in pool.run(work, [entry.size + 8192 for entry in entries]):
+        shortfalls.extend(bad)
+        hashed += total
+        if tell is not None:
+            tell(count, total)
+    shortfalls.sort()
+    return shortfalls, hashed
+
+
+def _check_one(below: Descent, entry: Entry, native: bool, losses: Losses) -> Tuple[str, int]:
+    try:
+        parent, name = below.parent(entry.path)
+        fd, found = open_file(parent, name)
+    except ReplacedError:
+        return "type", 0
+    except OSError:
+        return "missing", 0
+    try:
+        if found.st_nlink != 1:
+            return "type", 0
+        if found.st_size != entry.size:
+            return "size", 0
+        digest, size = hash_file(fd)
+    finally:
+        os.close(fd)
+    if digest.hex() != entry.hash or size != entry.size:
+        return "hash", size
+    _finish_file(parent, name, entry, native, losses)
+    return "", size
+
+
+def _finish_file(parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> None:
+    if native:
+        apply(parent, name, entry, losses)
+    else:
+        os.chmod(name, _PORTABLE_FILE, dir_fd=parent)
+
+
+class _Step(NamedTuple):
+    """One path to place. ``donor``: where its bytes lie in the base, or None for what was received; ``share``: the inode itself may be used."""
+
+    entry: Entry
+    donor: Optional[bytes]
+    share: bool
+
+
+def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources, storage: str) -> Built:
+    """Place every path of ``plan`` below the empty directory ``tree``. ``base`` is the parent snapshot's tree; received content is renamed out
+    of ``files``. What the base does not hold as its manifest promised is left out and named in ``broken``."""
+    native = storage == NATIVE
+    for entry in plan.directories:
+        parent, name = tree.parent(entry.path)
+        os.mkdir(name, 0o700, dir_fd=parent)
+    steps = [_Step(entry, entry.path, True) for entry in plan.linked]
+    steps += [_Step(entry, donor, share) for entry, donor, share in plan.donated]
+    steps += [_Step(entry, None, False) for entry in plan.wanted]
+    steps += [_Step(entry, None, False) for entry in plan.specials]
+    steps.sort(key=_step_path)
+    tree_fd, files_fd = tree.root_fd, files.root_fd
+    base_fd = base.root_fd if base is not None else -1
+
+    def work(start: int, stop: int) -> Tuple[int, int, int, int, List[bytes]]:
+        with Descent(b".", dir_fd=tree_fd) as into, Descent(b".", dir_fd=files_fd) as received:
+            old = Descent(b".", dir_fd=base_fd) if base_fd >= 0 else None
+            try:
+                return _place(steps[start:stop], into, received, old, native)
+            finally:
+                if old is not None:
+                    old.close()
+
+    linked = copied = limit = hashed = 0
+    broken: List[bytes] = []
+    # A rename or a link costs what reading some 20 KiB does.
+    for part in pool.run(work, [0 if step.share else 20480 for step in steps], items=8192):
+        linked, copied, limit, hashed = linked + part[0], copied + part[1], limit + part[2], hashed + part[3]
+        broken += part[4]
+    _place_followers(tree, plan.followers)
+    losses = Losses()
+    for entry in sorted(plan.directories, key=itemgetter(0), reverse=True):
+        parent, name = tree.parent(entry.path)
+        if native:
+            apply(parent, name, entry, losses)
+        else:
+            os.chmod(name, _PORTABLE_DIRECTORY, dir_fd=parent)
+    return Built(linked, copied, limit, hashed, tuple(sorted(broken)))
+
+
+def _step_path(step: _Step) -> bytes:
+    return step.entry.path
+
+
+def _place(steps: Iterable[_Step], into: Descent, received: Descent, base: Optional[Descent], native: bool) -> Tuple[int, int, int, int, List[bytes]]:
+    linked = copied = limit = hashed = 0
+    broken: List[bytes] = []
+    losses = Losses()
+    for entry, donor, share in steps:
+        parent, name = into.parent(entry.path)
+        if donor is not None:
+            assert base is not None
+            try:
+                source, old_name = base.parent(donor)
+                if share:
+                    try:
+                        os.link(old_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+                        linked += 1
+                        continue
+                    except OSError as error:
+                        if error.errno != errno.EMLINK:
+                            raise
+                        limit += 1
+                if entry.type == FILE:
+                    hashed += _copy(source, old_name, parent, name, entry)
+                    _finish_file(parent, name, entry, native, losses)
+                else:
+                    _create(parent, name, entry, native, losses)
+                copied += 1
+            except ReplacedError:
+                broken.append(donor)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                    raise
+                broken.append(donor)
+        elif entry.type == FILE:
+            source, old_name = received.parent(entry.path)
+            os.rename(old_name, name, src_dir_fd=source, dst_dir_fd=parent)
+        else:
+            _create(parent, name, entry, native, losses)
+    return linked, copied, limit, hashed, broken
+
+
+def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry) -> int:
+    fd, _found = open_file(source, old_name)
+    try:
+        out = os.open(name, CREATE_FLAGS, 0o600, dir_fd=parent)
+        try:
+            digest, size = copy_file(fd, out)
+        finally:
+            os.close(out)
+    finally:
+        os.close(fd)
+    if digest.hex() != entry.hash or size != entry.size:
+        raise ReplacedError("its bytes have changed")
+    return size
+
+
+def _create(parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> None:
+    if native:
+        create_special(parent, entry, name)
+        apply(parent, name, entry, losses)
+    elif entry.type == SYMLINK:
+        create_special(parent, entry, name)
+
+
+def _place_followers(tree: Descent, followers: Sequence[Entry]) -> None:
+    if not followers:
+        return
+    with Descent(b".", dir_fd=tree.root_fd) as leaders:
+        for entry in followers:
+            assert entry.group is not None
+            source, first = leaders.parent(entry.group)
+            parent, name = tree.parent(entry.path)
+            try:
+                os.link(first, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # a special file in portable storage lives in the manifest alone; the proof names any other
+
+
+def is_kept(entry: Entry, storage: str) -> bool:
+    """Whether a tree of this storage holds the path itself; the rest lives in the manifest alone."""
+    return storage == NATIVE or entry.type in (FILE, DIRECTORY, SYMLINK)
+
+
+def prove(tree: Descent, manifest: Manifest, storage: str) -> Verification:
+    """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata."""
+    native = storage == NATIVE
+    expected: Dict[bytes, Entry] = {entry.path: entry for entry in manifest.entries if is_kept(entry, storage)}
+    damaged: List[Damage] = []
+    extra: List[bytes] = []
+    inodes: Dict[int, Optional[bytes]] = {}
+    checked = 0
+    for path, listing in walk(tree):
+        prefix = path + b"/" if path else b""
+        for item in listing:
+            entry = expected.pop(prefix + item.name, None)
+            if entry is None:
+                extra.append(prefix + item.name)
+                continue
+            checked += 1
+            reason = _proof(tree, entry, item.stat, native)
+            if reason is None and native and entry.type != DIRECTORY:
+                # Within one snapshot an inode has exactly the names that its group lists.
+                if inodes.setdefault(item.stat.st_ino, entry.group or entry.path) != (entry.group or entry.path):
+                    reason = "links"
+            if reason is not None:
+                damaged.append(Damage(entry.path, reason))
+    return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(expected)), tuple(sorted(extra)))
+
+
+def _proof(tree: Descent, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:
+    if native:
+        reason = differs(entry, found)
+    elif entry_type(found.st_mode) != entry.type:
+        reason = "type"
+    else:
+        reason = "size" if entry.type == FILE and found.st_size != entry.size else None
+    if reason is None and entry.type == SYMLINK:
+        parent, name = tree.parent(entry.path)
+        if os.readlink(name, dir_fd=parent) != entry.link:
+            reason = "link"
+    if reason is None and native and entry.xattrs:
+        parent, name = tree.parent(entry.path)
+        if read_xattrs(path_of(parent, name)) != entry.xattrs:
+            reason = "xattrs"
+    return reason
+
+
+def hash_files(tree: Descent, entries: Sequence[Entry], tell: Optional[Tell] = None) -> Tuple[List[Damage], int]:
+    """Re-read files; (those whose bytes are not as the manifest says, bytes read). What is missing is ``prove``'s to say."""
+    root_fd = tree.root_fd
+    damaged: List[Damage] = []
+    hashed = 0
+
+    def work(start: int, stop: int) -> Tuple[List[Damage], int, int]:
+        bad: List[Damage] = []
+        total = 0
+        with Descent(b".", dir_fd=root_fd) as below:
+            for entry in entries[start:stop]:
+                try:
+                    parent, name = below.parent(entry.path)
+                    fd, _found = open_file(parent, name)
+                    try:
+                        digest, size = hash_file(fd)
+                    finally:
+                        os.close(fd)
+                except (FileNotFoundError, ReplacedError):
+                    continue
+                except OSError:
+                    bad.append(Damage(entry.path, "unreadable"))
+                    continue
+                total += size
+                if digest.hex() != entry.hash:
+                    bad.append(Damage(entry.path, "hash"))
+        return bad, stop - start, total
+
+    for bad, count, total in pool.run(work, [entry.size + 4096 for entry in entries]):
+        damaged.extend(bad)
+        hashed += total
+        if tell is not None:
+            tell(count, total)
+    return damaged, hashed

@@ -1,0 +1,235 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The layout of a vault on disk: names, ids, ``format.json``, receipts and state files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set
+
+from ...errors import BackupError, IntegrityError, TargetError, printable
+from ...manifest.walk import CREATE_FLAGS, FILE_FLAGS
+from ..contract import Receipt, Snapshot
+from ..sources import NATIVE, PORTABLE
+
+FORMAT = 1
+_FORMAT_FILE = b"format.json"
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}")
+
+
+class History(NamedTuple):
+    """The paths of one policy of one host in a vault."""
+
+    base: bytes
+
+    @property
+    def snapshots(self) -> bytes:
+        """Committed snapshots, one directory each."""
+        return self.base + b"/snapshots"
+
+    @property
+    def incoming(self) -> bytes:
+        """Open sessions; nothing in it counts."""
+        return self.base + b"/incoming"
+
+    @property
+    def state(self) -> bytes:
+        """What may change about a snapshot, one JSON file each."""
+        return self.base + b"/state"
+
+    @property
+    def trash(self) -> bytes:
+        """Snapshots on their way out."""
+        return self.base + b"/trash"
+
+    @property
+    def audit(self) -> bytes:
+        """The hash-chained log of this history."""
+        return self.base + b"/audit.jsonl"
+
+    @property
+    def lock(self) -> bytes:
+        """Shared by sessions, restores and verifications; exclusive for a prune."""
+        return self.base + b"/lock"
+
+    @property
+    def writer_lock(self) -> bytes:
+        """Held by the one open session."""
+        return self.base + b"/writer.lock"
+
+    def snapshot(self, snapshot_id: str) -> bytes:
+        """The directory of a committed snapshot."""
+        return self.snapshots + b"/" + snapshot_id.encode("ascii")
+
+
+def is_snapshot_id(text: str) -> bool:
+    """Whether ``text`` has the form of an id."""
+    return _ID.fullmatch(text) is not None
+
+
+def make_id(created: str, digest: str) -> str:
+    """``20261120T091500.123Z-<first 8 of digest>``."""
+    return "%s-%s" % (created.replace("-", "").replace(":", ""), digest[:8])
+
+
+def read_format(vault: bytes) -> Optional[str]:
+    """The vault's storage, ``native`` or ``portable``; None where nothing is there yet.
+
+    ``TargetError`` (kind ``not_a_vault`` or ``vault_format``) where the directory is something else.
+    """
+    try:
+        text = _read(vault + b"/" + _FORMAT_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        return _absent_or_foreign(vault)
+    except PermissionError as error:
+        raise TargetError("The vault %s cannot be read: %s" % (printable(vault), error.strerror), next="run as the vault's owner") from error
+    try:
+        item = json.loads(text)
+        layout, number, storage = item["layout"], item["format"], item["storage"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetError(
+            "%s/format.json is damaged: %s" % (printable(vault), error),
+            kind="vault_format",
+            field="format.json",
+            next='restore it from a copy; a vault of this version says {"format":1,"layout":"tree","storage":"native" or "portable"}',
+        ) from error
+    if layout != "tree" or number != FORMAT or storage not in (NATIVE, PORTABLE):
+        raise TargetError(
+            "The vault %s has layout %s, format %s, storage %s" % (printable(vault), layout, number, storage),
+            kind="vault_format",
+            field="format.json",
+            found="%s/%s/%s" % (layout, number, storage),
+            allowed="layout tree, format %d, storage native or portable" % FORMAT,
+            next="use the version of openclaw-backup that made it, or another directory",
+        )
+    return str(storage)
+
+
+def _absent_or_foreign(vault: bytes) -> Optional[str]:
+    try:
+        names = [name for name in os.listdir(vault) if name != b"lost+found"]
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise TargetError("The target %s is not a directory" % printable(vault), kind="not_a_vault", field="target", found=vault) from error
+    except PermissionError as error:
+        raise TargetError("The target %s cannot be read: %s" % (printable(vault), error.strerror), field="target", found=vault) from error
+    if names:
+        raise TargetError(
+            "%s is not a vault: it holds other files and no format.json" % printable(vault),
+            kind="not_a_vault",
+            field="target",
+            found=sorted(names)[0],
+            allowed="an empty or missing directory, or a vault",
+            next="name another directory, or check that the vault's file system is mounted",
+        )
+    return None
+
+
+def create_vault(vault: bytes, storage: str) -> None:
+    """Make an empty vault, private to its owner."""
+    try:
+        os.makedirs(vault, 0o700, exist_ok=True)
+        write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
+    except OSError as error:
+        raise TargetError(
+            "The vault %s cannot be made: %s" % (printable(vault), error.strerror), field="target", found=vault, next="check the path and its owner"
+        ) from error
+
+
+def write_json(path: bytes, item: Mapping[str, Any]) -> None:
+    """Replace a small JSON file in one step, durable, 0600."""
+    temporary = path + b".new"
+    try:
+        os.unlink(temporary)
+    except FileNotFoundError:
+        pass
+    fd = os.open(temporary, CREATE_FLAGS, 0o600)
+    try:
+        os.write(fd, json.dumps(item, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def read_json(path: bytes) -> Any:
+    """A JSON file, or None where it is missing. ``IntegrityError`` where it is damaged."""
+    try:
+        text = _read(path)
+    except FileNotFoundError:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise IntegrityError("%s is damaged: %s" % (printable(path), error), kind="state", found=str(error)) from error
+
+
+def _read(path: bytes) -> bytes:
+    with open(os.open(path, FILE_FLAGS), "rb") as stream:
+        return stream.read()
+
+
+def snapshot_ids(history: History) -> List[str]:
+    """The ids of all committed snapshots. A foreign name among them is an ``IntegrityError`` (kind ``foreign``)."""
+    try:
+        names = os.listdir(history.snapshots)
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError as error:
+        raise _foreign(history.snapshots) from error
+    except PermissionError as error:
+        raise TargetError("The history %s cannot be read: %s" % (printable(history.base), error.strerror), next="run as its owner") from error
+    ids = []
+    for raw in names:
+        name = os.fsdecode(raw)
+        if not is_snapshot_id(name):
+            raise _foreign(history.snapshots + b"/" + raw)
+        ids.append(name)
+    return ids
+
+
+def _foreign(path: bytes) -> BackupError:
+    return IntegrityError(
+        "%s does not belong into a history" % printable(path),
+        kind="foreign",
+        field="history",
+        found=path,
+        allowed="snapshot directories only",
+        next="find out who put it there and move it away",
+    )
+
+
+def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
+    """A committed snapshot with its state. ``IntegrityError`` where its receipt is missing or not its own."""
+    path = history.snapshot(snapshot_id) + b"/receipt.json"
+    item = read_json(path)
+    if item is None:
+        raise IntegrityError("The snapshot %s has no receipt" % snapshot_id, kind="receipt", found=path, next="verify the vault, restore it from a copy")
+    receipt = Receipt.from_dict(item, printable(path))
+    if receipt.id != snapshot_id:
+        raise IntegrityError("%s speaks of snapshot %s" % (printable(path), receipt.id), kind="receipt", field="id", found=receipt.id)
+    state: Dict[str, Any] = read_json(state_path(history, snapshot_id)) or {}
+    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"))
+
+
+def damaged_paths(snapshot: Snapshot) -> Set[bytes]:
+    """The paths that a verification found damaged or missing in it."""
+    return {os.fsencode(path) for path in (snapshot.damaged or {}).get("paths", ())}
+
+
+def state_path(history: History, snapshot_id: str) -> bytes:
+    """The file of what may change about a snapshot."""
+    return history.state + b"/" + snapshot_id.encode("ascii") + b".json"
+
+
+def update_state(history: History, snapshot_id: str, changes: Mapping[str, Any]) -> None:
+    """Change some keys of a snapshot's state."""
+    os.makedirs(history.state, 0o700, exist_ok=True)
+    path = state_path(history, snapshot_id)
+    state = dict(read_json(path) or {})
+    state.update(changes)
+    write_json(path, state)

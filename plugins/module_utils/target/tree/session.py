@@ -1,0 +1,379 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session on a vault in a local directory: receive, prove, publish."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from typing import Dict, List, Optional, Tuple
+
+from ...errors import BackupError, IntegrityError, LockedError, RefusedError, TargetError, printable
+from ...manifest.content import copy_file
+from ...manifest.document import Manifest, read_manifest
+from ...manifest.entry import Entry
+from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
+from ...observe.audit import AuditLog, rfc3339, seconds_of
+from ...transfer.rsync import Options
+from ...version import VERSION
+from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell
+from ..sources import plan_sources
+from . import layout
+from .build import build, check_received, prove
+from .layout import History
+
+# A vault's clock may be set back a little between two runs; more means that it is wrong.
+_CLOCK_SLACK = 600
+ANOMALY_PERCENT = 50
+ANOMALY_FROM = 20
+
+
+def lock(path: bytes, how: int, what: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
+    """Take an advisory lock without waiting; the open descriptor. ``LockedError`` names ``what`` holds it."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise LockedError("%s holds %s" % (what, printable(path)), field="lock", found=path, next="wait until it is done and try again") from error
+    return fd
+
+
+class TreeSession(Session):
+    """Receives below ``incoming/<tx>/files``, builds in ``incoming/<tx>/snapshot``, publishes by one rename."""
+
+    def __init__(self, history: History, storage: str, host: str, policy: str, tx: str, base: Optional[Snapshot]) -> None:
+        self.history = history
+        self.storage = storage
+        self.host = host
+        self.policy = policy
+        self.tx = tx
+        self.base = base
+        self._base_manifest: Optional[Manifest] = None
+        self._proven: Dict[bytes, Entry] = {}
+        self._hashed = 0
+        self._resumed = False
+        self._distrusted = layout.damaged_paths(base) if base is not None else set()
+        self._locks: List[int] = []
+        self._directory = history.incoming + b"/" + tx.encode("ascii")
+        self._files = self._directory + b"/files"
+
+    def open(self) -> None:
+        """Clear what dead sessions left, keeping what they received, and make this one."""
+        os.makedirs(self.history.incoming, 0o700, exist_ok=True)
+        with Descent(self.history.incoming) as incoming:
+            dead = sorted(os.listdir(self.history.incoming))
+            os.mkdir(self._directory, 0o700)
+            for name in dead:
+                if not self._resumed:
+                    try:
+                        os.rename(self.history.incoming + b"/" + name + b"/files", self._files)
+                        self._resumed = True
+                    except OSError:
+                        pass
+                remove_tree(incoming.root_fd, name)
+                self._audit({"event": "sweep", "dead_tx": printable(name)})
+        if not self._resumed:
+            os.mkdir(self._files, 0o700)
+
+    def _audit(self, event: Dict[str, object]) -> None:
+        AuditLog(self.history.audit).append({"host": self.host, "policy": self.policy, "tx": self.tx, **event}, now=time.time())
+
+    def hold_locks(self, fds: List[int]) -> None:
+        """Keep these locks until ``close``."""
+        self._locks.extend(fds)
+
+    @property
+    def base_manifest(self) -> Optional[Manifest]:
+        """The manifest of the parent snapshot."""
+        if self._base_manifest is None and self.base is not None:
+            self._base_manifest = read_snapshot_manifest(self.history, self.base)
+        return self._base_manifest
+
+    def trust_base(self, manifest: Manifest) -> None:
+        """Use this manifest for the parent: its digest is that of the parent's receipt."""
+        if self.base is not None and manifest.digest == self.base.receipt.digest:
+            self._base_manifest = manifest
+
+    def wanted(self, manifest: Manifest) -> List[Entry]:
+        plan = plan_sources(self.base_manifest, manifest, self.storage, self._distrusted)
+        return [entry for entry in plan.wanted if self._proven.get(entry.path) != entry]
+
+    def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
+        need = sum(entry.size for entry in delivery.wanted)
+        self._check_space(need)
+        from ...transfer.plan import can_carry, plan_roots
+        from ...transfer.rsync import probe
+        from ...transfer.streams import send
+
+        by_rsync: List[Entry] = []
+        by_hand: List[Entry] = []
+        for entry in delivery.wanted:
+            staged = entry.path in delivery.staged
+            (by_hand if staged or not can_carry(entry.path, self._files) else by_rsync).append(entry)
+        wire = 0
+        messages: Tuple[str, ...] = ()
+        if by_rsync:
+            capabilities = probe()
+            items = plan_roots([(entry.path, entry.size) for entry in by_rsync], delivery.counts, options.streams)
+            report = send(
+                items,
+                source_root=delivery.root,
+                destination=self._files,
+                options=options,
+                capabilities=capabilities,
+                resume=self._resumed,
+                on_progress=increments(tell) if tell is not None else None,
+            )
+            wire += report.bytes_wire
+            messages = report.messages
+            if any("No space left" in text or "Disk quota" in text for text in messages):
+                raise self._full(need)
+        for entry in by_hand:
+            wire += self._send_by_hand(entry, delivery.staging if entry.path in delivery.staged else delivery.root)
+            if tell is not None:
+                tell(1, entry.size)
+        for entry in delivery.wanted:
+            self._proven.pop(entry.path, None)
+        return Sent(len(delivery.wanted), need, wire, messages)
+
+    def _send_by_hand(self, entry: Entry, root: bytes) -> int:
+        """Copy one file that rsync cannot carry or that is staged. What goes wrong at the source shows when it is proven."""
+        with Descent(root) as source, Descent(self._files) as files:
+            try:
+                parent, name = source.parent(entry.path)
+                fd, _found = open_file(parent, name)
+            except OSError:
+                return 0
+            try:
+                into, last = files.parent(entry.path, create=0o700)
+                remove_tree(into, last)
+                out = os.open(last, CREATE_FLAGS, 0o600, dir_fd=into)
+                try:
+                    return copy_file(fd, out)[1]
+                except OSError as error:
+                    raise self._explain(error, entry.size) from error
+                finally:
+                    os.close(out)
+            finally:
+                os.close(fd)
+
+    def _check_space(self, need: int) -> None:
+        free = os.statvfs(self.history.incoming)
+        if need > free.f_bavail * free.f_frsize and not self._resumed:
+            raise self._full(need)
+
+    def _full(self, need: int) -> BackupError:
+        free = os.statvfs(self.history.incoming)
+        return BackupError(
+            "The vault is full: %d bytes are to be stored, %d are free" % (need, free.f_bavail * free.f_frsize),
+            kind="vault_full",
+            field="target",
+            found=free.f_bavail * free.f_frsize,
+            next="free space in the vault; nothing was published and the newest snapshot is untouched",
+        )
+
+    def _explain(self, error: OSError, need: int = 0) -> BackupError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return self._full(need)
+        return TargetError("The vault cannot be written: %s" % error, next="check the vault's file system; nothing was published")
+
+    def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
+        try:
+            return self._commit(manifest, tell)
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def _commit(self, manifest: Manifest, tell: Optional[Tell]) -> Receipt:
+        plan = plan_sources(self.base_manifest, manifest, self.storage, self._distrusted)
+        unproven = [entry for entry in plan.wanted if self._proven.get(entry.path) != entry]
+        with Descent(self._files) as files:
+            shortfalls, hashed = check_received(files, unproven, self.storage, tell)
+            self._hashed += hashed
+            short = {item.path for item in shortfalls}
+            self._proven.update((entry.path, entry) for entry in unproven if entry.path not in short)
+            if shortfalls:
+                raise IncompleteError(shortfalls)
+            snapshot = self._directory + b"/snapshot"
+            os.mkdir(snapshot, 0o700)
+            os.mkdir(snapshot + b"/tree", 0o700)
+            base_tree = Descent(self.history.snapshot(self.base.id) + b"/tree") if self.base is not None else None
+            try:
+                with Descent(snapshot + b"/tree") as tree:
+                    built = build(tree, base_tree, files, plan, self.storage)
+                    tree.forget()
+                    proof = prove(tree, manifest, self.storage)
+            finally:
+                if base_tree is not None:
+                    base_tree.close()
+        from_base = {entry.path for entry in plan.linked}
+        broken = set(built.broken) | {path for path in [item.path for item in proof.damaged] + list(proof.missing) if path in from_base}
+        if broken:
+            # The base is damaged there: what the host sends instead heals it.
+            self._distrusted |= broken
+            self._discard(b"snapshot")
+            self._proven.clear()
+            raise IncompleteError([Shortfall(path, "base") for path in sorted(broken)])
+        if not proof.ok:
+            wrong = [damage.path for damage in proof.damaged] + list(proof.missing) + list(proof.extra)
+            raise BackupError(
+                "The new snapshot is not as its manifest says: %d paths, the first is %s" % (len(wrong), printable(wrong[0])),
+                kind="proof",
+                found=wrong[0],
+                next="nothing was published; run `openclaw-backup verify POLICY --depth full` and report this",
+            )
+        created = self._next_time()
+        receipt = Receipt(
+            id=layout.make_id(created, manifest.digest),
+            sequence=self.base.receipt.sequence + 1 if self.base is not None else 1,
+            parent=self.base.id if self.base is not None else None,
+            created=created,
+            claimed=manifest.header.claimed,
+            host=self.host,
+            policy=self.policy,
+            tx=self.tx,
+            digest=manifest.digest,
+            content_digest=manifest.content_digest,
+            entries=len(manifest.lines),
+            files=manifest.files,
+            bytes=manifest.total_size,
+            received_files=len(plan.wanted),
+            verified_bytes=self._hashed + built.hashed_bytes,
+            linked=built.linked,
+            copied=built.copied,
+            link_limit=built.link_limit,
+            storage=self.storage,
+            engine=VERSION,
+        )
+        final = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=created)
+        self._publish(snapshot, final, receipt)
+        self._hold_after_mass_change(plan_changed=len(plan.wanted), manifest=manifest)
+        return receipt
+
+    def _next_time(self) -> str:
+        now = time.time()
+        if self.base is not None:
+            newest = seconds_of(self.base.receipt.created)
+            if now < newest - _CLOCK_SLACK:
+                raise RefusedError(
+                    "The vault's clock says %s, but its newest snapshot is from %s" % (rfc3339(now), self.base.receipt.created),
+                    kind="clock",
+                    field="clock",
+                    found=rfc3339(now),
+                    allowed="a time after the newest snapshot",
+                    next="set the vault's clock right; nothing was published",
+                )
+            now = max(now, newest + 0.001)
+        return rfc3339(now)
+
+    def _publish(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
+        _write(snapshot + b"/manifest.jsonl.gz", manifest.to_bytes())
+        layout.write_json(snapshot + b"/receipt.json", receipt.to_dict())
+        _sync_file_system(snapshot)
+        os.makedirs(self.history.snapshots, 0o700, exist_ok=True)
+        self._audit(
+            {
+                "event": "commit",
+                "snapshot": receipt.id,
+                "sequence": receipt.sequence,
+                "parent": receipt.parent,
+                "digest": receipt.digest,
+                "files": receipt.files,
+                "received_files": receipt.received_files,
+            }
+        )
+        os.rename(snapshot, self.history.snapshot(receipt.id))
+        _sync_directory(self.history.snapshots)
+        link = self.history.base + b"/latest.new"
+        try:
+            os.unlink(link)
+        except FileNotFoundError:
+            pass
+        os.symlink(b"snapshots/" + receipt.id.encode("ascii"), link)
+        os.rename(link, self.history.base + b"/latest")
+
+    def _hold_after_mass_change(self, plan_changed: int, manifest: Manifest) -> None:
+        """Keep the parent for good when most of it was removed or replaced: this is what ransomware looks like."""
+        if self.base is None or self.base_manifest is None:
+            return
+        base_paths = self.base.receipt.files
+        gone = max(0, base_paths - manifest.files)
+        changed = max(plan_changed, gone)
+        if changed >= ANOMALY_FROM and changed * 100 > ANOMALY_PERCENT * base_paths:
+            reason = "%d of %d files were removed or replaced by %s" % (changed, base_paths, self.tx)
+            layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
+            self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
+
+    def _discard(self, name: bytes) -> None:
+        with Descent(self._directory) as directory:
+            remove_tree(directory.root_fd, name)
+
+    def close(self, *, keep: bool = False) -> None:
+        try:
+            if not keep:
+                with Descent(self.history.incoming) as incoming:
+                    remove_tree(incoming.root_fd, self.tx.encode("ascii"))
+        except OSError:
+            pass  # the next session sweeps
+        finally:
+            for fd in self._locks:
+                os.close(fd)
+            self._locks.clear()
+
+
+def increments(tell: Tell) -> Tell:
+    """A listener for running totals that passes on what was added since the last call."""
+    last = (0, 0)
+
+    def listen(files: int, size: int) -> None:
+        nonlocal last
+        tell(max(0, files - last[0]), max(0, size - last[1]))
+        last = (files, size)
+
+    return listen
+
+
+def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
+    """A snapshot's manifest, held against its receipt (``IntegrityError``)."""
+    path = history.snapshot(snapshot.id) + b"/manifest.jsonl.gz"
+    manifest = read_manifest(path)
+    if manifest.digest != snapshot.receipt.digest or manifest.header.id != snapshot.id:
+        raise IntegrityError(
+            "%s is not the manifest that the receipt of %s speaks of" % (printable(path), snapshot.id),
+            kind="manifest",
+            field="digest",
+            found=manifest.digest,
+            allowed=snapshot.receipt.digest,
+            next="restore an older snapshot, and this vault's file from a copy",
+        )
+    return manifest
+
+
+def _write(path: bytes, data: bytes) -> None:
+    with open(os.open(path, CREATE_FLAGS, 0o600), "wb") as stream:
+        stream.write(data)
+
+
+def _sync_directory(path: bytes) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_file_system(path: bytes) -> None:
+    """``syncfs``: everything that was written is on disk before the rename says that it exists."""
+    import ctypes
+
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(fd)

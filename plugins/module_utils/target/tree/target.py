@@ -1,0 +1,208 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ``tree`` target on a local directory: plain files that plain tools can read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import zlib
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ...errors import RefusedError, TargetError
+from ...manifest.document import Manifest
+from ...manifest.entry import FILE, Entry
+from ...manifest.walk import Descent
+from ...observe.audit import AuditLog, rfc3339
+from ..contract import Heartbeat, Snapshot, Target, Tell, Verification
+from ..sources import NATIVE, PORTABLE
+from . import layout
+from .build import hash_files, prove
+from .layout import History
+from .session import TreeSession, lock, read_snapshot_manifest
+
+# Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
+_MAX_DAMAGED = 10000
+
+
+class TreeTarget(Target):
+    """The history of ``policy`` of ``host`` in the vault at ``path`` (absolute). ``storage`` is for a vault that does not exist yet."""
+
+    def __init__(self, path: str, host: str, policy: str, storage: Optional[str] = None) -> None:
+        self.url = path
+        self.vault = os.fsencode(path)
+        self.host = host
+        self.policy = policy
+        self._wish = storage
+        self.history = History(b"/".join((self.vault, os.fsencode(host), os.fsencode(policy))))
+
+    @property
+    def storage(self) -> str:
+        """``native`` or ``portable``: the vault's, or what a new vault would have."""
+        found = layout.read_format(self.vault)
+        if found is None:
+            return self._wish or (NATIVE if os.geteuid() == 0 else PORTABLE)
+        if self._wish is not None and self._wish != found:
+            raise TargetError(
+                "The vault %s has %s storage, the policy asks for %s" % (self.url, found, self._wish),
+                kind="vault_format",
+                field="target.storage",
+                found=self._wish,
+                allowed=found,
+                next="change target.storage in the policy, or name another directory",
+            )
+        return found
+
+    def exists(self) -> bool:
+        """Whether the vault is there. ``TargetError`` where something else is."""
+        return layout.read_format(self.vault) is not None
+
+    def latest(self) -> Optional[Snapshot]:
+        snapshots = self.list()
+        return snapshots[0] if snapshots else None
+
+    def list(self) -> List[Snapshot]:
+        if not self.exists():
+            return []
+        snapshots = [layout.read_snapshot(self.history, name) for name in layout.snapshot_ids(self.history)]
+        snapshots.sort(key=lambda snapshot: snapshot.receipt.sequence, reverse=True)
+        return snapshots
+
+    def manifest(self, snapshot: Snapshot) -> Manifest:
+        return read_snapshot_manifest(self.history, snapshot)
+
+    def begin(self, tx: str, parent: Optional[str]) -> TreeSession:
+        storage = self.storage
+        if not self.exists():
+            layout.create_vault(self.vault, storage)
+        if storage == NATIVE and os.geteuid() != 0:
+            raise TargetError(
+                "The vault %s has native storage, which only root can write" % self.url,
+                kind="vault_format",
+                field="target.storage",
+                found=NATIVE,
+                next="run as root, or make another vault with storage portable",
+            )
+        held = []
+        try:
+            try:
+                os.makedirs(self.history.base, 0o700, exist_ok=True)
+                held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
+                held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
+            except OSError as error:
+                raise TargetError(
+                    "The vault %s cannot be written: %s" % (self.url, error.strerror), field="target", found=self.url, next="check its owner and mode"
+                ) from error
+            latest = self.latest()
+            if (latest.id if latest else None) != parent:
+                raise RefusedError(
+                    "The newest snapshot is %s, this run goes on from %s" % (latest.id if latest else "none", parent or "none"),
+                    kind="writer",
+                    field="parent",
+                    found=latest.id if latest else None,
+                    allowed=parent,
+                    next="run again; if this repeats, two machines write as host %s" % self.host,
+                )
+            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest)
+            session.hold_locks(held)
+            held = []
+        finally:
+            for fd in held:
+                os.close(fd)
+        try:
+            session.open()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keep prunes away while a snapshot is read; a copy of a vault without locks, or on a read-only medium, is read all the same."""
+        try:
+            fd = lock(self.history.lock, fcntl.LOCK_SH, "A prune", os.O_RDONLY)
+        except (FileNotFoundError, PermissionError):
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry]) -> Iterator[Descent]:
+        with self._reading(), Descent(self.history.snapshot(snapshot.id) + b"/tree") as tree:
+            yield tree
+
+    def verify(
+        self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
+    ) -> Verification:
+        with self._reading():
+            manifest = self.manifest(snapshot)
+            storage = self.storage
+            with Descent(self.history.snapshot(snapshot.id) + b"/tree") as tree:
+                found = prove(tree, manifest, storage)
+                if depth == "full" or part is not None:
+                    wrong = {damage.path for damage in found.damaged}
+                    files = [
+                        entry
+                        for entry in manifest.entries
+                        if entry.type == FILE and not entry.is_group_follower and entry.path not in wrong and in_part(entry.path, part)
+                    ]
+                    damaged, hashed = hash_files(tree, files, tell)
+                    found = found._replace(damaged=tuple(sorted([*found.damaged, *damaged])), hashed_files=len(files), hashed_bytes=hashed)
+        if record:
+            self._record(snapshot, found, depth, part)
+        return found
+
+    def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> None:
+        now = rfc3339(time.time())
+        changes: Dict[str, object] = {}
+        result = "ok"
+        if not found.ok:
+            result = "damaged"
+            paths = sorted({damage.path for damage in found.damaged} | set(found.missing))
+            changes["damaged"] = {
+                "at": now,
+                "count": len(paths) + len(found.extra),
+                "paths": [os.fsdecode(path) for path in paths[:_MAX_DAMAGED]],
+            }
+            changes["verified"] = None
+        elif part is None and depth == "full":
+            changes = {"verified": {"at": now, "depth": depth}, "damaged": None}
+        if changes:
+            layout.update_state(self.history, snapshot.id, changes)
+        AuditLog(self.history.audit).append(
+            {
+                "event": "verify",
+                "snapshot": snapshot.id,
+                "depth": depth,
+                "slice": "%d/%d" % part if part else None,
+                "result": result,
+                "damaged": len(found.damaged),
+                "missing": len(found.missing),
+                "extra": len(found.extra),
+            },
+            now=time.time(),
+        )
+
+    def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
+        latest = self.latest()
+        if latest is None or latest.id != snapshot_id or latest.receipt.digest != digest:
+            return Heartbeat(False, ())
+        layout.update_state(self.history, snapshot_id, {"unchanged_until": rfc3339(time.time())})
+        return Heartbeat(True, tuple(sorted(layout.damaged_paths(latest))))
+
+
+def in_part(path: bytes, part: Optional[Tuple[int, int]]) -> bool:
+    """Whether ``path`` belongs to share n of t: the same share on every machine and in every run. All paths belong to no part at all."""
+    return part is None or zlib.crc32(path) % part[1] == part[0] - 1
+
+
+def overlaps(vault: str, source: str) -> bool:
+    """Whether one of the two directories lies inside the other, seen through symbolic links."""
+    one, other = os.path.realpath(vault), os.path.realpath(source)
+    return os.path.commonpath([one, other]) in (one, other)
