@@ -10,6 +10,8 @@ PY := .venv/bin/python
 export LC_ALL := C.UTF-8
 # The linters start each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# This checkout, not a copy that was installed on this machine before.
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 # Variables given to make reach the programs: SOURCE=dir (demo), INSTANTS=n (torture), PYTHON=program (setup).
 
 help: ## Show this list

@@ -22,15 +22,16 @@ settings.register_profile("ci", settings.get_profile("ci"), deadline=None)
 
 
 def _make_collection_importable() -> None:
-    """.venv holds a link to this checkout (scripts/setup); under another Python one is made here, for child processes too."""
-    found = next((path for path in map(Path, sys.path) if (path / LINK).exists()), None)
-    if found is None or (found / LINK).resolve() != ROOT:
-        cache = ROOT / ".cache"
-        (cache / LINK).parent.mkdir(parents=True, exist_ok=True)
-        if not (cache / LINK).is_symlink():
-            (cache / LINK).symlink_to(ROOT)
-        sys.path.insert(0, str(cache))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(cache), os.environ.get("PYTHONPATH")]))
+    """.venv holds a link to this checkout (scripts/setup); under another Python one is made here. Child processes find it too."""
+    home = next((path for path in map(Path, sys.path) if (path / LINK).exists()), None)
+    if home is None or (home / LINK).resolve() != ROOT:
+        home = ROOT / ".cache"
+        (home / LINK).parent.mkdir(parents=True, exist_ok=True)
+        if not (home / LINK).is_symlink():
+            (home / LINK).symlink_to(ROOT)
+        sys.path.insert(0, str(home))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(home)
 
 
 _make_collection_importable()

@@ -106,8 +106,8 @@ def backup(
         failure: Optional[BackupError] = None
         try:
             run.go(dry_run=False)
-        except BackupError as error:
-            failure = error
+        except BaseException as error:  # an interrupted run, or one that died of a bug, must not be recorded as a success
+            failure = error if isinstance(error, BackupError) else BackupError("broken off by %s" % printable(repr(error)), kind="broken_off")
             raise
         finally:
             run.finish(failure)

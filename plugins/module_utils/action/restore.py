@@ -39,9 +39,10 @@ _TEMPORARY = b".openclaw-backup-restore."
 class RestoreResult:
     """What a restore did, or in check mode would do.
 
-    ``bytes_restored``: content written; ``files_removed``: paths deleted because ``delete`` was asked for; ``kept``: paths moved into the undo
-    directory; ``verified``: everything in scope was read back and is as the manifest says; ``damaged``: paths whose content in the
-    target is not what its manifest says, which were left as they were; ``sample``: up to 20 changes as ``{path, change}``.
+    ``bytes_restored``: content written; ``files_replaced``: paths where something else was before; ``files_removed``: paths deleted because
+    ``delete`` was asked for; ``kept``: paths moved into the undo directory; ``verified``: everything in scope was read back and is as the
+    manifest says; ``damaged``: paths whose content in the target is not what its manifest says, which were left as they were; ``sample``: up
+    to 20 changes as ``{path, change}``, first those that cost data.
     """
 
     changed: bool = False
@@ -51,6 +52,7 @@ class RestoreResult:
     files_restored: int = 0
     bytes_restored: int = 0
     metadata_restored: int = 0
+    files_replaced: int = 0
     files_removed: int = 0
     kept: int = 0
     verified: bool = False
@@ -453,14 +455,12 @@ class _Restore:
         result.files_restored = len(plan.content) + len(plan.specials) + len(plan.links)
         result.bytes_restored = sum(entry.size for entry in plan.content)
         result.metadata_restored = len(plan.metadata)
-        result.files_removed = len(plan.extra)
-        listed: List[Tuple[bytes, str]] = []
-        written = sorted([*plan.content, *plan.specials, *plan.links])
-        listed += [(entry.path, "replaced" if entry.path in plan.replaced else "created") for entry in written[:SAMPLE]]
-        listed += [(entry.path, "metadata") for entry in plan.metadata[:SAMPLE]]
-        listed += [(path, "removed") for path in plan.extra[:SAMPLE]]
+        result.files_replaced, result.files_removed = len(plan.replaced), len(plan.extra)
+        created = {entry.path for group in (plan.content, plan.specials, plan.links) for entry in group} - plan.replaced
+        changes = (("replaced", plan.replaced), ("removed", plan.extra), ("created", created), ("metadata", [entry.path for entry in plan.metadata]))
+        listed = [(path, word) for word, paths in changes for path in sorted(paths)[:SAMPLE]]
         result.sample = [{"path": printable(b"/" + path), "change": word} for path, word in listed[:SAMPLE]]
-        result.truncated = len(written) + len(plan.metadata) + len(plan.extra) > SAMPLE
+        result.truncated = sum(len(paths) for _word, paths in changes) > SAMPLE
 
     def _check_space(self, root: Descent, plan: _Plan) -> None:
         free = os.fstatvfs(root.root_fd)
@@ -743,7 +743,7 @@ class _Restore:
             "policy": self.policy.name,
             "host": self.policy.host,
             "target": self.policy.target.url,
-            "result": "damaged" if result.damaged else "warnings" if result.warnings else "ok",
+            "result": "failed" if result.damaged else "warnings" if result.warnings else "ok",
             "rc": result.rc,
             "snapshot_id": snapshot.id,
             "dest": printable(result.dest),

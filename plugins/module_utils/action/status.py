@@ -15,8 +15,8 @@ from .locate import open_target
 from .state import HostState
 
 
-def status(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
-    """What a person asks first. Writes nothing.
+def status(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
+    """What a person asks first. Writes nothing. ``is_own_history``: the history is this host's, so that a missing baseline is a problem.
 
     Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots``, ``newest`` (public snapshot mapping or None), ``protected_until``
     (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds),
@@ -33,7 +33,7 @@ def status(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
     newest = snapshots[0] if snapshots else None
     baseline = state.baseline()
     pending = state.pending()
-    last = state.runs.last(1)
+    last = next((run for run in state.runs.last(50) if run.get("verb") == "run"), None)
     success = state.runs.last_success(policy=policy.name)
     until = _protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
@@ -43,12 +43,12 @@ def status(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
         problems.append("the newest snapshot is damaged")
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
-    if newest is not None and baseline is None:
+    if newest is not None and baseline is None and is_own_history:
         problems.append("this host has no baseline: restore or adopt before the next backup")
     if age is not None and age > policy.objectives.rpo:
         problems.append("the last known good state is %d s old, the objective (rpo) is %d s" % (age, policy.objectives.rpo))
-    if last and last[-1].get("result") == "failed":
-        problems.append("the last run failed: %s" % (last[-1].get("error") or {}).get("message"))
+    if last is not None and last.get("result") == "failed":
+        problems.append("the last run failed: %s" % (last.get("error") or {}).get("message"))
     return {
         "ok": not problems,
         "rc": EXIT_WARNINGS if problems else EXIT_DONE,
@@ -63,7 +63,7 @@ def status(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
         "rpo": policy.objectives.rpo,
         "baseline": baseline.id if baseline else None,
         "pending": pending.tx if pending else None,
-        "last_run": last[-1] if last else None,
+        "last_run": last,
         "last_success": success,
         "as_of": rfc3339(now),
     }

@@ -157,7 +157,7 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
 
 def _record(policy: Policy, state: HostState, result: VerifyResult, source: bool) -> None:
     state.prepare()
-    outcome = "ok" if result.ok else "damaged"
+    outcome = "ok" if result.ok else "failed"
     run = {
         "finished": rfc3339(time.time()),
         "verb": "verify",

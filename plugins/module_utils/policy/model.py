@@ -66,7 +66,8 @@ NOT_YET = (
 # ---- checks that belong to one key --------------------------------------------------------------------------------
 
 
-def _check_name(value: Any, where: str) -> str:
+def check_name(value: Any, where: str) -> str:
+    """``value``, where it can name a policy or a host. Raises PolicyError that names ``where``."""
     allowed = "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first, without '..'"
     if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
         raise bad(where, "must be a name", value, allowed, "choose a name such as web1; it becomes a directory of the vault")
@@ -286,11 +287,11 @@ class Policy:
     ``given`` holds the dotted keys that the mapping held, it takes no part in comparisons.
     """
 
-    name: str = field(metadata=required(_check_name))
-    host: str = field(metadata=required(_check_name))
+    name: str = field(metadata=required(check_name))
+    host: str = field(metadata=required(check_name))
     sources: Tuple[str, ...] = field(metadata=required(_check_sources))
     target: TargetSpec = field(metadata=required(check_target))
-    profile: Optional[str] = key(optional(_check_name), None)
+    profile: Optional[str] = key(optional(check_name), None)
     include: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
     exclude: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
     exclude_caches: bool = key(check_flag, False)

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import AbstractSet, Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..manifest.document import Manifest
-from ..manifest.entry import DIRECTORY, FILE, Entry
+from ..manifest.entry import DIRECTORY, FILE, Entry, decode_trusted
 
 NATIVE, PORTABLE = "native", "portable"
 
@@ -35,10 +35,9 @@ def plan_sources(base: Optional[Manifest], new: Manifest, storage: str, distrust
     """
     plan = Sources([], [], [], [], [], [])
     base_lines = frozenset(base.lines) if base is not None else frozenset()
-    base_entries: Dict[bytes, Entry] = {}
-    donors: Dict[Tuple[int, str], Entry] = {}
-    taken: Set[bytes] = set()
     native = storage == NATIVE
+    changed: List[Entry] = []
+    donors: Dict[Tuple[int, str], Entry] = {}
     for entry, line in zip(new.entries, new.lines):
         kind = entry.type
         if kind == DIRECTORY:
@@ -47,27 +46,49 @@ def plan_sources(base: Optional[Manifest], new: Manifest, storage: str, distrust
             plan.followers.append(entry)
         elif line in base_lines and (kind == FILE or native) and entry.path not in distrusted:
             plan.linked.append(entry)
+            if kind == FILE:
+                donors[entry.size, entry.hash] = entry
         elif kind != FILE:
             plan.specials.append(entry)
         else:
-            if base is not None and not base_entries:
-                base_entries = {old.path: old for old in base.entries if old.path not in distrusted}
-                donors = {(old.size, old.hash): old for old in base_entries.values() if old.type == FILE}
-                taken = {item.path for item in new.entries}
-            old = base_entries.get(entry.path)
-            if old is not None and old.same_content(entry):
-                if not native or (old.same_inode_state(entry) and old.group == entry.group):
-                    plan.linked.append(entry)
-                else:
-                    plan.donated.append((entry, old.path, False))
-                continue
-            donor = donors.get((entry.size, entry.hash))
-            if donor is None or not entry.size:
-                plan.wanted.append(entry)
-            else:
-                # A renamed file keeps its inode; a second name for one that stays would make a hard link that never was.
-                moved = donor.path not in taken and donor.group is None and entry.group is None and donor.same_inode_state(entry)
-                if moved:
-                    taken.add(donor.path)
-                plan.donated.append((entry, donor.path, moved or not native))
+            changed.append(entry)
+    if changed:
+        _place_changed(plan, changed, donors, base, new, native, distrusted)
     return plan
+
+
+def _place_changed(
+    plan: Sources,
+    changed: Sequence[Entry],
+    donors: Dict[Tuple[int, str], Entry],
+    base: Optional[Manifest],
+    new: Manifest,
+    native: bool,
+    distrusted: AbstractSet[bytes],
+) -> None:
+    """Find what the base can give to files whose lines are not in it. Only lines of the base that the new manifest lacks are parsed."""
+    gone: Dict[bytes, Entry] = {}
+    if base is not None:
+        new_lines = frozenset(new.lines)
+        old_entries = decode_trusted([line for line in base.lines if line not in new_lines])
+        gone = {old.path: old for old in old_entries if old.type == FILE and old.path not in distrusted}
+        for old in gone.values():
+            donors.setdefault((old.size, old.hash), old)
+    taken = {entry.path for entry in new.entries} if gone else set()
+    for entry in changed:
+        before = gone.get(entry.path)
+        if before is not None and before.same_content(entry):
+            if not native or (before.same_inode_state(entry) and before.group == entry.group):
+                plan.linked.append(entry)
+            else:
+                plan.donated.append((entry, before.path, False))
+            continue
+        donor = donors.get((entry.size, entry.hash))
+        if donor is None or not entry.size:
+            plan.wanted.append(entry)
+        else:
+            # A renamed file keeps its inode; a second name for one that stays would make a hard link that never was.
+            moved = donor.path not in taken and donor.group is None and entry.group is None and donor.same_inode_state(entry)
+            if moved:
+                taken.add(donor.path)
+            plan.donated.append((entry, donor.path, moved or not native))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import IntegrityError
-from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import rfc3339
+from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import open_locked, rfc3339
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.runs import KEPT_BYTES, KEPT_LINES, RunLog
 
 NOW = 1795166100.0
@@ -42,11 +43,11 @@ def log(tmp_path: Path) -> RunLog:
     return RunLog(os.fsencode(tmp_path / "runs.jsonl"))
 
 
-def numbers(log: RunLog) -> "list[int]":
+def numbers(log: RunLog) -> List[int]:
     return [run["number"] for run in reversed(log.last(10**6))]
 
 
-def prefill(log: RunLog, runs: "list[Dict[str, Any]]") -> None:
+def prefill(log: RunLog, runs: List[Dict[str, Any]]) -> None:
     with open(log.path, "w") as stream:
         stream.writelines(json.dumps(run) + "\n" for run in runs)
 
@@ -85,7 +86,7 @@ def test_a_failure_does_not_make_a_host_fresh(log: RunLog) -> None:
         assert success is not None and success["number"] == min(number, 2)
 
 
-def test_a_pruned_or_foreign_success_does_not_make_a_policy_fresh(log: RunLog) -> None:
+def test_the_success_of_another_verb_or_policy_does_not_make_a_policy_fresh(log: RunLog) -> None:
     log.append(a_run(0))
     log.append(a_run(1, policy="other"))
     log.append(a_run(2, verb="prune"))
@@ -182,4 +183,22 @@ def test_two_processes_that_rewrite_at_once_lose_no_run(log: RunLog) -> None:
     assert KEPT_BYTES // 51_000 <= len(kept) <= 2 * KEPT_BYTES // 50_000
     for parity in range(2):
         mine = sorted(run["number"] for run in kept if run["number"] % 2 == parity)
-        assert mine == list(range(118 + parity - 2 * (len(mine) - 1), 120 + parity, 2)) if mine else True
+        assert mine == list(range(parity, 120, 2))[60 - len(mine) :]
+
+
+def test_a_writer_that_waited_for_a_rewrite_writes_to_the_new_file(log: RunLog) -> None:
+    log.append(a_run(0))
+    with open_locked(log.path):
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                log.append(a_run(1))
+                status = 0
+            finally:
+                os._exit(status)
+        time.sleep(0.05)
+        prefill(RunLog(log.path + b".new"), [a_run(0)])
+        os.rename(log.path + b".new", log.path)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert numbers(log) == [0, 1]

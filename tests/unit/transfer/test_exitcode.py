@@ -10,7 +10,6 @@ import shutil
 import subprocess
 
 import pytest
-
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.exitcode import DONE, EXIT_CODES, FATAL, PARTIAL, RETRY, classify, explain, worst
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import time
 from typing import Dict, List, Set, Tuple
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.plan import (
     FILE_COST,
     STREAM_COST,
@@ -20,6 +17,8 @@ from ansible_collections.openclaw.backup.plugins.module_utils.transfer.plan impo
     partition,
     plan_roots,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 Directories = Dict[bytes, Tuple[int, int]]
 
@@ -92,9 +91,7 @@ file_paths = st.tuples(directory_paths, names.map(lambda name: b"f" + name)).map
 
 
 @given(on_disk=st.sets(file_paths, max_size=40), empty=st.sets(directory_paths, max_size=5), data=st.data(), streams=st.sampled_from([1, 3]))
-def test_a_plan_covers_exactly_what_is_wanted_with_the_largest_directories(
-    on_disk: Set[bytes], empty: Set[bytes], data: st.DataObject, streams: int
-) -> None:
+def test_a_plan_covers_exactly_what_is_wanted_with_the_largest_directories(on_disk: Set[bytes], empty: Set[bytes], data: st.DataObject, streams: int) -> None:
     wanted = {path for path in on_disk if data.draw(st.booleans() if len(on_disk) < 6 else st.sampled_from([True, True, True, False]))}
     items = plan(on_disk, wanted, empty - {b""}, streams)
     sent: List[bytes] = []

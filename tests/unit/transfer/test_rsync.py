@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, List
 
 import pytest
-
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, PolicyError
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.rsync import Capabilities, Options, build_argv, clean_environment, probe
 
@@ -138,7 +137,14 @@ def test_a_local_transfer_neither_compresses_nor_computes_deltas() -> None:
 
 def test_every_tuning_option_reaches_rsync() -> None:
     argv = argv_for(Options(compress="zstd", compress_level=9, checksum="xxh128", block_size="64k", timeout=60, sockopts="SO_SNDBUF=65536"))
-    wanted = {b"--compress-choice=zstd", b"--compress-level=9", b"--checksum-choice=xxh128", b"--block-size=64k", b"--timeout=60", b"--sockopts=SO_SNDBUF=65536"}
+    wanted = {
+        b"--compress-choice=zstd",
+        b"--compress-level=9",
+        b"--checksum-choice=xxh128",
+        b"--block-size=64k",
+        b"--timeout=60",
+        b"--sockopts=SO_SNDBUF=65536",
+    }
     assert wanted <= set(argv)
 
 

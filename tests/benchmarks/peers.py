@@ -1,0 +1,173 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is measured against what. A peer is one class; ``peers`` says which ones this machine can run.
+
+For each operation a peer makes ready what the command needs, and returns the command; only the command is timed. None: it has no such operation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from measure import Failed, environment, remove
+
+ROOT = Path(__file__).resolve().parents[2]
+OPERATIONS = ("first", "unchanged", "changed", "verify", "restore")
+Argv = List[str]
+
+
+class Peer(ABC):
+    """A way to back up ``source``, with everything that it writes below ``room``."""
+
+    name: str
+
+    def __init__(self, room: Path, source: Path) -> None:
+        self.room = room / type(self).__name__.lower()
+        self.source = source
+        self.room.mkdir()
+        self.restored = self.room / "restored"
+
+    @abstractmethod
+    def first(self) -> Argv:
+        """Back up everything into an empty place."""
+
+    @abstractmethod
+    def unchanged(self) -> Argv:
+        """Back up again: nothing has changed."""
+
+    @abstractmethod
+    def changed(self) -> Argv:
+        """Back up again: one file in a hundred has changed."""
+
+    def verify(self) -> Optional[Argv]:
+        """Read back all content of the newest backup and compare it with its checksums."""
+        return None
+
+    @abstractmethod
+    def restore(self) -> Argv:
+        """Write the newest backup into an empty directory."""
+
+    def check(self, operation: str, output: str, edited: int) -> None:
+        """Raise ``Failed`` where the command did something else than is measured; ``edited``: files changed before it."""
+
+    def restored_source(self) -> Path:
+        """Where a restore puts the source."""
+        return self.restored
+
+
+class Engine(Peer):
+    """The command line, as a host runs it: a zipapp, started anew each time."""
+
+    name = "openclaw-backup"
+
+    def __init__(self, room: Path, source: Path) -> None:
+        super().__init__(room, source)
+        program = self.room / "openclaw-backup"
+        subprocess.run([sys.executable, str(ROOT / "scripts" / "build_zipapp.py"), str(program)], check=True)
+        self.policy = self.room / "policy.json"
+        self.policy.write_text(json.dumps({"name": "bench", "host": "bench", "sources": [str(source)], "target": str(self.room / "vault")}))
+        python = shutil.which("python3", path=environment()["PATH"]) or sys.executable
+        self.program = [python, "-I", str(program)]
+        self.options = [str(self.policy), "--json", "--state", str(self.room / "state")]
+
+    def first(self) -> Argv:
+        remove(self.room / "vault")
+        remove(self.room / "state")
+        return self.unchanged()
+
+    def unchanged(self) -> Argv:
+        return [*self.program, "run", *self.options]
+
+    def changed(self) -> Argv:
+        return self.unchanged()
+
+    def verify(self) -> Argv:
+        return [*self.program, "verify", *self.options, "--depth", "full"]
+
+    def restore(self) -> Argv:
+        remove(self.restored)
+        return [*self.program, "restore", *self.options, "--dest", str(self.restored)]
+
+    def restored_source(self) -> Path:
+        return self.restored / self.source.relative_to("/")
+
+    def check(self, operation: str, output: str, edited: int) -> None:
+        result: Dict[str, Any] = json.loads(output)
+        right = {
+            "first": lambda: result["changed"] and result["files_sent"] > 0,
+            "unchanged": lambda: not result["changed"],
+            "changed": lambda: result["modified"] == result["files_sent"] == edited,
+            "verify": lambda: result["ok"] and result["hashed_files"] > 0,
+            "restore": lambda: result["verified"],
+        }
+        if not right[operation]():
+            raise Failed("%s is not what was asked for: %s" % (operation, output[:2000]))
+
+
+class Rsync(Peer):
+    """Plain rsync: a copy, then one directory a backup with hard links to the one before."""
+
+    name = "rsync -aHAX"
+
+    def __init__(self, room: Path, source: Path) -> None:
+        super().__init__(room, source)
+        self.number = 0
+
+    def _at(self, number: int) -> Path:
+        return self.room / str(number)
+
+    def first(self) -> Argv:
+        remove(self._at(0))
+        return ["rsync", "-aHAX", "--", "%s/" % self.source, "%s/" % self._at(0)]
+
+    def unchanged(self) -> Argv:
+        if self.number:
+            remove(self._at(self.number - 1))
+        self.number += 1
+        return ["rsync", "-aHAX", "--link-dest", str(self._at(self.number - 1)), "--", "%s/" % self.source, "%s/" % self._at(self.number)]
+
+    def changed(self) -> Argv:
+        return self.unchanged()
+
+    def restore(self) -> Argv:
+        remove(self.restored)
+        return ["rsync", "-aHAX", "--", "%s/" % self._at(self.number), "%s/" % self.restored]
+
+
+def peers(room: Path, source: Path) -> List[Peer]:
+    """The engine first, then what it is compared with."""
+    return [Engine(room, source), Rsync(room, source)]
+
+
+HASH = """\
+import hashlib, os, sys
+with os.scandir(sys.argv[1]) as found:
+    pass
+files = sorted(os.path.join(d, name) for d, _, names in os.walk(sys.argv[1]) for name in names)
+child = os.fork()
+for path in files[child == 0 :: 2]:
+    if not os.path.islink(path):
+        with open(path, "rb") as stream:
+            hashlib.sha256(stream.read()).digest()
+if child and os.waitpid(child, 0)[1]:
+    sys.exit(1)
+"""
+
+
+def floors(room: Path, source: Path) -> Dict[str, Argv]:
+    """The least that an operation can cost: the same reading and writing with nothing around it."""
+    copy = room / "floor"
+    remove(copy)
+    return {
+        "cp -a": ["cp", "-a", "--", str(source), str(copy)],
+        "find -newer": ["find", str(source), "-newer", str(source)],
+        "sha256, 2 processes": [sys.executable, "-I", "-c", HASH, str(source)],
+    }

@@ -1,0 +1,112 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The recipes of docs/recovery.md, run word for word: a user can get everything back without this software."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import List
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import backup
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+
+ROOT = Path(__file__).resolve().parents[2]
+AS_ROOT = os.geteuid() == 0
+
+
+def recipes() -> List[str]:
+    return re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "recovery.md").read_text(), re.M | re.S)
+
+
+def recipe(mark: str) -> str:
+    (found,) = [text for text in recipes() if mark in text]
+    return found
+
+
+def run(text: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["sh", "-euc", text], env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    base = tmp_path / "source"
+    (base / "docs" / "empty").mkdir(parents=True)
+    (base / "docs" / "one.txt").write_text("one\n")
+    (base / "docs" / "same as one.txt").write_text("one\n")
+    (base / "zero").write_text("")
+    (base / "big.bin").write_bytes(os.urandom(300_000))
+    os.link(base / "big.bin", base / "docs" / "big again.bin")
+    (base / os.fsdecode(b"odd \xff\nname")).write_text("odd")
+    (base / "link").symlink_to("docs/one.txt")
+    os.mkfifo(base / "pipe", 0o620)
+    os.setxattr(base / "docs" / "one.txt", "user.note", b"kept")
+    (base / "docs" / "one.txt").chmod(0o604)
+    (base / "docs").chmod(0o2750)
+    os.utime(base / "docs" / "one.txt", ns=(-5_000_000_001, -5_000_000_001))
+    os.utime(base / "docs", ns=(10**18 + 7, 10**18 + 7))
+    if AS_ROOT:
+        os.chown(base / "zero", 1234, 4321)
+        os.mknod(base / "null", 0o600 | 0o020000, os.makedev(1, 3))
+    return base
+
+
+def snapshot(tmp_path: Path, source: Path, storage: str) -> Path:
+    policy = Policy.from_mapping(
+        {"name": "files", "host": "web1", "sources": [str(source)], "target": {"url": str(tmp_path / "vault"), "storage": storage}}, default_host="x"
+    )
+    result = backup(policy, state_directory=str(tmp_path / "state"))
+    assert result.warnings == []
+    # A second snapshot in which a copy shares its content with what is there: portable vaults share the inode.
+    (source / "docs" / "copy of big.bin").write_bytes((source / "big.bin").read_bytes())
+    backup(policy, state_directory=str(tmp_path / "state"))
+    return (tmp_path / "vault" / "web1" / "files" / "latest").resolve()
+
+
+def differences(source: Path, restored: Path) -> str:
+    """What an independent tool says differs."""
+    flags = "-aHAXni" if AS_ROOT else "-rlptHXni"
+    return subprocess.run(
+        ["rsync", flags, "--checksum", "--delete", "-D", f"{source}/", f"{restored}/"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("storage", ["portable", pytest.param("native", marks=pytest.mark.skipif(not AS_ROOT, reason="only root writes native vaults"))])
+def test_everything_comes_back_with_plain_tools(tmp_path: Path, source: Path, storage: str) -> None:
+    at = snapshot(tmp_path, source, storage)
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    mark = "no-preserve=links" if storage == "portable" else 'cp -a "$SNAPSHOT'
+    done = run(recipe(mark), SNAPSHOT=str(at), DEST=str(dest))
+    assert done.returncode == 0, done.stderr
+    if storage == "portable":
+        assert done.stdout.endswith(" 0 not complete\n")
+    assert differences(source, dest / source.relative_to("/")) == ""
+
+
+def test_the_check_recipe_passes_a_good_snapshot_and_names_a_damaged_file(tmp_path: Path, source: Path) -> None:
+    at = snapshot(tmp_path, source, "portable")
+    text = recipe("hashlib")
+    good = run(text, SNAPSHOT=str(at))
+    assert (good.returncode, good.stdout.splitlines()[-1].split(",")[1]) == (0, " 0 damaged")
+    victim = at / "tree" / source.relative_to("/") / "docs" / "one.txt"
+    victim.chmod(0o600)
+    victim.write_text("0ne\n")
+    bad = run(text, SNAPSHOT=str(at))
+    assert bad.returncode == 1
+    assert [line for line in bad.stdout.splitlines() if line.startswith("DAMAGED")] == ["DAMAGED '%s'" % str(source / "docs" / "one.txt")[1:]]
+
+
+def test_versions_of_one_file_are_told_apart(tmp_path: Path, source: Path) -> None:
+    at = snapshot(tmp_path, source, "portable")
+    done = run(recipe("sha256sum"), HISTORY=str(at.parents[1]), FILE=str(source / "big.bin")[1:])
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and len({line.split()[0] for line in lines}) == 1
+
+
+def test_no_recipe_is_left_untested() -> None:
+    assert len(recipes()) == 4
