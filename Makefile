@@ -42,7 +42,7 @@ build: setup-run ## Build the collection's archive into build/
 
 zipapp: setup-run ## Build the command line openclaw-backup into build/
 	@mkdir -p build
-	$(PY) scripts/build_zipapp.py build/openclaw-backup
+	$(PY) roles/client/files/build_zipapp.py build/openclaw-backup
 
 lock: setup-dev ## Pin the newest versions into requirements/*.txt
 	cd requirements && for set in run dev; do \

@@ -9,6 +9,7 @@ Exit codes: 0 done or unchanged, 1 failed, 2 usage, 3 done with warnings, 4 refu
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Dict, Optional, Union
 
@@ -69,6 +70,19 @@ class BackupError(Exception):
         if self.next:
             parts.append("Next: %s." % self.next.rstrip("."))
         return " ".join(part if part.endswith((".", "!", "?")) else part + "." for part in parts)
+
+
+def refused_by_system(error: OSError, doing: str) -> BackupError:
+    """What a failed system call means to somebody who cannot read a traceback; ``doing`` ends "failed while …"."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    path = error.filename if isinstance(error.filename, (bytes, str)) else None
+    reason = error.strerror or str(error)
+    return BackupError(
+        "Failed while %s: %s%s" % (doing, reason, " (%s)" % printable(path) if path else ""),
+        kind="no_space" if full else "system",
+        found=path or reason,
+        next="free space and run again" if full else "check the owner and mode of what is named and run again",
+    )
 
 
 class UsageError(BackupError):

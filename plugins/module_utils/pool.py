@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Iterator, List, Sequence, Tuple, TypeVar
 
+from .errors import BackupError
+
 T = TypeVar("T")
 Range = Tuple[int, int]
 
@@ -48,14 +50,17 @@ def run(work: Callable[[int, int], T], weights: Sequence[int], *, items: int = 2
     """Yield ``work(start, stop)`` for ranges that cover every index of ``weights`` once, in any order.
 
     ``weights`` are costs in bytes. ``work`` runs in forked processes where that pays, otherwise here; its result must be picklable.
-    An exception in ``work`` is raised here; a worker that dies is a ``RuntimeError``.
+    An exception in ``work`` is raised here; a worker that dies is a ``BackupError``.
     """
-    cuts = ranges(weights, items=items, weight=weight)
-    if not fork_pays(weights) or len(cuts) < 2:
-        for start, stop in cuts:
-            yield work(start, stop)
+    if fork_pays(weights):
+        # Several rounds for every worker, so that they end together; never smaller than what a round costs.
+        rounds = 4 * available_cpus()
+        items = min(items, max(FORK_PAYS_ITEMS // 4, len(weights) // rounds))
+        weight = min(weight, max(FORK_PAYS_BYTES // 4, sum(weights) // rounds))
+        yield from _run_forked(work, ranges(weights, items=items, weight=weight))
         return
-    yield from _run_forked(work, cuts)
+    for start, stop in ranges(weights, items=items, weight=weight):
+        yield work(start, stop)
 
 
 def _run_forked(work: Callable[[int, int], T], cuts: List[Range]) -> Iterator[T]:
@@ -99,26 +104,26 @@ def _run_forked(work: Callable[[int, int], T], cuts: List[Range]) -> Iterator[T]
             ours.send(pending.pop())
         busy = list(channels)
         while busy:
-            for ready in wait(busy):
-                channel = channels[channels.index(ready)]  # type: ignore[arg-type]
+            for channel in wait(busy):
+                assert isinstance(channel, Connection)
                 try:
                     done, value = channel.recv()
-                except EOFError:
-                    raise RuntimeError("a worker process died; is the machine out of memory?") from None
+                    if done:
+                        cut = pending.pop() if pending else None
+                        channel.send(cut)
+                        if cut is None:
+                            busy.remove(channel)
+                except (EOFError, OSError):
+                    raise BackupError("A worker process died", kind="system", next="is the machine out of memory? Look at its log, and run again") from None
                 if not done:
                     raise value
-                if pending:
-                    channel.send(pending.pop())
-                else:
-                    channel.send(None)
-                    busy.remove(channel)
                 yield value
     except BaseException:
         for worker in workers:
             worker.terminate()
         raise
     finally:
+        for channel in channels:  # first: a worker that the signal did not reach ends when nobody is left to ask
+            channel.close()
         for worker in workers:
             worker.join()
-        for channel in channels:
-            channel.close()

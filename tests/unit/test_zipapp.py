@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def build() -> Callable[..., None]:
-    build: Any = runpy.run_path(str(ROOT / "scripts" / "build_zipapp.py"))["build"]
+    build: Any = runpy.run_path(str(ROOT / "roles" / "client" / "files" / "build_zipapp.py"))["build"]
     return build
 
 

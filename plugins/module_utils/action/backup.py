@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, TargetError, printable
+from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.document import Header, Manifest
@@ -87,7 +87,7 @@ def backup(
 ) -> BackupResult:
     """Add a snapshot of the policy's sources to its target, if they changed.
 
-    ``adopt``: go on from a history that this host has no baseline for; ``accept``: first 8 digits of the digest that a guard showed;
+    ``adopt``: go on from a history that this host has no baseline for; ``accept``: first 8 digits of the content digest that a guard showed;
     ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
     """
     started = time.time()
@@ -97,6 +97,8 @@ def backup(
     if dry_run:
         try:
             run.go(dry_run=True)
+        except OSError as error:
+            raise refused_by_system(error, "looking at the sources") from error
         finally:
             run.progress.finish()
         run.result.duration = time.time() - started
@@ -106,6 +108,9 @@ def backup(
         failure: Optional[BackupError] = None
         try:
             run.go(dry_run=False)
+        except OSError as error:
+            failure = refused_by_system(error, "backing up")
+            raise failure from error
         except BaseException as error:  # an interrupted run, or one that died of a bug, must not be recorded as a success
             failure = error if isinstance(error, BackupError) else BackupError("broken off by %s" % printable(repr(error)), kind="broken_off")
             raise
@@ -146,7 +151,7 @@ class _Run:
             found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=self.state.identity())
             if self.baseline is not None and found.content_digest == self.baseline.content_digest and not self.adopt:
                 if self._still_unchanged(dry_run):
-                    self._settle_unchanged(found.entries)
+                    self._settle_unchanged(found.entries, dry_run)
                     return
             staging = None if dry_run else Staging(self.state.staging())
             try:
@@ -158,7 +163,7 @@ class _Run:
                     write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if whole else "")
                 if self.baseline is not None and manifest.content_digest == self.baseline.content_digest and not self.adopt:
                     if self._still_unchanged(dry_run):
-                        self._settle_unchanged(len(manifest.lines))
+                        self._settle_unchanged(len(manifest.lines), dry_run)
                         return
                 self._publish(manifest, scanned, found, root, staging, dry_run)
             finally:
@@ -248,8 +253,12 @@ class _Run:
         self._needs_healing = not answer.known or bool(answer.need)
         return not self._needs_healing
 
-    def _settle_unchanged(self, entries: int) -> None:
+    def _settle_unchanged(self, entries: int, dry_run: bool) -> None:
         assert self.baseline is not None
+        if not dry_run and self.state.pending() is not None:
+            # A run died here and its change was undone, or its snapshot came to be all the same.
+            self.target.sweep()
+            self.state.set_pending(None)
         result = self.result
         result.snapshot_id = self.baseline.id
         result.digest, result.content_digest = self.baseline.digest, self.baseline.content_digest
@@ -309,6 +318,7 @@ class _Run:
         manifest = self.target.manifest(latest)
         self.baseline, self._baseline_manifest = latest.receipt, manifest
         if not dry_run:
+            self.target.sweep()
             self.state.set_baseline(latest.receipt, manifest)
 
     # ---- publishing --------------------------------------------------------------------------------------------------------
@@ -328,10 +338,10 @@ class _Run:
         self._describe(changes, manifest)
         self._ask_guards(changes, base, manifest)
         damaged = self._known_damage() if base is not None else False
-        if self.baseline is not before and base is not None and base.content_digest == manifest.content_digest and not damaged:
-            # Another machine's acknowledgement, or an adoption, made this run's content the newest already.
-            self.result.changed = self.adopt
-            self._settle_unchanged(len(manifest.lines))
+        if base is not None and base.content_digest == manifest.content_digest and not damaged:
+            # A lost acknowledgement, or an adoption, made this run's content the newest already.
+            self.result.changed = self.adopt and self.baseline is not before
+            self._settle_unchanged(len(manifest.lines), dry_run)
             return
         result = self.result
         result.changed = True
@@ -433,7 +443,8 @@ class _Run:
             missing_required=(),
             missing_sources=(),
             removal=self._removal(changes, base, manifest),
-            digest=manifest.digest,
+            # Without the times of directories: those above a source move by themselves.
+            digest=manifest.content_digest,
             accepted=self.accept,
         )
 

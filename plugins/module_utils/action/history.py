@@ -6,21 +6,56 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..errors import UsageError, printable
+from ..errors import EXIT_DONE, UsageError, printable
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..policy.model import Policy
 from ..target.contract import Snapshot
+from ..target.tree.layout import damaged_paths
 from .choose import find_snapshot
 from .locate import open_target
+
+LISTED = 500
+SAMPLE = 20
 
 
 def list_snapshots(policy: Policy) -> List[Snapshot]:
     """All snapshots of the policy's history, newest first."""
     return open_target(policy.target, policy.host, policy.name).list()
+
+
+def describe_history(policy: Policy) -> Dict[str, Any]:
+    """All snapshots of the policy's history for machines, bounded.
+
+    Keys: ``snapshots`` (public mappings, the newest 500 first, 20 paths of damage each), ``count`` (of all), ``bytes`` (logical size of the newest),
+    ``sample``: up to 20 paths known to be damaged as ``{path, change}``, ``truncated``: there is more than that, ``changed`` (False), ``rc``, ``duration``.
+    """
+    started = time.time()
+    found = list_snapshots(policy)
+    listed = [_bounded(snapshot.to_dict()) for snapshot in found[:LISTED]]
+    damaged = [printable(b"/" + path) for snapshot in found for path in sorted(damaged_paths(snapshot))]
+    sample = [{"path": path, "change": "damaged"} for path in damaged[:SAMPLE]]
+    return {
+        "changed": False,
+        "snapshots": listed,
+        "count": len(found),
+        "bytes": found[0].receipt.bytes if found else 0,
+        "sample": sample,
+        "truncated": len(found) > len(listed) or len(damaged) > len(sample),
+        "rc": EXIT_DONE,
+        "duration": round(time.time() - started, 3),
+    }
+
+
+def _bounded(item: Dict[str, Any]) -> Dict[str, Any]:
+    if item["damaged"]:
+        paths = [printable(b"/" + os.fsencode(path)) for path in item["damaged"].get("paths", ())[:SAMPLE]]
+        item["damaged"] = {**item["damaged"], "paths": paths}
+    return item
 
 
 def show_snapshot(policy: Policy, wish: str) -> Tuple[Snapshot, Manifest]:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
-from ..errors import EXIT_DONE, EXIT_INTEGRITY, EXIT_WARNINGS, BackupError, RefusedError, UsageError, printable
+from ..errors import EXIT_DONE, EXIT_INTEGRITY, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, UsageError, printable
 from ..manifest.content import copy_file, hash_file
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
@@ -32,6 +32,7 @@ from .locate import open_target
 from .state import HostState, new_transaction
 
 SAMPLE = 20
+DAMAGED = 100
 _TEMPORARY = b".openclaw-backup-restore."
 
 
@@ -70,8 +71,27 @@ class RestoreResult:
         return EXIT_WARNINGS if self.warnings else EXIT_DONE
 
     def to_dict(self) -> Dict[str, Any]:
-        """The public result."""
-        return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
+        """The public result: up to 100 of ``damaged``, and ``files_damaged`` for how many there are."""
+        listed = self.damaged[:DAMAGED]
+        return {
+            **self.__dict__,
+            "rc": self.rc,
+            "damaged": listed,
+            "files_damaged": len(self.damaged),
+            "truncated": self.truncated or len(self.damaged) > len(listed),
+            "duration": round(self.duration, 3),
+        }
+
+    def failure(self) -> Optional[IntegrityError]:
+        """What could not be restored because it is damaged in the target, as an error; None where all could."""
+        if not self.damaged:
+            return None
+        return IntegrityError(
+            "%d files are damaged in snapshot %s and were not restored, the first is %s" % (len(self.damaged), self.snapshot_id, self.damaged[0]),
+            field="snapshot",
+            found=self.damaged[0],
+            next="take them from an older snapshot, or from another copy of the vault",
+        )
 
 
 @dataclass(frozen=True)
@@ -523,7 +543,7 @@ class _Restore:
             return
         busy = {entry.path.rpartition(b"/")[0] for group in (plan.content, plan.specials, plan.links, plan.made) for entry in group}
         busy |= {path.rpartition(b"/")[0] for path in plan.cleared + plan.extra}
-        for path in sorted(busy & self.scope):
+        for path in sorted((busy & self.scope) - {entry.path for entry in plan.made}):
             parent, name = root.parent(path)
             try:
                 found = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -604,6 +624,8 @@ class _Restore:
         self.result.kept, self.losses = kept, losses
         self.result.damaged = [printable(b"/" + path) for path in sorted(damaged)]
         self.result.files_restored -= len(damaged) + len(failed)
+        lost = {*damaged, *(path for path, _reason in failed)}
+        self.result.bytes_restored -= sum(entry.size for entry in entries if entry.path in lost)
         if failed:
             path, reason = min(failed)
             self.result.warnings.append("%d files could not be written, the first is %s (%s)" % (len(failed), printable(b"/" + path), reason))

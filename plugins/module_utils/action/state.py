@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import time
 from contextlib import contextmanager
 from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Tuple
@@ -23,7 +24,9 @@ from ..observe.audit import AuditLog
 from ..observe.runs import RunLog
 from ..policy.model import Policy
 from ..target.contract import Receipt
-from ..target.tree.layout import read_json, write_json
+from ..target.tree.layout import make_private, read_json, write_file, write_json
+
+_HOST = re.compile("[A-Za-z0-9](?:[A-Za-z0-9_-]|[.](?![.]))*")
 
 
 def default_state_directory() -> str:
@@ -35,6 +38,12 @@ def default_state_directory() -> str:
         return "/var/lib/openclaw-backup"
     base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(base, "openclaw-backup")
+
+
+def default_host() -> str:
+    """The host's name where a policy gives none: the node name, up to the first character that a name cannot hold."""
+    match = _HOST.match(os.uname().nodename)
+    return match.group()[:64] if match else "localhost"
 
 
 class Pending(NamedTuple):
@@ -67,10 +76,15 @@ class HostState:
         """The records of past runs."""
         return RunLog(self.directory + b"/runs.jsonl")
 
+    @property
+    def audit(self) -> bytes:
+        """The hash-chained log of this machine."""
+        return self.root + b"/audit.jsonl"
+
     def prepare(self) -> None:
         """Make the directories. ``BackupError`` (kind ``state``) where they cannot be written."""
         try:
-            os.makedirs(self.target_directory, 0o700, exist_ok=True)
+            make_private(self.target_directory)
             probe = self.target_directory + b"/.probe"
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             os.unlink(probe)
@@ -128,11 +142,7 @@ class HostState:
 
     def set_baseline(self, receipt: Receipt, manifest: Manifest) -> None:
         """Remember what is committed, and that nothing is pending any more."""
-        path = self.target_directory + b"/baseline.jsonl.gz"
-        temporary = path + b".new"
-        with open(temporary, "wb", opener=_private) as stream:
-            stream.write(manifest.to_bytes())
-        os.rename(temporary, path)
+        write_file(self.target_directory + b"/baseline.jsonl.gz", manifest.to_bytes())
         write_json(self.target_directory + b"/baseline.json", receipt.to_dict())
         known = self.known_ids()
         write_json(self.target_directory + b"/receipts.json", {"ids": sorted(known | {receipt.id})[-1000:]})
@@ -182,13 +192,9 @@ class HostState:
     def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Write the record of a run, and the operation into the audit log of this machine."""
         self.runs.append(run)
-        AuditLog(self.root + b"/audit.jsonl").append(
+        AuditLog(self.audit).append(
             {"host": self.policy.host, "policy": self.policy.name, "target": self.policy.target.url, **event}, now=time.time()
         )
-
-
-def _private(path: "bytes | str", flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def new_transaction() -> str:

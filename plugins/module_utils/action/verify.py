@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..errors import EXIT_DONE, EXIT_INTEGRITY, UsageError, printable
+from ..errors import EXIT_DONE, EXIT_INTEGRITY, IntegrityError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
 from ..manifest.scan import scan
@@ -25,7 +25,8 @@ from .locate import open_target
 from .state import HostState
 
 DEPTHS = ("quick", "full")
-SAMPLE = 100
+LISTED = 100
+SAMPLE = 20
 
 
 @dataclass
@@ -47,7 +48,6 @@ class VerifyResult:
     missing: List[str] = field(default_factory=list)
     extra: List[str] = field(default_factory=list)
     counts: Dict[str, int] = field(default_factory=dict)
-    truncated: bool = False
     duration: float = 0.0
 
     @property
@@ -56,8 +56,29 @@ class VerifyResult:
         return EXIT_DONE if self.ok else EXIT_INTEGRITY
 
     def to_dict(self) -> Dict[str, Any]:
-        """The public result."""
-        return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
+        """The public result; ``sample``: up to 20 findings as ``{path, change}``, ``truncated`` where there are more."""
+        found = {"damaged": [item["path"] for item in self.damaged], "missing": self.missing, "extra": self.extra}
+        sample = [{"path": path, "change": word} for word, paths in found.items() for path in paths][:SAMPLE]
+        return {
+            **self.__dict__,
+            "changed": False,
+            "rc": self.rc,
+            "sample": sample,
+            "truncated": sum(self.counts.values()) > len(sample),
+            "duration": round(self.duration, 3),
+        }
+
+    def failure(self) -> Optional[IntegrityError]:
+        """What is wrong, as an error; None where nothing is."""
+        if self.ok:
+            return None
+        first = [*(item["path"] for item in self.damaged), *self.missing, *self.extra][0]
+        counts = "%s, the first is %s" % (", ".join("%d %s" % (count, word) for word, count in self.counts.items() if count), first)
+        if self.snapshot_id is None:
+            advice = "look at the disk, and restore the files that are named"
+            return IntegrityError("The sources are not what was backed up: %s" % counts, field="source", found=first, next=advice)
+        advice = "look at the vault's disk; what the newest snapshot lost is sent again with the next change or heartbeat"
+        return IntegrityError("Snapshot %s is not what was backed up: %s" % (self.snapshot_id, counts), field="snapshot", found=first, next=advice)
 
 
 def parse_slice(text: str) -> Tuple[int, int]:
@@ -118,10 +139,9 @@ def _verify_snapshot(policy: Policy, wish: str, depth: str, part: Optional[Tuple
     result.checked, result.hashed_files, result.hashed_bytes = found.checked, found.hashed_files, found.hashed_bytes
     result.ok = found.ok
     result.counts = {"damaged": len(found.damaged), "missing": len(found.missing), "extra": len(found.extra)}
-    result.damaged = [{"path": printable(b"/" + damage.path), "reason": damage.reason} for damage in found.damaged[:SAMPLE]]
-    result.missing = [printable(b"/" + path) for path in found.missing[:SAMPLE]]
-    result.extra = [printable(b"/" + path) for path in found.extra[:SAMPLE]]
-    result.truncated = max(result.counts.values()) > SAMPLE
+    result.damaged = [{"path": printable(b"/" + damage.path), "reason": damage.reason} for damage in found.damaged[:LISTED]]
+    result.missing = [printable(b"/" + path) for path in found.missing[:LISTED]]
+    result.extra = [printable(b"/" + path) for path in found.extra[:LISTED]]
 
 
 def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress) -> None:
@@ -151,8 +171,7 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
     result.ok = not rotten and not unreadable
     result.counts = {"damaged": len(rotten) + len(unreadable), "missing": 0, "extra": 0}
     listed = [(path, "changed without a trace") for path in rotten] + [(path, "unreadable") for path in unreadable]
-    result.damaged = [{"path": printable(b"/" + path), "reason": reason} for path, reason in listed[:SAMPLE]]
-    result.truncated = len(listed) > SAMPLE
+    result.damaged = [{"path": printable(b"/" + path), "reason": reason} for path, reason in listed[:LISTED]]
 
 
 def _record(policy: Policy, state: HostState, result: VerifyResult, source: bool) -> None:

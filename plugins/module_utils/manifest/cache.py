@@ -19,7 +19,7 @@ from .walk import CREATE_FLAGS, FILE_FLAGS
 _MAGIC = b"openclaw-backup cache 1\n"
 # content digest of the manifest that this cache was written with (32 zero bytes: none), records
 _HEAD = struct.Struct("<32sI")
-# lengths of path and names, number of names, when its youngest-known hash was made (s since the epoch)
+# lengths of path and names, number of names, when the oldest of its hashes was made (s since the epoch)
 _RECORD = struct.Struct("<IIIQ")
 _CRC = struct.Struct("<I")
 
@@ -54,7 +54,7 @@ class Record(NamedTuple):
     @property
     def is_racy(self) -> bool:
         """Whether a hash in it was made too soon after a change to be trusted."""
-        return any(flag & RACY for flag in set(self.flags))
+        return RACY in self.flags or RACY | XATTRS in self.flags
 
     def by_name(self) -> Dict[bytes, Tuple[bytes, int, bytes]]:
         """(row, flags, slot) of each name."""
@@ -99,11 +99,16 @@ class Cache:
         digest, records = _HEAD.unpack_from(data, len(_MAGIC))
         at = len(_MAGIC) + _HEAD.size
         offsets = {}
-        for _ in range(records):
-            path_length, names_length, count, _at = _RECORD.unpack_from(data, at)
-            start = at + _RECORD.size
-            offsets[data[start : start + path_length]] = at
-            at = start + path_length + names_length + count * (ROW.size + 1 + SLOT)
+        try:
+            for _ in range(records):
+                path_length, names_length, count, _hashed_at = _RECORD.unpack_from(data, at)
+                start = at + _RECORD.size
+                offsets[data[start : start + path_length]] = at
+                at = start + path_length + names_length + count * (ROW.size + 1 + SLOT)
+        except struct.error:
+            return cache
+        if at != body:
+            return cache
         cache._data, cache._offsets = data, offsets
         cache.content_digest = digest.hex() if any(digest) else ""
         return cache

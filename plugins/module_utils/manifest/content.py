@@ -8,46 +8,52 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import Callable, Optional, Tuple
+from typing import Iterator, Tuple
 
 _BLOCK = 1 << 18
 _buffer = bytearray(_BLOCK)
 _view = memoryview(_buffer)
+_zeros = bytes(_BLOCK)
 
-Counted = Optional[Callable[[int], None]]
+# Of a file that grows while it is read, this much more is read than there was: a fast writer must not keep a run for ever.
+_GROWTH = 64 << 20
 
 
-def hash_file(fd: int, count: Counted = None) -> Tuple[bytes, int]:
-    """(SHA-256, bytes read) of an open file from its current position. ``count`` is told the bytes of each block."""
+def hash_file(fd: int) -> Tuple[bytes, int]:
+    """(SHA-256, bytes read) of an open file from its current position."""
     digest = hashlib.sha256()
     total = 0
-    while True:
-        got = os.readv(fd, [_buffer])
-        if not got:
-            return digest.digest(), total
-        digest.update(_view[:got])
-        total += got
-        if count is not None:
-            count(got)
+    for block in _blocks(fd):
+        digest.update(block)
+        total += len(block)
+    return digest.digest(), total
 
 
-def copy_file(source: int, destination: int, count: Counted = None) -> Tuple[bytes, int]:
-    """Copy an open file from its current position, holes as holes; (SHA-256, bytes) of what was written."""
+def copy_file(source: int, destination: int) -> Tuple[bytes, int]:
+    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written."""
     found = os.fstat(source)
     if found.st_blocks * 512 < found.st_size:
-        return _copy_sparse(source, destination, count)
+        return _copy_sparse(source, destination, found.st_size + _GROWTH)
     digest = hashlib.sha256()
     total = 0
-    while True:
-        got = os.readv(source, [_buffer])
-        if not got:
-            return digest.digest(), total
-        block = _view[:got]
+    for block in _blocks(source):
         digest.update(block)
         _write_all(destination, block)
+        total += len(block)
+    return digest.digest(), total
+
+
+def _blocks(fd: int) -> Iterator[memoryview]:
+    """What is left of an open file; each block is valid until the next."""
+    total, enough = 0, _GROWTH
+    while total < enough:
+        got = os.readv(fd, [_buffer])
+        if not got:
+            return
+        yield _view[:got]
         total += got
-        if count is not None:
-            count(got)
+        if enough == _GROWTH <= total:  # small files do without this call
+            enough += os.fstat(fd).st_size
 
 
 def _write_all(fd: int, block: memoryview) -> None:
@@ -55,9 +61,8 @@ def _write_all(fd: int, block: memoryview) -> None:
         block = block[os.write(fd, block) :]
 
 
-def _copy_sparse(source: int, destination: int, count: Counted) -> Tuple[bytes, int]:
+def _copy_sparse(source: int, destination: int, enough: int) -> Tuple[bytes, int]:
     digest = hashlib.sha256()
-    zeros = bytes(_BLOCK)
     at = 0
     while True:
         try:
@@ -65,28 +70,22 @@ def _copy_sparse(source: int, destination: int, count: Counted) -> Tuple[bytes, 
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            data = os.fstat(source).st_size
-        hole = data - at
-        while hole > 0:
-            step = min(hole, _BLOCK)
-            digest.update(zeros[:step])
-            hole -= step
-            if count is not None:
-                count(step)
-        at = max(at, data)
-        os.lseek(destination, at, os.SEEK_SET)
-        got = os.preadv(source, [_buffer], at)
+            data = os.fstat(source).st_size  # nothing but a hole is left
+        data = min(data, enough)
+        while at < data:
+            step = min(data - at, _BLOCK)
+            digest.update(_zeros[:step])
+            at += step
+        got = os.preadv(source, [_view[: enough - at]], at)
         if not got:
             os.ftruncate(destination, at)
             return digest.digest(), at
         try:
             end = os.lseek(source, at, os.SEEK_HOLE)
-        except OSError:
+        except OSError:  # cut short since
             end = at + got
-        got = max(1, min(got, end - at))
-        block = _view[:got]
+        block = _view[: max(1, min(got, end - at))]
         digest.update(block)
+        os.lseek(destination, at, os.SEEK_SET)
         _write_all(destination, block)
-        at += got
-        if count is not None:
-            count(got)
+        at += len(block)

@@ -10,7 +10,8 @@ import os
 import stat
 from typing import Optional, Tuple, Union
 
-from .entry import BLOCK, CHARACTER, DIRECTORY, FILE, FORMATS, SYMLINK, TYPES, Entry
+from .entry import BLOCK, CHARACTER, FILE, FORMATS, SYMLINK, TYPES, Entry
+from .walk import ReplacedError
 
 Xattrs = Tuple[Tuple[bytes, bytes], ...]
 
@@ -25,9 +26,10 @@ def entry_type(mode: int) -> str:
     return TYPES[stat.S_IFMT(mode)]
 
 
-def read_xattrs(at: Union[int, bytes]) -> Xattrs:
-    """Extended attributes and ACLs of an open descriptor, or of a path without following a link; sorted by name."""
-    follow = isinstance(at, int)
+def read_xattrs(at: Union[int, bytes], *, follow: Optional[bool] = None) -> Xattrs:
+    """Extended attributes and ACLs of an open descriptor, or of a path, by default without following a link; sorted by name."""
+    if follow is None:
+        follow = isinstance(at, int)
     try:
         names = os.listxattr(at, follow_symlinks=follow)
     except OSError as error:
@@ -97,50 +99,72 @@ class Losses:
 
 
 def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses) -> None:
-    """Give ``name`` the owner, mode, xattrs and mtime of ``entry``.
+    """Give what stands under ``name`` the owner, mode, xattrs and mtime of ``entry``.
+
+    ``ReplacedError`` where it is not of the entry's type: in a directory that others can write it may be somebody's link by now, and the inode
+    that was looked at is the one that is changed.
+    """
+    if entry.type == SYMLINK:
+        _set_owner(dir_fd, name, entry, losses)
+        _set_xattrs(path_of(dir_fd, name), entry, losses, follow=False)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=dir_fd, follow_symlinks=False)
+        return
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if entry_type(os.fstat(fd).st_mode) != entry.type:
+            raise ReplacedError("not what was put there")
+        apply_open(b"/proc/self/fd/%d" % fd, entry, losses)
+    finally:
+        os.close(fd)
+
+
+def apply_open(at: Union[int, bytes], entry: Entry, losses: Losses) -> None:
+    """The same for an open descriptor, or for the path in /proc of one that was opened as a path only. Not for symlinks.
 
     An ordinary user cannot set everything: what the system refuses for lack of privilege is counted in ``losses``. Order matters: ``chown``
     clears setuid, an ACL rewrites the group bits, and every one of them moves ctime but not mtime.
     """
     mode = entry.mode
     try:
-        os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+        os.chown(at, entry.uid, entry.gid)
     except PermissionError:
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        found = os.stat(at)
         if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
             losses.add("owner")
             if mode & 0o6000 and entry.type == FILE:
                 # A program must not run with the rights of whoever happens to restore it.
                 losses.add("setuid")
                 mode &= 0o1777
-    if entry.type != SYMLINK:
-        os.chmod(name, mode, dir_fd=dir_fd)
-    if entry.xattrs:
-        _write_xattrs(path_of(dir_fd, name), entry, losses)
-    os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=dir_fd, follow_symlinks=False)
+    os.chmod(at, mode)
+    _set_xattrs(at, entry, losses, follow=True)
+    os.utime(at, ns=(entry.mtime, entry.mtime))
 
 
-def _write_xattrs(path: bytes, entry: Entry, losses: Losses) -> None:
+def _set_owner(dir_fd: int, name: bytes, entry: Entry, losses: Losses) -> None:
+    try:
+        os.chown(name, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+    except PermissionError:
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+            losses.add("owner")
+
+
+def _set_xattrs(at: Union[int, bytes], entry: Entry, losses: Losses, *, follow: bool) -> None:
     for key, value in entry.xattrs:
         try:
-            os.setxattr(path, key, value, follow_symlinks=False)
+            os.setxattr(at, key, value, follow_symlinks=follow)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL):
                 raise
             losses.add("xattrs")
-    # A default ACL inherited from the new parent is nobody's wish.
+    # What is left over from before, or inherited from a directory with a default ACL, is nobody's wish.
     wanted = {key for key, _value in entry.xattrs}
-    for key, _value in read_xattrs(path):
+    for key, _value in read_xattrs(at, follow=follow):
         if key not in wanted:
-            remove_xattr(path, key)
-
-
-def remove_xattr(path: bytes, key: bytes) -> None:
-    """Remove one attribute; what the system refuses stays."""
-    try:
-        os.removexattr(path, key, follow_symlinks=False)
-    except OSError:
-        pass
+            try:
+                os.removexattr(at, key, follow_symlinks=follow)
+            except OSError:
+                pass
 
 
 def differs(entry: Entry, found: os.stat_result, *, owner: bool = True) -> Optional[str]:
@@ -158,8 +182,3 @@ def differs(entry: Entry, found: os.stat_result, *, owner: bool = True) -> Optio
     if entry.device is not None and device_of(found) != entry.device:
         return "device"
     return None
-
-
-def is_directory(entry: Entry) -> bool:
-    """Whether the entry is a directory."""
-    return entry.type == DIRECTORY

@@ -6,8 +6,10 @@ through a symbolic link, never blocking on a special file."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 from types import TracebackType
 from typing import Iterator, List, NamedTuple, Optional, Tuple, Type
 
@@ -16,7 +18,9 @@ FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # Descriptors one Descent keeps; the usual soft limit of a process is 1,024 and paths can be 2,000 directories deep.
-_KEEP_OPEN = 96
+_KEEP_OPEN = 64
+
+_ENCODING, _ENCODING_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 class ReplacedError(OSError):
@@ -38,10 +42,9 @@ class Descent:
 
     def __init__(self, root: bytes, *, dir_fd: Optional[int] = None) -> None:
         self.root_fd = os.open(root, DIRECTORY_FLAGS, dir_fd=dir_fd)
-        self._names: List[bytes] = []
-        self._fds: List[int] = []  # -1: closed to save descriptors
+        self._fds: List[int] = []  # of every component of the path; -1: closed to save descriptors
         self._path = b""
-        self._fd = self.root_fd
+        self._fd = self.root_fd  # of the path itself
 
     def __enter__(self) -> Descent:
         return self
@@ -60,7 +63,6 @@ class Descent:
         """Close the way down, as after directories were renamed or replaced."""
         while self._fds:
             self._pop()
-        self._path, self._fd = b"", self.root_fd
 
     def directory(self, path: bytes, *, create: Optional[int] = None) -> int:
         """The descriptor of directory ``path`` (relative to the root), valid until the next call. It stays owned by this object.
@@ -70,19 +72,14 @@ class Descent:
         """
         if path == self._path:
             return self._fd
-        wanted = path.split(b"/") if path else []
-        common = 0
-        for mine, other in zip(self._names, wanted):
-            if mine != other:
-                break
-            common += 1
-        # The way is consistent at every step, so that an error leaves a usable object.
-        while len(self._names) > common:
+        # The way is whole after every step, so that an error leaves a usable object.
+        while self._fds and path != self._path and not path.startswith(self._path + b"/"):
             self._pop()
-        self._path, self._fd = b"/".join(self._names), self._top()
-        for name in wanted[common:]:
-            self._push(name, create)
-        self._path = path
+        if self._fd < 0:
+            self.forget()
+        if path != self._path:
+            for name in path[len(self._path) + 1 if self._path else 0 :].split(b"/"):
+                self._push(name, create)
         return self._fd
 
     def parent(self, path: bytes, *, create: Optional[int] = None) -> Tuple[int, bytes]:
@@ -91,66 +88,58 @@ class Descent:
         return (self._fd if directory == self._path else self.directory(directory, create=create)), name
 
     def _push(self, name: bytes, create: Optional[int]) -> None:
-        above = self._fd
+        if name in (b"", b".", b".."):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
         try:
-            fd = os.open(name, DIRECTORY_FLAGS, dir_fd=above)
+            fd = _open_directory(name, self._fd)
         except FileNotFoundError:
             if create is None:
                 raise
-            os.mkdir(name, create, dir_fd=above)
-            fd = os.open(name, DIRECTORY_FLAGS, dir_fd=above)
-        self._names.append(name)
-        self._fds.append(fd)
+            os.mkdir(name, create, dir_fd=self._fd)
+            fd = _open_directory(name, self._fd)
         self._path = b"%s/%s" % (self._path, name) if self._path else name
         self._fd = fd
-        if len(self._fds) > _KEEP_OPEN:
-            shallow = len(self._fds) - _KEEP_OPEN - 1
-            if self._fds[shallow] >= 0:
-                os.close(self._fds[shallow])
-                self._fds[shallow] = -1
+        self._fds.append(fd)
+        far = len(self._fds) - _KEEP_OPEN - 1
+        if far >= 0 and self._fds[far] >= 0:
+            os.close(self._fds[far])
+            self._fds[far] = -1
 
     def _pop(self) -> None:
-        self._names.pop()
         fd = self._fds.pop()
         if fd >= 0:
             os.close(fd)
+        self._path = self._path.rpartition(b"/")[0]
+        self._fd = self._fds[-1] if self._fds else self.root_fd
 
-    def _top(self) -> int:
-        if not self._fds:
-            return self.root_fd
-        if self._fds[-1] < 0:
-            at = self.root_fd
-            try:
-                for index, name in enumerate(self._names):
-                    fd = os.open(name, DIRECTORY_FLAGS, dir_fd=at)
-                    if at != self.root_fd and at not in self._fds:
-                        os.close(at)
-                    at = fd
-                    if index >= len(self._names) - _KEEP_OPEN and self._fds[index] < 0:
-                        self._fds[index] = fd
-            except OSError:
-                if at != self.root_fd and at not in self._fds:
-                    os.close(at)
-                self._names.clear()
-                while self._fds:
-                    fd = self._fds.pop()
-                    if fd >= 0:
-                        os.close(fd)
-                raise
-        return self._fds[-1]
+
+def _open_directory(name: bytes, above: int) -> int:
+    try:
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=above)
+    except PermissionError:
+        # Others' directories above a source need not be readable (0711), only passable.
+        return os.open(name, DIRECTORY_FLAGS | os.O_PATH, dir_fd=above)
 
 
 def list_directory(fd: int) -> List[Listed]:
     """Everything in the open directory ``fd``, sorted by name bytes. A name that vanishes while it is listed is left out."""
     result = []
-    encode = os.fsencode
-    with os.scandir(fd) as names:
+    try:
+        names = os.scandir(fd)
+    except OSError as error:
+        if error.errno == errno.EBADF:  # it could only be opened to pass through
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+        raise
+    with names:
         for item in names:
             try:
-                result.append(Listed(encode(item.name), item.stat(follow_symlinks=False)))
+                result.append(Listed(item.name.encode(_ENCODING, _ENCODING_ERRORS), item.stat(follow_symlinks=False)))
             except FileNotFoundError:
                 continue
     result.sort()
+    if len({item.name for item in result}) != len(result):
+        # tmpfs lists a name twice when another is renamed over it in the meantime.
+        result = [item for item, other in zip(result, [*result[1:], None]) if other is None or item.name != other.name]
     return result
 
 
@@ -183,10 +172,21 @@ def walk(root: Descent, path: bytes = b"") -> Iterator[Tuple[bytes, List[Listed]
         pending.extend(prefix + item.name for item in reversed(listing) if stat.S_ISDIR(item.stat.st_mode))
 
 
+def open_up(dir_fd: int, name: bytes, found: os.stat_result) -> None:
+    """Let the owner of directory ``name``, whose ``lstat`` is ``found``, read, write and enter it. root needs no such leave."""
+    if found.st_mode & 0o700 == 0o700 or os.geteuid() == 0:
+        return
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.chmod(b"/proc/self/fd/%d" % fd, stat.S_IMODE(found.st_mode) | 0o700)
+    finally:
+        os.close(fd)
+
+
 def remove_tree(dir_fd: int, name: bytes) -> None:
     """Delete ``name`` below ``dir_fd``, whatever it is, however deep, without following links. Absent is fine.
 
-    Directories that forbid it (0550) are opened up first.
+    Directories that forbid it (0550) are opened up first. Another file system mounted in it is left alone: ``OSError`` (``EBUSY``).
     """
     try:
         found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
@@ -195,8 +195,9 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
     if not stat.S_ISDIR(found.st_mode):
         os.unlink(name, dir_fd=dir_fd)
         return
-    if found.st_mode & 0o700 != 0o700:
-        os.chmod(name, 0o700, dir_fd=dir_fd)
+    device = os.fstat(dir_fd).st_dev
+    _refuse_mount(device, Listed(name, found))
+    open_up(dir_fd, name, found)
     with Descent(name, dir_fd=dir_fd) as root:
         directories = []
         for path, listing in walk(root):
@@ -204,11 +205,17 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
             for item in listing:
                 if not stat.S_ISDIR(item.stat.st_mode):
                     os.unlink(item.name, dir_fd=at)
-                elif item.stat.st_mode & 0o700 != 0o700:
-                    os.chmod(item.name, 0o700, dir_fd=at)
+                else:
+                    _refuse_mount(device, item)
+                    open_up(at, item.name, item.stat)
             if path:
                 directories.append(path)
         for path in reversed(directories):
             parent, last = root.parent(path)
             os.rmdir(last, dir_fd=parent)
     os.rmdir(name, dir_fd=dir_fd)
+
+
+def _refuse_mount(device: int, item: Listed) -> None:
+    if item.stat.st_dev != device:
+        raise OSError(errno.EBUSY, "another file system is mounted here", item.name)

@@ -10,7 +10,7 @@ Every key is a field of a dataclass below, with its check and its default; docs/
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from ..errors import PolicyError, printable
@@ -66,8 +66,7 @@ NOT_YET = (
 # ---- checks that belong to one key --------------------------------------------------------------------------------
 
 
-def check_name(value: Any, where: str) -> str:
-    """``value``, where it can name a policy or a host. Raises PolicyError that names ``where``."""
+def _check_name(value: Any, where: str) -> str:
     allowed = "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first, without '..'"
     if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
         raise bad(where, "must be a name", value, allowed, "choose a name such as web1; it becomes a directory of the vault")
@@ -287,11 +286,11 @@ class Policy:
     ``given`` holds the dotted keys that the mapping held, it takes no part in comparisons.
     """
 
-    name: str = field(metadata=required(check_name))
-    host: str = field(metadata=required(check_name))
+    name: str = field(metadata=required(_check_name))
+    host: str = field(metadata=required(_check_name))
     sources: Tuple[str, ...] = field(metadata=required(_check_sources))
     target: TargetSpec = field(metadata=required(check_target))
-    profile: Optional[str] = key(optional(check_name), None)
+    profile: Optional[str] = key(optional(_check_name), None)
     include: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
     exclude: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
     exclude_caches: bool = key(check_flag, False)
@@ -341,6 +340,20 @@ class Policy:
         except PolicyError as error:
             error.message = "%s: %s" % (printable(path), error.message)
             raise
+
+    @classmethod
+    def for_history(cls, *, target: Any, host: str, name: str) -> Policy:
+        """The policy of a history that is only looked at or restored from: it has no sources. Raises PolicyError."""
+        return cls(name=_check_name(name, "name"), host=_check_name(host, "host"), sources=(), target=check_target(target, "target"))
+
+    @classmethod
+    def for_scan(cls, **keys: Any) -> Policy:
+        """The policy of a scan that is sent nowhere: ``keys`` are ``sources`` and those of the selection. Raises PolicyError."""
+        return cls.from_mapping({"name": "scan", "target": "/", **keys}, default_host="localhost")
+
+    def of_host(self, host: str) -> Policy:
+        """The same policy with the history of another host. Raises PolicyError."""
+        return replace(self, host=_check_name(host, "host"))
 
     def to_mapping(self) -> Dict[str, Any]:
         """Plain data for JSON with every key filled in; ``from_mapping`` makes an equal policy of it."""

@@ -44,7 +44,7 @@ def _write_layout(layout: Layout) -> Union[str, Dict[str, str]]:
 def _check_endpoint(value: Any, where: str) -> str:
     allowed = "https://host[:port]"
     if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
-        shown = _masked(value) if isinstance(value, str) else value
+        shown = masked(value) if isinstance(value, str) else value
         raise bad(where, "must be the address of an S3 service", shown, allowed, "write " + allowed + "; credentials go into credentials_file")
     return value
 
@@ -56,7 +56,7 @@ def _check_region(value: Any, where: str) -> str:
 
 
 def _check_url(value: Any, where: str) -> str:
-    check_text(_masked(value) if isinstance(value, str) else value, where)
+    check_text(masked(value) if isinstance(value, str) else value, where)
     return str(value)
 
 
@@ -126,7 +126,7 @@ def _parse_url(url: str, where: str) -> Dict[str, Any]:
     """The ``scheme``, ``path``, ``user``, ``host`` and ``port`` of a target."""
     if url.startswith("/"):
         return {"scheme": "file", "path": check_path(url, where)}
-    shown = _masked(url)
+    shown = masked(url)
     if _SECRET.match(url):
         raise bad(where, "must not hold a secret", shown, ALLOWED, "use an SSH key, or credentials_file for a bucket: a policy holds no secrets")
     match = _SCHEME.fullmatch(url)
@@ -158,7 +158,7 @@ def _parse_url(url: str, where: str) -> Dict[str, Any]:
     return {"scheme": scheme, "user": names.group(1), "host": names.group(2).strip("[]"), "port": port, "path": check_path(slash + tail, where)}
 
 
-def _masked(url: str) -> str:
+def masked(url: str) -> str:
     """The URL fit to be shown: what may be a secret is replaced, and rather too much of it than too little."""
     scheme, mark, rest = url.partition("://")
     if not mark:

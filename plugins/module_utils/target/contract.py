@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError
@@ -16,6 +17,9 @@ from ..manifest.walk import Descent
 from ..transfer.rsync import Options
 
 Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
+
+_TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,16 @@ class Receipt:
             raise IntegrityError("%s is not a receipt: %s" % (where, error), kind="receipt", found=str(error)) from error
         if receipt.format != 1:
             raise IntegrityError("%s has format %s" % (where, receipt.format), kind="receipt", field="format", found=receipt.format, allowed="format 1")
-        for name, kind in (("id", str), ("sequence", int), ("created", str), ("digest", str), ("content_digest", str), ("tx", str), ("entries", int)):
-            if type(getattr(receipt, name)) is not kind:
-                raise IntegrityError("%s: %s is not %s" % (where, name, kind.__name__), kind="receipt", field=name, found=getattr(receipt, name))
+        for name, kind in _RECEIPT_TYPES.items():
+            value = getattr(receipt, name)
+            if type(value) is not kind and not (name == "parent" and value is None):
+                raise IntegrityError("%s: %s is not %s" % (where, name, kind.__name__), kind="receipt", field=name, found=str(value))
+        if not _TIME.fullmatch(receipt.created) or not _DIGEST.fullmatch(receipt.digest):
+            raise IntegrityError("%s has no sane time and digest" % where, kind="receipt", field="created", found=receipt.created)
         return receipt
+
+
+_RECEIPT_TYPES = {item.name: int if item.type == "int" else str for item in fields(Receipt)}
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class Damage(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What a verification found; ``checked`` paths were looked at, ``hashed_bytes`` re-read."""
+    """What a verification found; ``checked`` paths were looked at, ``hashed_bytes`` re-read. ``unrecorded``: why it was not kept with the snapshot."""
 
     checked: int
     hashed_files: int
@@ -156,6 +166,7 @@ class Verification(NamedTuple):
     damaged: Tuple[Damage, ...]
     missing: Tuple[bytes, ...]
     extra: Tuple[bytes, ...]
+    unrecorded: str = ""
 
     @property
     def ok(self) -> bool:
@@ -210,6 +221,10 @@ class Target(ABC):
     @abstractmethod
     def begin(self, tx: str, parent: Optional[str]) -> Session:
         """Open a session on top of ``parent``; refused (``RefusedError``) where that is not the newest."""
+
+    @abstractmethod
+    def sweep(self) -> None:
+        """Remove what dead sessions left, where no live one is at work."""
 
     @abstractmethod
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry]) -> ContextManager[Descent]:

@@ -159,8 +159,11 @@ def build_argv(
     ]
     if recursive:
         argv.append("--recursive")
-    # Times are compared in whole seconds unless the window is negative.
-    argv.append("--modify-window=-1" if resume and not basis else "--ignore-times")
+    if basis or not resume:
+        argv.append("--ignore-times")
+    elif not shell:
+        # Compares nanoseconds, not only seconds; rrsync refuses a negative number.
+        argv.append("--modify-window=-1")
     if options.whole_file:
         argv.append("--whole-file")
     else:

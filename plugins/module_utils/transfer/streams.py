@@ -175,14 +175,13 @@ class _Stream:
 
 
 def _wait_for_any(streams: Sequence[_Stream]) -> None:
-    """Sleep for a tick, or until one of ``streams`` takes names, complains or ends."""
+    """Sleep for a tick, or until one of ``streams`` takes names or ends."""
     poller = select.poll()
     feeding = {}
     for stream in streams:
         if not stream.stdin.closed:
             poller.register(stream.stdin, select.POLLOUT)
             feeding[stream.stdin.fileno()] = stream
-        poller.register(stream.stderr, select.POLLIN)
         # No POLLIN: waking for each of ten thousand progress lines a second would cost more than they say. The end still wakes us.
         poller.register(stream.stdout, 0)
     for descriptor, _event in poller.poll(TICK_MS):

@@ -326,6 +326,28 @@ def test_a_node_name_that_is_no_host_name_is_refused_and_not_bent() -> None:
     assert (error.field, error.found) == ("host", "my host")
 
 
+def test_a_history_is_named_without_sources() -> None:
+    policy = Policy.for_history(target="/srv/vault", host="web1", name="etc")
+    assert (policy.host, policy.name, policy.target.path, policy.sources) == ("web1", "etc", "/srv/vault", ())
+
+
+@pytest.mark.parametrize("field, value", [("target", "srv/vault"), ("host", "web 1"), ("name", None)])
+def test_a_history_is_named_as_strictly_as_in_a_policy(field: str, value: Any) -> None:
+    named: Dict[str, Any] = {"target": "/srv/vault", "host": "web1", "name": "etc", field: value}
+    assert refused(lambda: Policy.for_history(**named)).field == field
+
+
+def test_a_scan_needs_sources_alone_and_checks_them() -> None:
+    policy = Policy.for_scan(sources=["/etc"], exclude=["*.tmp"])
+    assert (policy.sources, policy.selection) == (("/etc",), Selection(exclude=("*.tmp",)))
+    assert refused(lambda: Policy.for_scan(sources=["etc"])).field == "sources[0]"
+
+
+def test_a_policy_of_another_host_differs_in_nothing_else() -> None:
+    assert made(host="web1").of_host("web2") == made(host="web2")
+    assert refused(lambda: made().of_host("..")).field == "host"
+
+
 @pytest.mark.parametrize("data", [None, [], "policy", 5])
 def test_what_is_no_mapping_is_no_policy(data: Any) -> None:
     assert refused(lambda: Policy.from_mapping(data, default_host="node1")).field == "policy"

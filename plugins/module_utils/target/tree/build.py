@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from operator import itemgetter
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ...manifest.metadata import Losses, apply, create_special, differs, entry_type, path_of, read_xattrs
-from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, open_file, walk
+from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, path_of, read_xattrs
+from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_directory, open_file
 from ..contract import Damage, Shortfall, Tell, Verification
 from ..sources import NATIVE, Sources
 
@@ -79,19 +80,19 @@ def _check_one(below: Descent, entry: Entry, native: bool, losses: Losses) -> Tu
         if found.st_size != entry.size:
             return "size", 0
         digest, size = hash_file(fd)
+        if digest.hex() != entry.hash or size != entry.size:
+            return "hash", size
+        _finish_file(fd, entry, native, losses)
     finally:
         os.close(fd)
-    if digest.hex() != entry.hash or size != entry.size:
-        return "hash", size
-    _finish_file(parent, name, entry, native, losses)
     return "", size
 
 
-def _finish_file(parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> None:
+def _finish_file(fd: int, entry: Entry, native: bool, losses: Losses) -> None:
     if native:
-        apply(parent, name, entry, losses)
+        apply_open(fd, entry, losses)
     else:
-        os.chmod(name, _PORTABLE_FILE, dir_fd=parent)
+        os.chmod(fd, _PORTABLE_FILE)
 
 
 class _Step(NamedTuple):
@@ -132,8 +133,9 @@ def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources,
     for part in pool.run(work, [0 if step.share else 20480 for step in steps], items=8192):
         linked, copied, limit, hashed = linked + part[0], copied + part[1], limit + part[2], hashed + part[3]
         broken += part[4]
-    _place_followers(tree, plan.followers)
     losses = Losses()
+    copies, size = _place_followers(tree, plan.followers, native, losses)
+    copied, limit, hashed = copied + copies, limit + copies, hashed + size
     for entry in sorted(plan.directories, key=itemgetter(0), reverse=True):
         parent, name = tree.parent(entry.path)
         if native:
@@ -167,8 +169,7 @@ def _place(steps: Iterable[_Step], into: Descent, received: Descent, base: Optio
                             raise
                         limit += 1
                 if entry.type == FILE:
-                    hashed += _copy(source, old_name, parent, name, entry)
-                    _finish_file(parent, name, entry, native, losses)
+                    hashed += _copy(source, old_name, parent, name, entry, native, losses)
                 else:
                     _create(parent, name, entry, native, losses)
                 copied += 1
@@ -186,18 +187,19 @@ def _place(steps: Iterable[_Step], into: Descent, received: Descent, base: Optio
     return linked, copied, limit, hashed, broken
 
 
-def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry) -> int:
+def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> int:
     fd, _found = open_file(source, old_name)
     try:
         out = os.open(name, CREATE_FLAGS, 0o600, dir_fd=parent)
         try:
             digest, size = copy_file(fd, out)
+            if digest.hex() != entry.hash or size != entry.size:
+                raise ReplacedError("its bytes have changed")
+            _finish_file(out, entry, native, losses)
         finally:
             os.close(out)
     finally:
         os.close(fd)
-    if digest.hex() != entry.hash or size != entry.size:
-        raise ReplacedError("its bytes have changed")
     return size
 
 
@@ -209,9 +211,11 @@ def _create(parent: int, name: bytes, entry: Entry, native: bool, losses: Losses
         create_special(parent, entry, name)
 
 
-def _place_followers(tree: Descent, followers: Sequence[Entry]) -> None:
+def _place_followers(tree: Descent, followers: Sequence[Entry], native: bool, losses: Losses) -> Tuple[int, int]:
+    """Link the other names of hard-link groups to the first; (copies made for want of links, bytes in them)."""
+    copies = hashed = 0
     if not followers:
-        return
+        return 0, 0
     with Descent(b".", dir_fd=tree.root_fd) as leaders:
         for entry in followers:
             assert entry.group is not None
@@ -221,6 +225,15 @@ def _place_followers(tree: Descent, followers: Sequence[Entry]) -> None:
                 os.link(first, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
             except FileNotFoundError:
                 continue  # a special file in portable storage lives in the manifest alone; the proof names any other
+            except OSError as error:
+                if error.errno != errno.EMLINK:
+                    raise
+                copies += 1
+                if entry.type == FILE:
+                    hashed += _copy(source, first, parent, name, entry, native, losses)
+                else:
+                    _create(parent, name, entry, native, losses)
+    return copies, hashed
 
 
 def is_kept(entry: Entry, storage: str) -> bool:
@@ -228,30 +241,47 @@ def is_kept(entry: Entry, storage: str) -> bool:
     return storage == NATIVE or entry.type in (FILE, DIRECTORY, SYMLINK)
 
 
-def prove(tree: Descent, manifest: Manifest, storage: str) -> Verification:
-    """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata."""
+def prove(tree: Descent, manifest: Manifest, storage: str) -> Tuple[Verification, Set[bytes]]:
+    """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
+
+    Also the followers of hard-link groups that have an inode of their own (for want of links), whose content is theirs alone.
+    """
     native = storage == NATIVE
     expected: Dict[bytes, Entry] = {entry.path: entry for entry in manifest.entries if is_kept(entry, storage)}
     damaged: List[Damage] = []
     extra: List[bytes] = []
-    inodes: Dict[int, Optional[bytes]] = {}
+    owners: Dict[int, bytes] = {}
+    grouped: Dict[bytes, Tuple[bytes, int]] = {}
     checked = 0
-    for path, listing in walk(tree):
-        prefix = path + b"/" if path else b""
+    pending = [b""]
+    while pending:
+        at = pending.pop()
+        try:
+            listing = list_directory(tree.directory(at))
+        except OSError:
+            damaged.append(Damage(at, "unreadable"))
+            continue
+        prefix = at + b"/" if at else b""
         for item in listing:
-            entry = expected.pop(prefix + item.name, None)
+            path = prefix + item.name
+            if stat.S_ISDIR(item.stat.st_mode):
+                pending.append(path)
+            entry = expected.pop(path, None)
             if entry is None:
-                extra.append(prefix + item.name)
+                extra.append(path)
                 continue
             checked += 1
             reason = _proof(tree, entry, item.stat, native)
+            if entry.group is not None:
+                grouped[path] = entry.group, item.stat.st_ino
             if reason is None and native and entry.type != DIRECTORY:
-                # Within one snapshot an inode has exactly the names that its group lists.
-                if inodes.setdefault(item.stat.st_ino, entry.group or entry.path) != (entry.group or entry.path):
+                # Within one snapshot an inode has no names but those that its group lists.
+                if owners.setdefault(item.stat.st_ino, entry.group or path) != (entry.group or path):
                     reason = "links"
             if reason is not None:
-                damaged.append(Damage(entry.path, reason))
-    return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(expected)), tuple(sorted(extra)))
+                damaged.append(Damage(path, reason))
+    apart = {path for path, (group, inode) in grouped.items() if group != path and grouped.get(group) != (group, inode)}
+    return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(expected)), tuple(sorted(extra))), apart
 
 
 def _proof(tree: Descent, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:
@@ -265,16 +295,18 @@ def _proof(tree: Descent, entry: Entry, found: os.stat_result, native: bool) -> 
         parent, name = tree.parent(entry.path)
         if os.readlink(name, dir_fd=parent) != entry.link:
             reason = "link"
-    if reason is None and native and entry.xattrs:
+    # Attributes that a file bears and should not are seen when it is opened to be hashed.
+    if reason is None and native and (entry.xattrs or entry.type == DIRECTORY):
         parent, name = tree.parent(entry.path)
         if read_xattrs(path_of(parent, name)) != entry.xattrs:
             reason = "xattrs"
     return reason
 
 
-def hash_files(tree: Descent, entries: Sequence[Entry], tell: Optional[Tell] = None) -> Tuple[List[Damage], int]:
-    """Re-read files; (those whose bytes are not as the manifest says, bytes read). What is missing is ``prove``'s to say."""
+def hash_files(tree: Descent, entries: Sequence[Entry], storage: str, tell: Optional[Tell] = None) -> Tuple[List[Damage], int]:
+    """Re-read files; (those whose bytes, or in native storage xattrs, are not as the manifest says, bytes read)."""
     root_fd = tree.root_fd
+    native = storage == NATIVE
     damaged: List[Damage] = []
     hashed = 0
 
@@ -288,16 +320,17 @@ def hash_files(tree: Descent, entries: Sequence[Entry], tell: Optional[Tell] = N
                     fd, _found = open_file(parent, name)
                     try:
                         digest, size = hash_file(fd)
+                        xattrs = read_xattrs(fd) if native else entry.xattrs
                     finally:
                         os.close(fd)
-                except (FileNotFoundError, ReplacedError):
-                    continue
                 except OSError:
                     bad.append(Damage(entry.path, "unreadable"))
                     continue
                 total += size
                 if digest.hex() != entry.hash:
                     bad.append(Damage(entry.path, "hash"))
+                elif xattrs != entry.xattrs:
+                    bad.append(Damage(entry.path, "xattrs"))
         return bad, stop - start, total
 
     for bad, count, total in pool.run(work, [entry.size + 4096 for entry in entries]):

@@ -11,7 +11,8 @@ import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
-from ...manifest.walk import CREATE_FLAGS, FILE_FLAGS
+from ...manifest.walk import CREATE_FLAGS
+from ...observe.audit import open_locked, open_regular
 from ..contract import Receipt, Snapshot
 from ..sources import NATIVE, PORTABLE
 
@@ -84,8 +85,6 @@ def read_format(vault: bytes) -> Optional[str]:
         text = _read(vault + b"/" + _FORMAT_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return _absent_or_foreign(vault)
-    except PermissionError as error:
-        raise TargetError("The vault %s cannot be read: %s" % (printable(vault), error.strerror), next="run as the vault's owner") from error
     try:
         item = json.loads(text)
         layout, number, storage = item["layout"], item["format"], item["storage"]
@@ -115,7 +114,7 @@ def _absent_or_foreign(vault: bytes) -> Optional[str]:
         return None
     except NotADirectoryError as error:
         raise TargetError("The target %s is not a directory" % printable(vault), kind="not_a_vault", field="target", found=vault) from error
-    except PermissionError as error:
+    except OSError as error:
         raise TargetError("The target %s cannot be read: %s" % (printable(vault), error.strerror), field="target", found=vault) from error
     if names:
         raise TargetError(
@@ -132,7 +131,7 @@ def _absent_or_foreign(vault: bytes) -> Optional[str]:
 def create_vault(vault: bytes, storage: str) -> None:
     """Make an empty vault, private to its owner."""
     try:
-        os.makedirs(vault, 0o700, exist_ok=True)
+        make_private(vault)
         write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
     except OSError as error:
         raise TargetError(
@@ -140,19 +139,34 @@ def create_vault(vault: bytes, storage: str) -> None:
         ) from error
 
 
+def make_private(path: bytes) -> None:
+    """Make a directory and those above it where they are missing, each 0700: names alone can tell too much."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        make_private(os.path.dirname(path))
+        make_private(path)
+
+
 def write_json(path: bytes, item: Mapping[str, Any]) -> None:
-    """Replace a small JSON file in one step, durable, 0600."""
+    """Replace a small JSON file in one step, durable, 0600. Writers of one file take turns by a lock of their own."""
+    write_file(path, json.dumps(item, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
+
+
+def write_file(path: bytes, data: bytes) -> None:
+    """Replace a file in one step, durable, 0600."""
     temporary = path + b".new"
     try:
         os.unlink(temporary)
     except FileNotFoundError:
         pass
-    fd = os.open(temporary, CREATE_FLAGS, 0o600)
-    try:
-        os.write(fd, json.dumps(item, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with open(os.open(temporary, CREATE_FLAGS, 0o600), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
     os.rename(temporary, path)
 
 
@@ -169,27 +183,32 @@ def read_json(path: bytes) -> Any:
 
 
 def _read(path: bytes) -> bytes:
-    with open(os.open(path, FILE_FLAGS), "rb") as stream:
+    """The bytes of a regular file. ``FileNotFoundError`` and ``NotADirectoryError`` where there is none, else ``BackupError``."""
+    try:
+        fd = open_regular(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise TargetError("%s cannot be read: %s" % (printable(path), error.strerror), found=path, next="run as its owner") from error
+    with open(fd, "rb") as stream:
         return stream.read()
 
 
 def snapshot_ids(history: History) -> List[str]:
     """The ids of all committed snapshots. A foreign name among them is an ``IntegrityError`` (kind ``foreign``)."""
     try:
-        names = os.listdir(history.snapshots)
+        with os.scandir(history.snapshots) as names:
+            found = [(os.fsdecode(item.name), item.is_dir(follow_symlinks=False)) for item in names]
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
         raise _foreign(history.snapshots) from error
-    except PermissionError as error:
+    except OSError as error:
         raise TargetError("The history %s cannot be read: %s" % (printable(history.base), error.strerror), next="run as its owner") from error
-    ids = []
-    for raw in names:
-        name = os.fsdecode(raw)
-        if not is_snapshot_id(name):
-            raise _foreign(history.snapshots + b"/" + raw)
-        ids.append(name)
-    return ids
+    for name, is_directory in found:
+        if not is_directory or not is_snapshot_id(name):
+            raise _foreign(history.snapshots + b"/" + os.fsencode(name))
+    return [name for name, _is_directory in found]
 
 
 def _foreign(path: bytes) -> BackupError:
@@ -210,10 +229,28 @@ def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
     if item is None:
         raise IntegrityError("The snapshot %s has no receipt" % snapshot_id, kind="receipt", found=path, next="verify the vault, restore it from a copy")
     receipt = Receipt.from_dict(item, printable(path))
-    if receipt.id != snapshot_id:
-        raise IntegrityError("%s speaks of snapshot %s" % (printable(path), receipt.id), kind="receipt", field="id", found=receipt.id)
-    state: Dict[str, Any] = read_json(state_path(history, snapshot_id)) or {}
+    if receipt.id != snapshot_id or make_id(receipt.created, receipt.digest) != snapshot_id:
+        raise IntegrityError(
+            "%s speaks of another snapshot than %s" % (printable(path), snapshot_id),
+            kind="receipt",
+            field="id",
+            found=receipt.id,
+            allowed=snapshot_id,
+            next="verify the vault, restore it from a copy",
+        )
+    state = _read_state(history, snapshot_id)
     return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"))
+
+
+def _read_state(history: History, snapshot_id: str) -> Dict[str, Any]:
+    path = state_path(history, snapshot_id)
+    state = read_json(path)
+    if state is None:
+        return {}
+    kinds = {"verified": dict, "damaged": dict, "held": dict, "unchanged_until": str}
+    if type(state) is not dict or any(type(state.get(key)) not in (kind, type(None)) for key, kind in kinds.items()):
+        raise IntegrityError("%s is not the state of a snapshot" % printable(path), kind="state", found=path, next="move it away and verify the snapshot")
+    return state
 
 
 def damaged_paths(snapshot: Snapshot) -> Set[bytes]:
@@ -227,9 +264,7 @@ def state_path(history: History, snapshot_id: str) -> bytes:
 
 
 def update_state(history: History, snapshot_id: str, changes: Mapping[str, Any]) -> None:
-    """Change some keys of a snapshot's state."""
-    os.makedirs(history.state, 0o700, exist_ok=True)
-    path = state_path(history, snapshot_id)
-    state = dict(read_json(path) or {})
-    state.update(changes)
-    write_json(path, state)
+    """Change some keys of a snapshot's state. ``OSError`` where the vault cannot be written."""
+    make_private(history.state)
+    with open_locked(history.state + b"/lock"):  # a heartbeat must not undo what a verification says at the same time
+        write_json(state_path(history, snapshot_id), {**_read_state(history, snapshot_id), **changes})

@@ -8,19 +8,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from ...errors import BackupError, IntegrityError, LockedError, RefusedError, TargetError, printable
 from ...manifest.content import copy_file
 from ...manifest.document import Manifest, read_manifest
-from ...manifest.entry import Entry
-from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
+from ...manifest.entry import FILE, Entry, decode_trusted
+from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
 from ...observe.audit import AuditLog, rfc3339, seconds_of
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell
-from ..sources import plan_sources
+from ..sources import Sources, plan_sources
 from . import layout
 from .build import build, check_received, prove
 from .layout import History
@@ -29,6 +30,8 @@ from .layout import History
 _CLOCK_SLACK = 600
 ANOMALY_PERCENT = 50
 ANOMALY_FROM = 20
+# Smaller holes than this are not worth a look at the file.
+_SPARSE_FROM = 1 << 16
 
 
 def lock(path: bytes, how: int, what: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
@@ -63,21 +66,25 @@ class TreeSession(Session):
 
     def open(self) -> None:
         """Clear what dead sessions left, keeping what they received, and make this one."""
-        os.makedirs(self.history.incoming, 0o700, exist_ok=True)
-        with Descent(self.history.incoming) as incoming:
-            dead = sorted(os.listdir(self.history.incoming))
-            os.mkdir(self._directory, 0o700)
-            for name in dead:
-                if not self._resumed:
-                    try:
-                        os.rename(self.history.incoming + b"/" + name + b"/files", self._files)
-                        self._resumed = True
-                    except OSError:
-                        pass
-                remove_tree(incoming.root_fd, name)
-                self._audit({"event": "sweep", "dead_tx": printable(name)})
-        if not self._resumed:
-            os.mkdir(self._files, 0o700)
+        self._next_time()  # a vault whose clock is wrong says so before anything is sent
+        try:
+            layout.make_private(self.history.incoming)
+            with Descent(self.history.incoming) as incoming:
+                dead = sorted(os.listdir(self.history.incoming))
+                os.mkdir(self._directory, 0o700)
+                for name in dead:
+                    if not self._resumed:
+                        try:
+                            os.rename(self.history.incoming + b"/" + name + b"/files", self._files)
+                            self._resumed = True
+                        except OSError:
+                            pass
+                    remove_tree(incoming.root_fd, name)
+                    self._audit({"event": "sweep", "dead_tx": printable(name)})
+            if not self._resumed:
+                os.mkdir(self._files, 0o700)
+        except OSError as error:
+            raise explain(error, self.history) from error
 
     def _audit(self, event: Dict[str, object]) -> None:
         AuditLog(self.history.audit).append({"host": self.host, "policy": self.policy, "tx": self.tx, **event}, now=time.time())
@@ -103,17 +110,25 @@ class TreeSession(Session):
         return [entry for entry in plan.wanted if self._proven.get(entry.path) != entry]
 
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
-        need = sum(entry.size for entry in delivery.wanted)
-        self._check_space(need)
+        try:
+            return self._send(delivery, options, tell)
+        except OSError as error:
+            raise explain(error, self.history) from error
+
+    def _send(self, delivery: Delivery, options: Options, tell: Optional[Tell]) -> Sent:
         from ...transfer.plan import can_carry, plan_roots
         from ...transfer.rsync import probe
         from ...transfer.streams import send
 
+        sparse, need = self._weigh(delivery)
+        self._check_space(need)
+        if self._resumed:
+            self._clear_unwanted(delivery.wanted)
         by_rsync: List[Entry] = []
         by_hand: List[Entry] = []
         for entry in delivery.wanted:
-            staged = entry.path in delivery.staged
-            (by_hand if staged or not can_carry(entry.path, self._files) else by_rsync).append(entry)
+            is_odd = entry.path in delivery.staged or entry.path in sparse or not can_carry(entry.path, self._files)
+            (by_hand if is_odd else by_rsync).append(entry)
         wire = 0
         messages: Tuple[str, ...] = ()
         if by_rsync:
@@ -131,61 +146,68 @@ class TreeSession(Session):
             wire += report.bytes_wire
             messages = report.messages
             if any("No space left" in text or "Disk quota" in text for text in messages):
-                raise self._full(need)
-        for entry in by_hand:
-            wire += self._send_by_hand(entry, delivery.staging if entry.path in delivery.staged else delivery.root)
-            if tell is not None:
-                tell(1, entry.size)
+                raise _full(self.history, need)
+        with Descent(self._files) as files:
+            for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
+                chosen = [entry for entry in by_hand if (entry.path in delivery.staged) is is_staged]
+                if chosen:
+                    with Descent(root) as source:
+                        for entry in chosen:
+                            wire += _send_by_hand(source, files, entry)
+                            if tell is not None:
+                                tell(1, entry.size)
         for entry in delivery.wanted:
             self._proven.pop(entry.path, None)
-        return Sent(len(delivery.wanted), need, wire, messages)
+        return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire, messages)
 
-    def _send_by_hand(self, entry: Entry, root: bytes) -> int:
-        """Copy one file that rsync cannot carry or that is staged. What goes wrong at the source shows when it is proven."""
-        with Descent(root) as source, Descent(self._files) as files:
-            try:
-                parent, name = source.parent(entry.path)
-                fd, _found = open_file(parent, name)
-            except OSError:
-                return 0
-            try:
-                into, last = files.parent(entry.path, create=0o700)
-                remove_tree(into, last)
-                out = os.open(last, CREATE_FLAGS, 0o600, dir_fd=into)
-                try:
-                    return copy_file(fd, out)[1]
-                except OSError as error:
-                    raise self._explain(error, entry.size) from error
-                finally:
-                    os.close(out)
-            finally:
-                os.close(fd)
+    def _weigh(self, delivery: Delivery) -> Tuple[Set[bytes], int]:
+        """(Paths of files with holes, bytes that all take on disk). rsync would fill the holes, or look for zeros in every file (+0.4 s per GB)."""
+        sparse: Set[bytes] = set()
+        need = 0
+        with Descent(delivery.root) as source:
+            for entry in delivery.wanted:
+                size = entry.size
+                if size >= _SPARSE_FROM and entry.path not in delivery.staged:
+                    try:
+                        parent, name = source.parent(entry.path)
+                        taken = os.stat(name, dir_fd=parent, follow_symlinks=False).st_blocks * 512
+                        if taken < size and _has_hole(parent, name):
+                            sparse.add(entry.path)
+                            size = taken
+                    except OSError:
+                        pass  # gone: the proof will say so
+                need += size
+        return sparse, need
+
+    def _clear_unwanted(self, wanted: Sequence[Entry]) -> None:
+        """Remove from what a dead session received whatever would stand in the way: other paths, and files where directories belong."""
+        files = {entry.path for entry in wanted}
+        directories: Set[bytes] = set()
+        for path in files:
+            parent = path.rpartition(b"/")[0]
+            while parent and parent not in directories:
+                directories.add(parent)
+                parent = parent.rpartition(b"/")[0]
+        with Descent(self._files) as received:
+            for path, listing in walk(received):
+                prefix = path + b"/" if path else b""
+                at = received.directory(path)
+                for item in list(listing):
+                    is_directory = stat.S_ISDIR(item.stat.st_mode)
+                    if (prefix + item.name) not in (directories if is_directory else files):
+                        remove_tree(at, item.name)
+                        listing.remove(item)
 
     def _check_space(self, need: int) -> None:
         free = os.statvfs(self.history.incoming)
         if need > free.f_bavail * free.f_frsize and not self._resumed:
-            raise self._full(need)
-
-    def _full(self, need: int) -> BackupError:
-        free = os.statvfs(self.history.incoming)
-        return BackupError(
-            "The vault is full: %d bytes are to be stored, %d are free" % (need, free.f_bavail * free.f_frsize),
-            kind="vault_full",
-            field="target",
-            found=free.f_bavail * free.f_frsize,
-            next="free space in the vault; nothing was published and the newest snapshot is untouched",
-        )
-
-    def _explain(self, error: OSError, need: int = 0) -> BackupError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return self._full(need)
-        return TargetError("The vault cannot be written: %s" % error, next="check the vault's file system; nothing was published")
+            raise _full(self.history, need)
 
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
         try:
             return self._commit(manifest, tell)
         except OSError as error:
-            raise self._explain(error) from error
+            raise explain(error, self.history) from error
 
     def _commit(self, manifest: Manifest, tell: Optional[Tell]) -> Receipt:
         plan = plan_sources(self.base_manifest, manifest, self.storage, self._distrusted)
@@ -200,30 +222,30 @@ class TreeSession(Session):
             snapshot = self._directory + b"/snapshot"
             os.mkdir(snapshot, 0o700)
             os.mkdir(snapshot + b"/tree", 0o700)
-            base_tree = Descent(self.history.snapshot(self.base.id) + b"/tree") if self.base is not None else None
+            base_tree = self._open_base(plan)
             try:
                 with Descent(snapshot + b"/tree") as tree:
                     built = build(tree, base_tree, files, plan, self.storage)
                     tree.forget()
-                    proof = prove(tree, manifest, self.storage)
+                    proof, _apart = prove(tree, manifest, self.storage)
             finally:
                 if base_tree is not None:
                     base_tree.close()
-        from_base = {entry.path for entry in plan.linked}
-        broken = set(built.broken) | {path for path in [item.path for item in proof.damaged] + list(proof.missing) if path in from_base}
+        origins = {entry.path: entry.path for entry in plan.linked}
+        origins.update((entry.path, donor) for entry, donor, _share in plan.donated)
+        wrong = [(damage.path, damage.reason) for damage in proof.damaged]
+        wrong += [(path, "missing") for path in proof.missing] + [(path, "extra") for path in proof.extra]
+        broken = set(built.broken) | {origins[path] for path, _reason in wrong if path in origins}
         if broken:
-            # The base is damaged there: what the host sends instead heals it.
-            self._distrusted |= broken
-            self._discard(b"snapshot")
-            self._proven.clear()
-            raise IncompleteError([Shortfall(path, "base") for path in sorted(broken)])
-        if not proof.ok:
-            wrong = [damage.path for damage in proof.damaged] + list(proof.missing) + list(proof.extra)
+            raise self._distrust(broken)
+        if wrong:
+            path, reason = wrong[0]
             raise BackupError(
-                "The new snapshot is not as its manifest says: %d paths, the first is %s" % (len(wrong), printable(wrong[0])),
+                "The new snapshot is not as its manifest says: %d paths, the first is %s (%s)" % (len(wrong), printable(b"/" + path), reason),
                 kind="proof",
-                found=wrong[0],
-                next="nothing was published; run `openclaw-backup verify POLICY --depth full` and report this",
+                field=reason,
+                found=b"/" + path,
+                next="nothing was published; if the vault's file system cannot keep this, use a vault with storage portable",
             )
         created = self._next_time()
         receipt = Receipt(
@@ -250,8 +272,26 @@ class TreeSession(Session):
         )
         final = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=created)
         self._publish(snapshot, final, receipt)
-        self._hold_after_mass_change(plan_changed=len(plan.wanted), manifest=manifest)
         return receipt
+
+    def _open_base(self, plan: Sources) -> Optional[Descent]:
+        if self.base is None:
+            return None
+        try:
+            return Descent(self.history.snapshot(self.base.id) + b"/tree")
+        except (FileNotFoundError, NotADirectoryError):
+            lost = {entry.path for entry in plan.linked} | {donor for _entry, donor, _share in plan.donated}
+            if not lost:
+                return None
+            raise self._distrust(lost) from None
+
+    def _distrust(self, broken: Set[bytes]) -> IncompleteError:
+        """The base is damaged there: what the host sends instead heals it."""
+        self._distrusted |= broken
+        with Descent(self._directory) as directory:
+            remove_tree(directory.root_fd, b"snapshot")
+        self._proven.clear()
+        return IncompleteError([Shortfall(path, "base") for path in sorted(broken)])
 
     def _next_time(self) -> str:
         now = time.time()
@@ -272,8 +312,10 @@ class TreeSession(Session):
     def _publish(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
         _write(snapshot + b"/manifest.jsonl.gz", manifest.to_bytes())
         layout.write_json(snapshot + b"/receipt.json", receipt.to_dict())
+        layout.make_private(self.history.snapshots)
+        self._hold_after_mass_change(manifest)
         _sync_file_system(snapshot)
-        os.makedirs(self.history.snapshots, 0o700, exist_ok=True)
+        # Written first, so that no snapshot lacks its record; a crash in between shows as the sweep of this transaction.
         self._audit(
             {
                 "event": "commit",
@@ -295,21 +337,22 @@ class TreeSession(Session):
         os.symlink(b"snapshots/" + receipt.id.encode("ascii"), link)
         os.rename(link, self.history.base + b"/latest")
 
-    def _hold_after_mass_change(self, plan_changed: int, manifest: Manifest) -> None:
-        """Keep the parent for good when most of it was removed or replaced: this is what ransomware looks like."""
-        if self.base is None or self.base_manifest is None:
+    def _hold_after_mass_change(self, manifest: Manifest) -> None:
+        """Keep the parent for good when the content of most of its files is gone: this is what ransomware looks like."""
+        base = self.base_manifest
+        if self.base is None or base is None:
             return
-        base_paths = self.base.receipt.files
-        gone = max(0, base_paths - manifest.files)
-        changed = max(plan_changed, gone)
-        if changed >= ANOMALY_FROM and changed * 100 > ANOMALY_PERCENT * base_paths:
-            reason = "%d of %d files were removed or replaced by %s" % (changed, base_paths, self.tx)
+        files = self.base.receipt.files
+        lines = frozenset(manifest.lines)
+        gone = [line for line in base.lines if line not in lines]
+        if len(gone) < ANOMALY_FROM or len(gone) * 100 <= ANOMALY_PERCENT * files:
+            return
+        present = {entry.hash for entry in manifest.entries}
+        lost = sum(1 for entry in decode_trusted(gone) if entry.type == FILE and entry.hash not in present)
+        if lost >= ANOMALY_FROM and lost * 100 > ANOMALY_PERCENT * files:
+            reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, self.tx)
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
             self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
-
-    def _discard(self, name: bytes) -> None:
-        with Descent(self._directory) as directory:
-            remove_tree(directory.root_fd, name)
 
     def close(self, *, keep: bool = False) -> None:
         try:
@@ -322,6 +365,63 @@ class TreeSession(Session):
             for fd in self._locks:
                 os.close(fd)
             self._locks.clear()
+
+
+def explain(error: OSError, history: History) -> BackupError:
+    """What a failed system call on the vault means to its user."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(history)
+    vault = printable(os.path.dirname(os.path.dirname(history.base)))
+    return TargetError(
+        "The vault %s cannot be written: %s" % (vault, error), field="target", found=vault, next="check its owner, mode and file system; nothing was published"
+    )
+
+
+def _full(history: History, need: int = 0) -> BackupError:
+    try:
+        free = os.statvfs(history.base)
+        left = free.f_bavail * free.f_frsize
+    except OSError:
+        left = 0
+    return BackupError(
+        "The vault is full: %s%d bytes are free" % ("%d bytes are to be stored, " % need if need else "", left),
+        kind="vault_full",
+        field="target",
+        found=left,
+        next="free space in the vault; nothing was published and the newest snapshot is untouched",
+    )
+
+
+def _has_hole(dir_fd: int, name: bytes) -> bool:
+    """Whether a file really has a hole: compression makes blocks few, too."""
+    fd, found = open_file(dir_fd, name)
+    try:
+        return os.lseek(fd, 0, os.SEEK_HOLE) < found.st_size
+    finally:
+        os.close(fd)
+
+
+def _send_by_hand(source: Descent, files: Descent, entry: Entry) -> int:
+    """Copy one file that has holes, is staged, or has a path that rsync cannot carry. What goes wrong at the source shows when it is proven."""
+    try:
+        parent, name = source.parent(entry.path)
+        fd, _found = open_file(parent, name)
+    except OSError:
+        return 0
+    try:
+        into, last = files.parent(entry.path, create=0o700)
+        remove_tree(into, last)
+        out = os.open(last, CREATE_FLAGS, 0o600, dir_fd=into)
+        try:
+            return copy_file(fd, out)[1]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            return 0
+        finally:
+            os.close(out)
+    finally:
+        os.close(fd)
 
 
 def increments(tell: Tell) -> Tell:
@@ -340,7 +440,9 @@ def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
     """A snapshot's manifest, held against its receipt (``IntegrityError``)."""
     path = history.snapshot(snapshot.id) + b"/manifest.jsonl.gz"
     manifest = read_manifest(path)
-    if manifest.digest != snapshot.receipt.digest or manifest.header.id != snapshot.id:
+    header, receipt = manifest.header, snapshot.receipt
+    says = (header.id, header.sequence, header.parent, header.created, manifest.digest, manifest.content_digest, len(manifest.lines))
+    if says != (receipt.id, receipt.sequence, receipt.parent, receipt.created, receipt.digest, receipt.content_digest, receipt.entries):
         raise IntegrityError(
             "%s is not the manifest that the receipt of %s speaks of" % (printable(path), snapshot.id),
             kind="manifest",

@@ -12,17 +12,17 @@ import zlib
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ...errors import RefusedError, TargetError
+from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
-from ...manifest.walk import Descent
+from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
-from ..contract import Heartbeat, Snapshot, Target, Tell, Verification
+from ..contract import Damage, Heartbeat, Snapshot, Target, Tell, Verification
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .layout import History
-from .session import TreeSession, lock, read_snapshot_manifest
+from .session import TreeSession, explain, lock, read_snapshot_manifest
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
@@ -68,7 +68,17 @@ class TreeTarget(Target):
         if not self.exists():
             return []
         snapshots = [layout.read_snapshot(self.history, name) for name in layout.snapshot_ids(self.history)]
-        snapshots.sort(key=lambda snapshot: snapshot.receipt.sequence, reverse=True)
+        snapshots.sort(key=_sequence, reverse=True)
+        for newer, older in zip(snapshots, snapshots[1:]):
+            if newer.receipt.sequence == older.receipt.sequence:
+                raise IntegrityError(
+                    "The snapshots %s and %s both claim to be number %d" % (newer.id, older.id, newer.receipt.sequence),
+                    kind="receipt",
+                    field="sequence",
+                    found=newer.receipt.sequence,
+                    allowed="every number once",
+                    next="find out which receipt was edited and restore it from a copy of the vault",
+                )
         return snapshots
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
@@ -76,8 +86,6 @@ class TreeTarget(Target):
 
     def begin(self, tx: str, parent: Optional[str]) -> TreeSession:
         storage = self.storage
-        if not self.exists():
-            layout.create_vault(self.vault, storage)
         if storage == NATIVE and os.geteuid() != 0:
             raise TargetError(
                 "The vault %s has native storage, which only root can write" % self.url,
@@ -86,16 +94,16 @@ class TreeTarget(Target):
                 found=NATIVE,
                 next="run as root, or make another vault with storage portable",
             )
-        held = []
+        held: List[int] = []
         try:
             try:
-                os.makedirs(self.history.base, 0o700, exist_ok=True)
+                if not self.exists():
+                    layout.create_vault(self.vault, storage)
+                layout.make_private(self.history.base)
                 held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
                 held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
             except OSError as error:
-                raise TargetError(
-                    "The vault %s cannot be written: %s" % (self.url, error.strerror), field="target", found=self.url, next="check its owner and mode"
-                ) from error
+                raise explain(error, self.history) from error
             latest = self.latest()
             if (latest.id if latest else None) != parent:
                 raise RefusedError(
@@ -119,9 +127,26 @@ class TreeTarget(Target):
             raise
         return session
 
+    def sweep(self) -> None:
+        try:
+            names = os.listdir(self.history.incoming)
+        except FileNotFoundError:
+            return
+        if names:
+            try:
+                fd = lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session")
+            except LockedError:
+                return
+            try:
+                with Descent(self.history.incoming) as incoming:
+                    for name in os.listdir(self.history.incoming):
+                        remove_tree(incoming.root_fd, name)
+            finally:
+                os.close(fd)
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Keep prunes away while a snapshot is read; a copy of a vault without locks, or on a read-only medium, is read all the same."""
+        """Keep prunes away while a snapshot is read; a copy of a vault without a lock file is read all the same."""
         try:
             fd = lock(self.history.lock, fcntl.LOCK_SH, "A prune", os.O_RDONLY)
         except (FileNotFoundError, PermissionError):
@@ -134,31 +159,50 @@ class TreeTarget(Target):
 
     @contextmanager
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry]) -> Iterator[Descent]:
-        with self._reading(), Descent(self.history.snapshot(snapshot.id) + b"/tree") as tree:
+        with self._reading(), self._open_tree(snapshot) as tree:
             yield tree
 
     def verify(
         self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
     ) -> Verification:
         with self._reading():
-            manifest = self.manifest(snapshot)
-            storage = self.storage
-            with Descent(self.history.snapshot(snapshot.id) + b"/tree") as tree:
-                found = prove(tree, manifest, storage)
-                if depth == "full" or part is not None:
-                    wrong = {damage.path for damage in found.damaged}
-                    files = [
-                        entry
-                        for entry in manifest.entries
-                        if entry.type == FILE and not entry.is_group_follower and entry.path not in wrong and in_part(entry.path, part)
-                    ]
-                    damaged, hashed = hash_files(tree, files, tell)
-                    found = found._replace(damaged=tuple(sorted([*found.damaged, *damaged])), hashed_files=len(files), hashed_bytes=hashed)
-        if record:
-            self._record(snapshot, found, depth, part)
+            try:
+                found = self._examine(snapshot, depth, part, tell)
+            except IntegrityError as error:
+                if record:
+                    self._record(snapshot, Verification(0, 0, 0, (Damage(b"", error.kind),), (), ()), depth, part)
+                raise
+        return self._record(snapshot, found, depth, part) if record else found
+
+    def _examine(self, snapshot: Snapshot, depth: str, part: Optional[Tuple[int, int]], tell: Optional[Tell]) -> Verification:
+        manifest = self.manifest(snapshot)
+        storage = self.storage
+        with self._open_tree(snapshot) as tree:
+            found, apart = prove(tree, manifest, storage)
+            if depth == "full" or part is not None:
+                wrong = {damage.path for damage in found.damaged}.union(found.missing)
+                files = [
+                    entry
+                    for entry in manifest.entries
+                    if entry.type == FILE and (not entry.is_group_follower or entry.path in apart) and entry.path not in wrong and in_part(entry.path, part)
+                ]
+                damaged, hashed = hash_files(tree, files, storage, tell)
+                found = found._replace(damaged=tuple(sorted([*found.damaged, *damaged])), hashed_files=len(files), hashed_bytes=hashed)
         return found
 
-    def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> None:
+    def _open_tree(self, snapshot: Snapshot) -> Descent:
+        path = self.history.snapshot(snapshot.id) + b"/tree"
+        try:
+            return Descent(path)
+        except PermissionError as error:
+            raise TargetError("%s cannot be read: %s" % (printable(path), error.strerror), found=path, next="run as its owner") from error
+        except OSError as error:
+            raise IntegrityError(
+                "The files of snapshot %s cannot be opened: %s" % (snapshot.id, error.strerror), kind="tree", found=path, next="restore another snapshot"
+            ) from error
+
+    def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
+        """Keep the result with the snapshot, where the vault can be written."""
         now = rfc3339(time.time())
         changes: Dict[str, object] = {}
         result = "ok"
@@ -173,28 +217,37 @@ class TreeTarget(Target):
             changes["verified"] = None
         elif part is None and depth == "full":
             changes = {"verified": {"at": now, "depth": depth}, "damaged": None}
-        if changes:
-            layout.update_state(self.history, snapshot.id, changes)
-        AuditLog(self.history.audit).append(
-            {
-                "event": "verify",
-                "snapshot": snapshot.id,
-                "depth": depth,
-                "slice": "%d/%d" % part if part else None,
-                "result": result,
-                "damaged": len(found.damaged),
-                "missing": len(found.missing),
-                "extra": len(found.extra),
-            },
-            now=time.time(),
-        )
+        event = {
+            "event": "verify",
+            "snapshot": snapshot.id,
+            "depth": depth,
+            "slice": "%d/%d" % part if part else None,
+            "result": result,
+            "damaged": len(found.damaged),
+            "missing": len(found.missing),
+            "extra": len(found.extra),
+        }
+        try:
+            if changes:
+                layout.update_state(self.history, snapshot.id, changes)
+            AuditLog(self.history.audit).append(event, now=time.time())
+        except OSError as error:
+            return found._replace(unrecorded=error.strerror or str(error))
+        return found
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         latest = self.latest()
         if latest is None or latest.id != snapshot_id or latest.receipt.digest != digest:
             return Heartbeat(False, ())
-        layout.update_state(self.history, snapshot_id, {"unchanged_until": rfc3339(time.time())})
+        try:
+            layout.update_state(self.history, snapshot_id, {"unchanged_until": rfc3339(time.time())})
+        except OSError as error:
+            raise explain(error, self.history) from error
         return Heartbeat(True, tuple(sorted(layout.damaged_paths(latest))))
+
+
+def _sequence(snapshot: Snapshot) -> int:
+    return snapshot.receipt.sequence
 
 
 def in_part(path: bytes, part: Optional[Tuple[int, int]]) -> bool:

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Iterator, Tuple
 
-ENGINE = Path(__file__).resolve().parent.parent / "plugins" / "module_utils"
+ENGINE = Path(__file__).resolve().parents[3] / "plugins" / "module_utils"
 PACKAGE = "openclaw_backup"
 # -I: neither PYTHON* variables nor the user's own site-packages reach a program that runs as root.
 INTERPRETER = "/usr/bin/env -S python3 -I"

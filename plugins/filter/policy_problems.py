@@ -1,0 +1,95 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with policies, before any host is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Dict, List
+
+from ..module_utils.errors import PolicyError
+from ..module_utils.policy.model import Policy
+
+DOCUMENTATION = r"""
+name: policy_problems
+short_description: What is wrong with backup policies
+version_added: 0.1.0
+author:
+  - The openclaw.backup contributors (@openclaw)
+description:
+  - Checks policies on the controller as the program checks their files on a host.
+options:
+  _input:
+    description: The policies.
+    type: list
+    elements: dict
+    required: true
+  host:
+    description: The name that stands for O(_input[].host) in policies that have none.
+    type: str
+    required: true
+positional: host
+notes:
+  - Whether paths exist is not asked, only a host knows.
+"""
+
+EXAMPLES = r"""
+- name: Refuse policies with errors
+  ansible.builtin.assert:
+    that: openclaw_backup_policies | openclaw.backup.policy_problems(inventory_hostname) == []
+    fail_msg: "{{ openclaw_backup_policies | openclaw.backup.policy_problems(inventory_hostname) | join('\n') }}"
+"""
+
+RETURN = r"""
+_value:
+  description: One text for each policy with an error, and for each name that stands twice; empty if all is well.
+  type: list
+  elements: str
+  sample:
+    - "policy 2 (home): sorces is not a key. Allowed: ... Next: did you mean 'sources'."
+"""
+
+
+def _plain(value: Any) -> Any:
+    """``value`` made of exact built-in types: Ansible hands over subclasses, and lazy containers that only iterating resolves."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(value[key]) for key in value}
+    if isinstance(value, str):
+        return "".join(value)
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for number in (int, float):
+        if isinstance(value, number):
+            return number(value)
+    return value
+
+
+def policy_problems(policies: Any, host: str) -> List[str]:
+    """One text for each policy that ``Policy.from_mapping`` refuses, and for each name that an earlier one has."""
+    plain = _plain(policies)
+    if not isinstance(plain, list):
+        return ["all of them: must be a list of policies, found %s. Next: write each as an item of a list." % type(plain).__name__]
+    problems = []
+    first: Dict[str, int] = {}
+    for number, policy in enumerate(plain, 1):
+        name = policy.get("name") if isinstance(policy, dict) else None
+        label = "policy %d (%s)" % (number, name) if isinstance(name, str) and name else "policy %d" % number
+        try:
+            checked = Policy.from_mapping(policy, default_host=_plain(host))
+        except PolicyError as error:
+            problems.append("%s: %s" % (label, error))
+            continue
+        if first.setdefault(checked.name, number) != number:
+            problems.append("%s: policy %d has this name already. Next: choose another, it names a history of its own." % (label, first[checked.name]))
+    return problems
+
+
+class FilterModule:
+    """Where Ansible finds the filter."""
+
+    def filters(self) -> Dict[str, Callable[..., Any]]:
+        """The filters of this file by name."""
+        return {"policy_problems": policy_problems}

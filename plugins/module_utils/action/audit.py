@@ -1,0 +1,38 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Audit: are the logs of this host and of the history still what was written?"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from ..errors import EXIT_DONE, EXIT_INTEGRITY, printable
+from ..observe.audit import ChainReport, head, verify_chain
+from ..policy.model import Policy
+from .locate import open_target
+from .state import HostState
+
+
+def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
+    """Check the hash chains. Writes nothing.
+
+    Keys: ``ok``, ``rc`` (0, or 7), ``logs``: for ``host`` and ``vault`` a mapping with ``log``, ``path``, ``ok``, ``records`` (good lines), ``head`` (the
+    hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read.
+    """
+    state = HostState(state_directory, policy)
+    target = open_target(policy.target, policy.host, policy.name)
+    logs = [
+        _check("host", state.audit, is_expected=state.baseline() is not None),
+        _check("vault", target.history.audit, is_expected=target.latest() is not None),
+    ]
+    ok = all(log["ok"] for log in logs)
+    return {"ok": ok, "rc": EXIT_DONE if ok else EXIT_INTEGRITY, "logs": logs}
+
+
+def _check(name: str, path: bytes, *, is_expected: bool) -> Dict[str, Any]:
+    report = verify_chain(path)
+    if is_expected and not os.path.exists(path):
+        report = ChainReport(False, 0, None, "the log is gone, and what it told of is still there")
+    return {"log": name, "path": printable(path), **report._asdict(), "head": head(path) if report.ok else None}

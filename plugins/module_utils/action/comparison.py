@@ -1,0 +1,402 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Before a restore: what is there already, and what has to be done to make it what the snapshot says. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import AbstractSet, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from .. import pool
+from ..errors import RefusedError, UsageError, printable
+from ..manifest.cache import Cache
+from ..manifest.content import hash_file
+from ..manifest.document import Manifest
+from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
+from ..manifest.metadata import Xattrs, device_of, differs, entry_type, needs_privilege, path_of, read_xattrs
+from ..manifest.selection import Selection
+from ..manifest.survey import check_source, survey
+from ..manifest.walk import Descent, list_directory, open_file, walk
+
+TEMPORARY = b".openclaw-backup-restore."
+
+DeviceInode = Tuple[int, int]
+
+
+class Scope(NamedTuple):
+    """What a restore is about.
+
+    ``entries``: what is asked for and the directories above it, sorted, with hard-link groups led by their first path among them; ``inside``: the
+    paths that may be changed; directories outside of it are made where they are missing and never altered; ``roots``: the paths asked for.
+    """
+
+    entries: List[Entry]
+    inside: Set[bytes]
+    roots: Tuple[bytes, ...]
+
+
+class Plan(NamedTuple):
+    """What is to be done, each sorted by path.
+
+    ``made``: missing directories; ``cleared``: what stands where a directory must be; ``content``: files to write; ``specials`` to make;
+    ``links``: names to link to their group's first path; ``metadata``: right bytes, wrong metadata; ``extra``: paths that the snapshot does not
+    have, to be removed; ``spared``: those of them that lie on another file system and stay; ``leftovers`` of a restore that was killed;
+    ``replaced``: paths at which something is lost; ``skipped``: devices that only root can make.
+    """
+
+    made: List[Entry]
+    cleared: List[bytes]
+    content: List[Entry]
+    specials: List[Entry]
+    links: List[Entry]
+    metadata: List[Entry]
+    extra: List[bytes]
+    spared: List[bytes]
+    leftovers: List[bytes]
+    replaced: Set[bytes]
+    skipped: List[Entry]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is as the snapshot says."""
+        return not (self.made or self.cleared or self.content or self.specials or self.links or self.metadata or self.extra or self.leftovers)
+
+    @property
+    def busy(self) -> Set[bytes]:
+        """The directories in which something is written, and those above them."""
+        paths = {entry.path for group in (self.made, self.content, self.specials, self.links, self.metadata) for entry in group}
+        result: Set[bytes] = set()
+        for path in paths.union(self.cleared, self.extra, self.leftovers):
+            parent = path.rpartition(b"/")[0]
+            while parent and parent not in result:
+                result.add(parent)
+                parent = parent.rpartition(b"/")[0]
+        return result
+
+
+def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Scope:
+    """The part of ``manifest`` below ``paths`` (absolute; none: all of it). ``UsageError`` for a path that it does not have."""
+    sources = tuple(os.fsencode(source).strip(b"/") for source in manifest.header.sources)
+    by_path = manifest.by_path()
+    for text in paths:
+        if not os.path.isabs(text):
+            raise UsageError("The path %s is not absolute" % text, field="paths", found=text, allowed="absolute paths as `ls` shows them")
+        wish = os.fsencode(text).strip(b"/")
+        if wish and wish not in by_path:
+            raise UsageError(
+                "%s is not in snapshot %s" % (text, snapshot_id),
+                kind="not_found",
+                field="paths",
+                found=text,
+                allowed="a path of the snapshot",
+                next="`openclaw-backup ls POLICY %s` shows them" % snapshot_id,
+            )
+    roots = tuple(os.fsencode(path).strip(b"/") for path in paths) or sources
+    exact, below = frozenset(roots), tuple(root + b"/" for root in roots)
+    chosen = [entry for entry in manifest.entries if b"" in exact or entry.path in exact or entry.path.startswith(below)]
+    above = {path for source in sources for path in _parents(source)}
+    needed = {path for root in roots for path in _parents(root)}
+    inside = {entry.path for entry in chosen} - above
+    entries = chosen if not needed else sorted({*chosen, *(by_path[path] for path in needed)})
+    return Scope(_lead_groups(entries), inside, roots)
+
+
+def _parents(path: bytes) -> List[bytes]:
+    parts = path.split(b"/")
+    return [b"/".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _lead_groups(entries: Sequence[Entry]) -> List[Entry]:
+    """Let the first path that is among ``entries`` lead each hard-link group."""
+    leaders: Dict[bytes, bytes] = {}
+    result = []
+    for entry in entries:
+        if entry.group is not None:
+            entry = entry._replace(group=leaders.setdefault(entry.group, entry.path))
+        result.append(entry)
+    return result
+
+
+def look(root: Descent, scope: Scope) -> Tuple[Dict[bytes, os.stat_result], Set[bytes], List[bytes]]:
+    """The ``lstat`` of every path of the scope that exists, the directories that this user may not list, and leftovers of a killed restore."""
+    present: Dict[bytes, os.stat_result] = {}
+    closed: Set[bytes] = set()
+    leftovers: List[bytes] = []
+    wanted: Dict[bytes, Set[bytes]] = {}
+    for entry in scope.entries:
+        parent, _, name = entry.path.rpartition(b"/")
+        wanted.setdefault(parent, set()).add(name)
+        if entry.type == DIRECTORY and entry.path in scope.inside:
+            wanted.setdefault(entry.path, set())
+    for parent in sorted(wanted):
+        if parent and not (parent in present and stat.S_ISDIR(present[parent].st_mode)):
+            continue
+        names = wanted[parent]
+        prefix = parent + b"/" if parent else b""
+        try:
+            if parent not in scope.inside and not any(prefix + name in scope.inside for name in names):
+                raise PermissionError  # directories above are only passed through: they can be huge
+            for item in list_directory(root.directory(parent)):
+                if item.name in names:
+                    present[prefix + item.name] = item.stat
+                elif item.name.startswith(TEMPORARY) and not stat.S_ISDIR(item.stat.st_mode):
+                    leftovers.append(prefix + item.name)
+        except PermissionError:
+            try:
+                fd = root.directory(parent)
+                for name in names:
+                    try:
+                        present[prefix + name] = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+            except PermissionError:
+                closed.add(parent)
+    return present, closed, leftovers
+
+
+def missing(scope: Scope, *, as_root: bool) -> Plan:
+    """The plan for a destination that does not exist yet."""
+    plan = Plan([], [], [], [], [], [], [], [], [], set(), [])
+    for entry in scope.entries:
+        if entry.type == DIRECTORY:
+            plan.made.append(entry)
+        elif needs_privilege(entry) and not as_root:
+            plan.skipped.append(entry)
+        elif entry.is_group_follower:
+            plan.links.append(entry)
+        else:
+            (plan.content if entry.type == FILE else plan.specials).append(entry)
+    return plan
+
+
+def compare(
+    root: Descent,
+    scope: Scope,
+    manifest: Manifest,
+    *,
+    as_root: bool,
+    delete: bool,
+    keep_replaced: bool,
+    guarded: FrozenSet[DeviceInode],
+    advance: Callable[[int], None],
+) -> Plan:
+    """Hold what is below ``root`` against the scope. Files of the right size are read: size and time alone prove nothing.
+
+    ``as_root``: owners, devices and all attributes count; ``delete``: look for what the snapshot does not have; ``keep_replaced``: a file whose
+    metadata differ is written anew, so that the old one can be kept; ``guarded``: directories that must not be removed.
+    """
+    plan = Plan([], [], [], [], [], [], [], [], [], set(), [])
+    present, closed, leftovers = look(root, scope)
+    plan.leftovers.extend(leftovers)
+    names: Dict[bytes, int] = {}
+    for entry in scope.entries:
+        key = entry.group or entry.path
+        names[key] = names.get(key, 0) + 1
+    owners: Dict[DeviceInode, bytes] = {}  # whose inode it is: within a snapshot, an inode has the names of one group
+    rewritten: Set[bytes] = set()
+    to_read: List[Entry] = []
+    for entry in scope.entries:
+        path, key = entry.path, entry.group or entry.path
+        found = present.get(path)
+        if found is not None and entry_type(found.st_mode) != entry.type:
+            _replace_other_type(root, plan, scope, entry, found, guarded)
+            found = None
+        elif found is None and path.rpartition(b"/")[0] in closed:
+            plan.replaced.add(path)  # it may well be there
+        if entry.type == DIRECTORY:
+            if found is None:
+                plan.made.append(entry)
+            elif path in scope.inside and _has_other_metadata(root, entry, found, as_root):
+                plan.metadata.append(entry)
+            continue
+        if needs_privilege(entry) and not as_root:
+            plan.skipped.append(entry)
+            continue
+        inode = (found.st_dev, found.st_ino) if found is not None else None
+        is_own = inode is None or owners.setdefault(inode, key) == key
+        if key != path:
+            first = present.get(key)
+            if inode is None or not is_own or key in rewritten or first is None or (first.st_dev, first.st_ino) != inode:
+                plan.links.append(entry)
+                if inode is not None:
+                    plan.replaced.add(path)
+            continue
+        if entry.type == FILE and found is not None and is_own and found.st_size == entry.size:
+            to_read.append(entry)
+            continue
+        if entry.type != FILE and found is not None and is_own and not _special_differs(root, entry, found, as_root):
+            continue
+        (plan.content if entry.type == FILE else plan.specials).append(entry)
+        rewritten.add(path)
+        if found is not None:
+            plan.replaced.add(path)
+    states = examine(root, to_read, advance)
+    for entry in to_read:
+        found = present[entry.path]
+        state = states.get(entry.path)
+        is_other = differs(_within_reach(entry, found, as_root), found, owner=as_root) is not None
+        is_other = is_other or (state is not None and _of_user(state, as_root) != _of_user(entry.xattrs, as_root))
+        if state is None or (is_other and (keep_replaced or found.st_nlink > names[entry.group or entry.path])):
+            # What other names share is not altered in place: somebody else may mean them.
+            plan.content.append(entry)
+            plan.replaced.add(entry.path)
+            rewritten.add(entry.path)
+        elif is_other:
+            plan.metadata.append(entry)
+    linked = {entry.path for entry in plan.links}
+    for entry in scope.entries:
+        if entry.is_group_follower and entry.group in rewritten and entry.path not in linked:
+            plan.links.append(entry)
+            plan.replaced.add(entry.path)
+    if delete:
+        _find_extra(root, plan, scope, manifest, guarded)
+    for group in (plan.content, plan.links):
+        group.sort()
+    return plan
+
+
+def _replace_other_type(root: Descent, plan: Plan, scope: Scope, entry: Entry, found: os.stat_result, guarded: FrozenSet[DeviceInode]) -> None:
+    path = entry.path
+    if path not in scope.inside:
+        raise UsageError(
+            "/%s is no directory here, but a directory above what is to be restored" % printable(path),
+            kind="not_a_directory",
+            field="dest",
+            found=b"/" + path,
+            allowed="a directory; symbolic links are never followed",
+            next="restore to another directory with --dest",
+        )
+    if entry.type == DIRECTORY:
+        plan.cleared.append(path)
+    elif stat.S_ISDIR(found.st_mode):
+        _check_removable(root, path, found, guarded)
+    plan.replaced.add(path)
+
+
+def _check_removable(root: Descent, path: bytes, found: os.stat_result, guarded: FrozenSet[DeviceInode]) -> None:
+    """``RefusedError`` where a directory that gives way to a file holds the vault, the state or another file system."""
+    inodes = {(found.st_dev, found.st_ino)}
+    for _path, listing in walk(root, path):
+        inodes.update((item.stat.st_dev, item.stat.st_ino) for item in listing if stat.S_ISDIR(item.stat.st_mode))
+    if guarded & inodes or any(device != found.st_dev for device, _inode in inodes):
+        raise RefusedError(
+            "The directory /%s would have to give way, and it holds the vault, the state of this machine or another file system" % printable(path),
+            field="paths",
+            found=b"/" + path,
+            next="move it away first, or restore to another directory with --dest",
+        )
+
+
+def _within_reach(entry: Entry, found: os.stat_result, as_root: bool) -> Entry:
+    """The entry as this user can make it: a program that belongs to another has lost its setuid bit."""
+    if not as_root and entry.type == FILE and entry.mode & 0o6000 and (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
+        return entry._replace(mode=entry.mode & 0o1777)
+    return entry
+
+
+def _of_user(xattrs: Xattrs, as_root: bool) -> Xattrs:
+    """The attributes that this user can read and set."""
+    return xattrs if as_root else tuple(pair for pair in xattrs if not pair[0].startswith((b"trusted.", b"security.")))
+
+
+def _has_other_metadata(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
+    if differs(entry, found, owner=as_root) is not None:
+        return True
+    parent, name = root.parent(entry.path)
+    return _of_user(read_xattrs(path_of(parent, name)), as_root) != _of_user(entry.xattrs, as_root)
+
+
+def _special_differs(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
+    parent, name = root.parent(entry.path)
+    if entry.type == SYMLINK and os.readlink(name, dir_fd=parent) != entry.link:
+        return True
+    return device_of(found) != entry.device or _has_other_metadata(root, entry, found, as_root)
+
+
+def examine(root: Descent, entries: Sequence[Entry], advance: Callable[[int], None]) -> Dict[bytes, Xattrs]:
+    """Read files; the xattrs of those whose bytes are as the entry says."""
+    root_fd = root.root_fd
+
+    def work(start: int, stop: int) -> Tuple[List[Tuple[bytes, Xattrs]], int]:
+        right = []
+        with Descent(b".", dir_fd=root_fd) as below:
+            for entry in entries[start:stop]:
+                try:
+                    parent, name = below.parent(entry.path)
+                    fd, _found = open_file(parent, name)
+                    try:
+                        if hash_file(fd)[0].hex() == entry.hash:
+                            right.append((entry.path, read_xattrs(fd)))
+                    finally:
+                        os.close(fd)
+                except OSError:
+                    continue
+        return right, stop - start
+
+    result: Dict[bytes, Xattrs] = {}
+    for right, count in pool.run(work, [entry.size + 4096 for entry in entries]):
+        result.update(right)
+        advance(count)
+    return result
+
+
+def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_lossy: bool, advance: Callable[[int], None]) -> List[bytes]:
+    """The paths of the scope, directories aside, that are not what they should be after ``plan`` was carried out.
+
+    What ``compare`` has read and the plan did not touch is only looked at. ``is_lossy``: attributes could not all be set, and are not held against it.
+    """
+    present, _closed, _leftovers = look(root, scope)
+    touched = {entry.path for group in (plan.content, plan.metadata) for entry in group}
+    skipped = {entry.path for entry in plan.skipped}
+    to_read: List[Entry] = []
+    wrong: List[bytes] = []
+    for entry in scope.entries:
+        if entry.type == DIRECTORY or entry.path in skipped:
+            continue
+        found = present.get(entry.path)
+        if found is None or differs(_within_reach(entry, found, as_root), found, owner=as_root) is not None:
+            wrong.append(entry.path)
+        elif entry.is_group_follower:
+            first = present.get(entry.group or b"")
+            if first is None or (first.st_dev, first.st_ino) != (found.st_dev, found.st_ino):
+                wrong.append(entry.path)
+        elif entry.path in touched:
+            to_read.append(entry)
+        elif entry.type != FILE and not is_lossy and _special_differs(root, entry, found, as_root):
+            wrong.append(entry.path)
+    states = examine(root, to_read, advance)
+    for entry in to_read:
+        state = states.get(entry.path)
+        if state is None or (not is_lossy and _of_user(state, as_root) != _of_user(entry.xattrs, as_root)):
+            wrong.append(entry.path)
+    return sorted(wrong)
+
+
+def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, guarded: AbstractSet[DeviceInode]) -> None:
+    """What a backup would take now and the snapshot does not have. Nothing is removed on another file system than the source's."""
+    selection = Selection.from_dict(dict(manifest.header.selection))
+    devices: Dict[bytes, int] = {}
+    for text in manifest.header.sources:
+        try:
+            found = check_source(root, text, "sources")
+        except UsageError:
+            continue  # a symbolic link now; it gives way to the directory
+        if found is not None:
+            devices[os.fsencode(text).strip(b"/")] = found.st_dev
+    known = {entry.path for entry in manifest.entries}.union(plan.leftovers)
+    below = tuple(path + b"/" if path else b"" for path in scope.roots)
+    for folder in survey(sorted(devices), selection, Cache(), now=time.time(), root=root, skip=guarded).folders:
+        prefix = folder.path + b"/" if folder.path else b""
+        extra = [prefix + name for name in (folder.names.split(b"\0") if folder.names else ())]
+        for path in extra:
+            if path in known or not path.startswith(below):
+                continue
+            parent, name = root.parent(path)
+            device = os.stat(name, dir_fd=parent, follow_symlinks=False).st_dev
+            home = next(source for source in devices if not source or path == source or path.startswith(source + b"/"))
+            (plan.extra if device == devices[home] else plan.spared).append(path)
+    plan.extra.sort()
+    plan.spared.sort()

@@ -1,0 +1,268 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Putting things in their place: each is made beside it and renamed there in one step, and what was there before is kept where that is asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from .. import pool
+from ..manifest.content import copy_file
+from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
+from ..manifest.metadata import Losses, apply, apply_open, create_special, device_of, entry_type, mtime_ns, path_of, read_xattrs
+from ..manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, remove_tree
+from .comparison import TEMPORARY
+
+# No other file can be written either.
+HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class Failed(NamedTuple):
+    """A path that could not be written, and why. ``reason`` is empty where the snapshot's own bytes are damaged."""
+
+    path: bytes
+    reason: str
+
+
+class Placer:
+    """Writes below ``root``. ``undo`` receives what is replaced or removed; ``replaced`` are the paths where something may stand now.
+
+    ``losses`` and ``kept`` count what could not be set and what was put into ``undo``.
+    """
+
+    def __init__(self, root: Descent, undo: Optional[Descent], replaced: AbstractSet[bytes]) -> None:
+        self.root = root
+        self.undo = undo
+        self.replaced = replaced
+        self.losses = Losses()
+        self.kept = 0
+        self._mark = TEMPORARY + os.urandom(8).hex().encode("ascii")
+
+    def write_files(self, tree: Descent, entries: Sequence[Entry], advance: Callable[[int, int], None]) -> List[Failed]:
+        """Copy the content of ``entries`` from a snapshot's ``tree``, in several processes where that pays; what failed."""
+        failed: List[Failed] = []
+
+        def work(start: int, stop: int) -> Tuple[List[Failed], Dict[str, int], int, int, int]:
+            with Descent(b".", dir_fd=self.root.root_fd) as root, Descent(b".", dir_fd=tree.root_fd) as source:
+                undo = Descent(b".", dir_fd=self.undo.root_fd) if self.undo is not None else None
+                try:
+                    own = Placer(root, undo, self.replaced)
+                    bad = [found for found in (own._write_file(source, entry) for entry in entries[start:stop]) if found is not None]
+                finally:
+                    if undo is not None:
+                        undo.close()
+            return bad, own.losses.counts, own.kept, stop - start, sum(entry.size for entry in entries[start:stop])
+
+        for bad, losses, kept, count, size in pool.run(work, [entry.size + 16384 for entry in entries]):
+            failed += bad
+            self.losses.merge(losses)
+            self.kept += kept
+            advance(count, size)
+        return sorted(failed)
+
+    def _write_file(self, source: Descent, entry: Entry) -> Optional[Failed]:
+        """Write one file; why it was left as it was, or None."""
+        try:
+            old_parent, old_name = source.parent(entry.path)
+            fd, _found = open_file(old_parent, old_name)
+        except PermissionError as error:
+            return Failed(entry.path, error.strerror)
+        except OSError:
+            return Failed(entry.path, "")
+        try:
+            return self._place(entry, fd)
+        finally:
+            os.close(fd)
+
+    def write_special(self, entry: Entry) -> Optional[Failed]:
+        """Make a symlink, FIFO, socket or device; why it was left as it was, or None."""
+        return self._place(entry, -1)
+
+    def _place(self, entry: Entry, content: int) -> Optional[Failed]:
+        temporary = self._mark
+        parent = -1
+        try:
+            parent, name = self.root.parent(entry.path)
+            if content >= 0:
+                out = os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=parent)
+                try:
+                    digest, size = copy_file(content, out)
+                    if digest.hex() != entry.hash or size != entry.size:
+                        os.unlink(temporary, dir_fd=parent)
+                        return Failed(entry.path, "")
+                    apply_open(out, entry, self.losses)
+                finally:
+                    os.close(out)
+            else:
+                create_special(parent, entry, temporary)
+                apply(parent, temporary, entry, self.losses)
+            self._make_way(entry.path, parent, name)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
+            if parent >= 0:
+                _unlink(temporary, parent)
+            if error.errno in HOPELESS:
+                raise
+            return Failed(entry.path, error.strerror or str(error))
+        return None
+
+    def write_link(self, entry: Entry) -> Optional[Failed]:
+        """Give the first path of a hard-link group another name; why it was left as it was, or None."""
+        assert entry.group is not None
+        parent = -1
+        try:
+            with Descent(b".", dir_fd=self.root.root_fd) as leaders:
+                source, first = leaders.parent(entry.group)
+                parent, name = self.root.parent(entry.path)
+                os.link(first, self._mark, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            self._make_way(entry.path, parent, name)
+            os.rename(self._mark, name, src_dir_fd=parent, dst_dir_fd=parent)
+            _unlink(self._mark, parent)  # a rename onto another name of the same inode does nothing and leaves both
+        except OSError as error:
+            if parent >= 0:
+                _unlink(self._mark, parent)
+            if error.errno in HOPELESS:
+                raise
+            return Failed(entry.path, error.strerror or str(error))
+        return None
+
+    def _make_way(self, path: bytes, parent: int, name: bytes) -> None:
+        """Keep what is about to be replaced, and remove what a rename cannot replace: a directory."""
+        if path not in self.replaced:
+            return
+        try:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(found.st_mode):
+            self.set_aside(path)
+        elif self.undo is not None:
+            # A second name costs nothing, and at no instant is the path without a file.
+            into, last = self._undo_place(path)
+            try:
+                os.link(name, last, src_dir_fd=parent, dst_dir_fd=into, follow_symlinks=False)
+            except OSError:
+                _copy(parent, name, into, last, self.losses)
+            self.kept += 1
+
+    def set_aside(self, path: bytes) -> None:
+        """Move whatever is at ``path`` to where it is kept, or delete it."""
+        parent, name = self.root.parent(path)
+        if self.undo is None:
+            remove_tree(parent, name)
+            return
+        into, last = self._undo_place(path)
+        try:
+            os.rename(name, last, src_dir_fd=parent, dst_dir_fd=into)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(parent, name, into, last, self.losses)
+            remove_tree(parent, name)
+        self.kept += 1
+
+    def _undo_place(self, path: bytes) -> Tuple[int, bytes]:
+        assert self.undo is not None
+        into, last = self.undo.parent(path, create=0o700)
+        return into, _free_name(into, last)
+
+    def remove(self, paths: Sequence[bytes]) -> List[bytes]:
+        """Remove ``paths`` (sorted): files, and directories that then are empty; the directories that hold something else stay and are returned."""
+        stayed = []
+        for path in reversed(paths):
+            parent, name = self.root.parent(path)
+            try:
+                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                self.set_aside(path)
+                continue
+            entry = _entry_of(parent, name, found)
+            self.root.forget()
+            parent, name = self.root.parent(path)
+            try:
+                os.rmdir(name, dir_fd=parent)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                stayed.append(path)
+                continue
+            if self.undo is not None:
+                self.undo.directory(path, create=0o700)
+                into, last = self.undo.parent(path)
+                apply(into, last, entry, self.losses)
+                self.kept += 1
+        return stayed
+
+
+def _unlink(name: bytes, parent: int) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except OSError:
+        pass
+
+
+def _free_name(dir_fd: int, name: bytes) -> bytes:
+    """``name``, or with a number where an earlier restore left its own."""
+    candidate, number = name, 0
+    while True:
+        try:
+            os.stat(candidate, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return candidate
+        number += 1
+        candidate = b"%s.~%d~" % (name[:240], number)
+
+
+def _entry_of(dir_fd: int, name: bytes, found: os.stat_result) -> Entry:
+    kind = entry_type(found.st_mode)
+    link = os.readlink(name, dir_fd=dir_fd) if kind == SYMLINK else None
+    xattrs = read_xattrs(path_of(dir_fd, name))
+    return Entry(name, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, mtime_ns(found), found.st_size, "", link, None, xattrs, device_of(found))
+
+
+def _copy(source: int, name: bytes, into: int, last: bytes, losses: Losses) -> None:
+    """Copy ``name``, whatever it is, with its metadata to another file system."""
+    found = os.stat(name, dir_fd=source, follow_symlinks=False)
+    entry = _entry_of(source, name, found)
+    if entry.type == DIRECTORY:
+        os.mkdir(last, 0o700, dir_fd=into)
+        with Descent(name, dir_fd=source) as old, Descent(last, dir_fd=into) as new:
+            made: List[Tuple[bytes, Entry]] = []
+            pending = [b""]
+            while pending:
+                path = pending.pop()
+                for item in list_directory(old.directory(path)):
+                    inner = path + b"/" + item.name if path else item.name
+                    parent, leaf = new.parent(inner)
+                    if stat.S_ISDIR(item.stat.st_mode):
+                        os.mkdir(leaf, 0o700, dir_fd=parent)
+                        made.append((inner, _entry_of(old.directory(path), item.name, item.stat)))
+                        pending.append(inner)
+                    else:
+                        _copy(old.directory(path), item.name, parent, leaf, losses)
+            for inner, directory in sorted(made, reverse=True):
+                parent, leaf = new.parent(inner)
+                apply(parent, leaf, directory, losses)
+    elif entry.type == FILE:
+        fd, _stat = open_file(source, name)
+        try:
+            out = os.open(last, CREATE_FLAGS, 0o600, dir_fd=into)
+            try:
+                copy_file(fd, out)
+                apply_open(out, entry, losses)
+            finally:
+                os.close(out)
+        finally:
+            os.close(fd)
+        return
+    else:
+        create_special(into, entry, last)
+    apply(into, last, entry, losses)

@@ -1,0 +1,306 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be typed: the verbs with their arguments, options and help, and what a command line means."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Dict, Iterable, List, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
+
+from ..errors import UsageError, printable
+from ..version import VERSION
+
+PROGRAM = "openclaw-backup"
+
+EXIT_CODES = (
+    (0, "done, or nothing had changed"),
+    (1, "failed, or interrupted"),
+    (2, "usage: the command line or the policy is wrong"),
+    (3, "done with warnings"),
+    (4, "refused: by a guard, by restore-first, by the answer to a question, or no such snapshot"),
+    (5, "another run holds the lock"),
+    (6, "the target cannot be reached or used"),
+    (7, "integrity: something is not as it was written"),
+)
+
+
+class Argument(NamedTuple):
+    """A positional argument."""
+
+    name: str
+    help: str
+    is_optional: bool = False
+
+
+class Option(NamedTuple):
+    """An option; without ``metavar`` it is a switch."""
+
+    flag: str
+    help: str
+    metavar: Optional[str] = None
+    repeats: bool = False
+
+
+class Verb(NamedTuple):
+    """``summary`` is one line; ``detail`` explains; ``examples`` are pairs of what follows the program's name and what it does."""
+
+    summary: str
+    detail: str
+    arguments: Tuple[Argument, ...]
+    options: Tuple[Option, ...]
+    examples: Tuple[Tuple[str, str], ...]
+
+
+COMMON = (
+    Option("--state", "where this host remembers its runs (default: $OPENCLAW_BACKUP_STATE, else /var/lib/openclaw-backup for root)", "DIR"),
+    Option("--json", "print one JSON object on standard output, and nothing else"),
+    Option("--help", "show this help"),
+)
+_QUIET = Option("--quiet", "no progress and no summary; warnings and errors only")
+_HOST = Option("--host", "read the history of host H instead of the policy's own", "H")
+_SNAPSHOT_HELP = "latest (default), an id, the beginning of one, or a time such as '2026-11-20 09:15' (UTC)"
+_POLICY = Argument("POLICY", "name of a policy, or path of its JSON file")
+_SNAPSHOT = Argument("SNAPSHOT", _SNAPSHOT_HELP, is_optional=True)
+_SNAPSHOT_OPTION = Option("--snapshot", _SNAPSHOT_HELP, "S")
+
+VERBS: Dict[str, Verb] = {
+    "run": Verb(
+        "back up: add a snapshot if anything changed",
+        "Compares the policy's sources with the last snapshot, sends the difference, and publishes a snapshot once every byte of it is proven.\n"
+        "Where nothing changed, nothing is sent or written. Interrupted runs go on where they stopped.",
+        (_POLICY,),
+        (
+            Option("--dry-run", "say what would be done; write nothing anywhere"),
+            Option("--accept", "override the guards for the change that was shown with these 8 digits", "D"),
+            Option("--adopt", "go on from the newest snapshot of a history that this host has no baseline for"),
+            _QUIET,
+        ),
+        (
+            ("run web", "back up"),
+            ("run web --dry-run", "what would a backup do?"),
+            ("run web --accept 1f6c22d0", "the great change that a guard stopped is meant"),
+        ),
+    ),
+    "list": Verb(
+        "list the snapshots",
+        "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it.",
+        (_POLICY,),
+        (_HOST,),
+        (("list web", "all snapshots"), ("list web --host web2", "those of another host in the same vault")),
+    ),
+    "show": Verb(
+        "show one snapshot",
+        "What a snapshot holds, where it came from, and whether it is known to be good.",
+        (_POLICY, _SNAPSHOT),
+        (_HOST,),
+        (("show web", "the newest one"), ("show web 20261120", "the only one of that day"), ("show web '2026-11-20 09:15'", "the newest one at that time")),
+    ),
+    "ls": Verb(
+        "list the files of a snapshot",
+        "Lists a directory of a snapshot, or its sources. An argument that begins with '/' is the path.",
+        (_POLICY, _SNAPSHOT, Argument("PATH", "absolute path of a directory or file; the policy's sources if left out", is_optional=True)),
+        (Option("--recursive", "everything below, too"), _HOST),
+        (
+            ("ls web", "where to begin"),
+            ("ls web /srv/www/img", "a directory in the newest snapshot"),
+            ("ls web 20261120 /srv/www --recursive", "everything in an older one"),
+        ),
+    ),
+    "diff": Verb(
+        "compare two snapshots",
+        "+ added   - removed   M content, type or link changed   U only owner, mode, time or attributes changed",
+        (
+            _POLICY,
+            Argument("A", "the older snapshot: an id, the beginning of one, or a time"),
+            Argument("B", "the newer one (default: latest)", is_optional=True),
+        ),
+        (_HOST,),
+        (("diff web 20261119", "since yesterday's snapshot"), ("diff web '2026-11-01' '2026-11-15'", "between two days")),
+    ),
+    "restore": Verb(
+        "bring files back",
+        "Into their own place, where only what differs is moved, or into another directory, where each path is made anew below it.\n"
+        "On a terminal, a restore in place shows what it would replace and asks. Interrupted restores go on when repeated.",
+        (_POLICY,),
+        (
+            _SNAPSHOT_OPTION,
+            Option("--dest", "restore below this directory (/home/ann becomes DIR/home/ann)", "DIR"),
+            Option("--path", "only this path and what lies below; can be repeated", "P", repeats=True),
+            Option("--delete", "remove what the snapshot does not have"),
+            Option("--undo", "keep what is replaced or removed in this directory", "DIR"),
+            Option("--dry-run", "say what would be done; write nothing anywhere"),
+            Option("--no-verify", "do not read back what was written"),
+            Option("--yes", "do not ask"),
+            _HOST,
+            _QUIET,
+        ),
+        (
+            ("restore web --dry-run", "what would be replaced?"),
+            ("restore web --undo /root/undo", "everything, keeping what is replaced"),
+            ("restore web --snapshot 20261119 --path /srv/www/index.html", "one file as it was yesterday"),
+            ("restore web --host web1 --dest /mnt/web1", "another host's files"),
+        ),
+    ),
+    "verify": Verb(
+        "prove that a snapshot is what it was",
+        "Holds a snapshot against its manifest. What is found damaged is kept with the snapshot, and the next run sends it again.",
+        (_POLICY,),
+        (
+            _SNAPSHOT_OPTION,
+            Option("--depth", "quick: look at every path; full (default): read every byte", "quick|full"),
+            Option("--slice", "read only the n-th of t shares", "n/t"),
+            Option("--source", "instead read the sources, and name files whose bytes changed while their times did not"),
+            _HOST,
+            _QUIET,
+        ),
+        (
+            ("verify web", "read back the newest snapshot"),
+            ("verify web --depth quick", "look at its paths alone"),
+            ("verify web --slice $(date +%-d)/31", "all of it, spread over a month"),
+            ("verify web --source --slice 3/30", "is the source's own disk still sound?"),
+        ),
+    ),
+    "status": Verb(
+        "is this host protected, and since when?",
+        "The first thing to look at. Exit code 3 if something is in the way.",
+        (_POLICY,),
+        (_HOST,),
+        (("status web", "what is the state of things?"), ("status web --json", "the same for a monitor")),
+    ),
+    "adopt": Verb(
+        "go on from a history that this host does not know",
+        "After a reinstallation, or when another machine takes over: makes the newest snapshot this host's baseline without restoring it.\n"
+        "The next run then compares what is on this disk with that snapshot, and the guards with it.",
+        (_POLICY,),
+        (Option("--dry-run", "say what would be done; write nothing anywhere"), _QUIET),
+        (("adopt web --dry-run", "which snapshot would it be?"), ("adopt web", "go on from it")),
+    ),
+    "audit": Verb(
+        "check that the audit logs were not tampered with",
+        "Reads the log of this host and the log that the vault keeps of the history; each line bears the hash of the line before.\n"
+        "A cut-off end shows only against a head that was noted down earlier.",
+        (_POLICY,),
+        (_HOST,),
+        (("audit web", "are the logs whole?"),),
+    ),
+}
+
+
+def parse(argv: Sequence[str]) -> Union[argparse.Namespace, str]:
+    """What ``argv`` asks for: a request with ``verb`` and one attribute an argument and option; or a text to print.
+
+    Options that were not given are None, switches False, repeated options an empty list. Raises UsageError.
+    """
+    if not argv:
+        raise UsageError("A verb is missing", field="verb", allowed=", ".join(VERBS), next="`%s --help` says what they do" % PROGRAM)
+    name = argv[0]
+    if name in ("--help", "-h"):
+        return overview()
+    if name == "--version":
+        return "%s %s\n" % (PROGRAM, VERSION)
+    if name not in VERBS:
+        what = "The verb comes first, before %s" if name.startswith("-") else "There is no verb %s"
+        raise UsageError(what % printable(name), field="verb", found=name, allowed=", ".join(VERBS), next=_hint(name, VERBS, "--help"))
+    rest = argv[1:]
+    parser = parser_for(name)
+    if "--help" in rest or "-h" in rest:  # also where the rest is wrong, which is why help is asked for
+        return parser.format_help()
+    request = parser.parse_intermixed_args(rest)
+    request.verb = name
+    return request
+
+
+def parser_for(name: str) -> argparse.ArgumentParser:
+    """The parser of one verb."""
+    verb = VERBS[name]
+    parser = _Parser(
+        name,
+        usage=" ".join([PROGRAM, name, *(("[%s]" if argument.is_optional else "%s") % argument.name for argument in verb.arguments), "[options]"]),
+        description="%s.\n\n%s" % (verb.summary[0].upper() + verb.summary[1:].rstrip("?."), verb.detail),
+        epilog="examples:\n" + _examples(verb.examples),
+    )
+    arguments = parser.add_argument_group("arguments")
+    for argument in verb.arguments:
+        arguments.add_argument(argument.name.lower(), metavar=argument.name, help=argument.help, nargs="?" if argument.is_optional else None)
+    options = parser.add_argument_group("options")
+    for option in (*verb.options, *COMMON):
+        # argparse reads % in a help text as the start of a format.
+        text = option.help.replace("%", "%%")
+        if option.metavar is None:
+            options.add_argument(option.flag, help=text, action="store_true")
+        elif option.repeats:
+            options.add_argument(option.flag, help=text, metavar=option.metavar, action="append", default=[])
+        else:
+            options.add_argument(option.flag, help=text, metavar=option.metavar)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """One verb's parser; it neither guesses abbreviations, prints nor exits."""
+
+    def __init__(self, verb: str, **more: str) -> None:
+        super().__init__(prog=PROGRAM, add_help=False, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more)  # type: ignore[arg-type]
+        self._verb = verb
+
+    def error(self, message: str) -> NoReturn:
+        match = re.match("(?:argument |unrecognized arguments: |the following arguments are required: )(.*?)(?::|,|/| |$)", message)
+        word = match.group(1) if match else ""
+        flags = [option.flag for option in (*VERBS[self._verb].options, *COMMON)]
+        near = "%s --help" % self._verb
+        raise UsageError(
+            "%s: %s" % (self._verb, printable(re.sub("^argument ", "", message))),
+            field=word or None,
+            allowed="%s; options %s" % (self.usage, ", ".join(flags)),
+            next=_hint(word, flags, near) if message.startswith("unrecognized") else "`%s %s` explains them" % (PROGRAM, near),
+        )
+
+
+def _hint(word: str, known: Iterable[str], explained: str) -> str:
+    from ..policy.checks import closest  # only errors need it
+
+    near = closest(word, known)
+    return ("did you mean %s? " % near if near else "") + "`%s %s` explains them" % (PROGRAM, explained)
+
+
+def _examples(examples: Iterable[Tuple[str, str]]) -> str:
+    return "".join("  %s %s\n      %s\n" % (PROGRAM, words, what) for words, what in examples)
+
+
+def overview() -> str:
+    """The help of the program as a whole."""
+    width = max(map(len, VERBS))
+    verbs: List[str] = ["  %-*s  %s" % (width, name, verb.summary) for name, verb in VERBS.items()]
+    codes = ["  %d  %s" % code for code in EXIT_CODES]
+    return _OVERVIEW % {"verbs": "\n".join(verbs), "codes": "\n".join(codes), "program": PROGRAM}
+
+
+_OVERVIEW = """\
+usage: %(program)s VERB POLICY [options]
+
+Backs up what a policy names to a vault, and proves that it comes back.
+
+verbs:
+%(verbs)s
+
+`%(program)s VERB --help` explains a verb; --json, --state DIR and --help go with every verb, --version stands alone.
+
+POLICY is a name, web for /etc/openclaw-backup/policies/web.json, or the path of a JSON file (with a '/' in it, or .json at its end):
+  {"name": "web", "sources": ["/srv/www"], "target": "/srv/vault"}
+
+examples:
+  %(program)s run web                       back up
+  %(program)s status web                    is this host protected?
+  %(program)s ls web /srv/www               what is in the newest snapshot?
+  %(program)s restore web --dry-run         what would a restore replace?
+  %(program)s restore web --dest /tmp/back  bring everything back elsewhere
+  %(program)s verify web                    read every byte of the newest snapshot
+
+exit codes:
+%(codes)s
+
+environment:
+  OPENCLAW_BACKUP_STATE    where this host remembers its runs; --state comes first
+  OPENCLAW_BACKUP_DEBUG=1  show where an internal error happened
+"""

@@ -1,0 +1,292 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Public results as lines for people. Sizes in binary units, times in UTC."""
+
+from __future__ import annotations
+
+import stat
+import time
+from argparse import Namespace
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence
+
+from ..errors import BackupError
+from ..observe.progress import format_bytes
+
+Result = Mapping[str, Any]
+
+_TYPES = {"f": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK, "p": stat.S_IFIFO, "s": stat.S_IFSOCK, "b": stat.S_IFBLK, "c": stat.S_IFCHR}
+_MARKS = {"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
+
+
+def lines(request: Namespace, result: Result) -> Iterator[str]:
+    """The answer to ``request``."""
+    return _VIEWS[request.verb](result, request)
+
+
+# ---- verbs ---------------------------------------------------------------------------------------------------------
+
+
+def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
+    """What a run did."""
+    seconds = format_duration(result["duration"])
+    if not result["changed"]:
+        yield "unchanged: %s as in snapshot %s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], seconds)
+        return
+    whole = "%s, %s" % (_count(result["entries"], "entry"), format_bytes(result["bytes"]))
+    sent = "%s, %s" % (_count(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
+    changes = "{added:,} added, {modified:,} modified, {metadata:,} only in metadata, {removed:,} removed, {unchanged:,} unchanged".format(**result)
+    if request.dry_run:
+        yield "would add a snapshot: %s" % whole
+        yield "  %s" % changes
+        yield "  would send %s" % sent
+        yield from _sample(result)
+    else:
+        yield "snapshot %s: %s (%s)" % (result["snapshot_id"], whole, seconds)
+        yield "  %s" % changes
+        yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
+
+
+def _snapshots(result: Result, _request: Namespace) -> Iterator[str]:
+    """The list of a history."""
+    history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
+    if not result["snapshots"]:
+        yield "no snapshots of %s" % history
+        return
+    rows = [
+        (item["id"], _utc(item["created"]), "{:,}".format(item["files"]), format_bytes(item["bytes"]), "{:,}".format(item["received_files"]), _condition(item))
+        for item in result["snapshots"]
+    ]
+    yield from table([("SNAPSHOT", "CREATED (UTC)", "FILES", "SIZE", "NEW", "STATE"), *rows], "<<>>><")
+    yield "%s of %s" % (_count(len(rows), "snapshot"), history)
+
+
+def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
+    """Everything about one snapshot."""
+    item, receipt = result["snapshot"], result["receipt"]
+    chosen = {name: value for name, value in result["selection"].items() if value}
+    yield from fields(
+        ("snapshot", "%s (number %d of its history)" % (item["id"], item["sequence"])),
+        ("history", "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])),
+        ("created", "%s UTC; the run began at %s by the host's clock" % (_utc(item["created"]), _utc(receipt["claimed"]))),
+        ("parent", item["parent"] or "none"),
+        ("sources", ", ".join(result["sources"])),
+        ("selection", "; ".join("%s %s" % (name, _listed(value)) for name, value in sorted(chosen.items())) or "everything"),
+        ("holds", "%s: %s, %s" % (_count(item["entries"], "entry"), _count(item["files"], "file"), format_bytes(item["bytes"]))),
+        ("brought", "%s new, {linked:,} shared with the parent, {copied:,} copied in the vault".format(**receipt) % _count(receipt["received_files"], "file")),
+        ("storage", "%s, written by version %s" % (receipt["storage"], receipt["engine"])),
+        ("digest", item["digest"]),
+        ("state", _condition(item)),
+        ("unchanged", "still so at %s UTC" % _utc(item["unchanged_until"]) if item["unchanged_until"] else None),
+        ("held", (item["held"] or {}).get("reason")),
+    )
+
+
+def _paths(result: Result, _request: Namespace) -> Iterator[str]:
+    """Entries as ``ls -ln`` shows them."""
+    rows = [
+        (
+            stat.filemode(_TYPES[item["type"]] | int(item["mode"], 8)),
+            str(item["uid"]),
+            str(item["gid"]),
+            "{:,}".format(item["size"]) if "size" in item else "%d, %d" % tuple(item["device"]) if "device" in item else "-",
+            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(item["mtime"] // 10**9)),
+            item["path"] + (" -> " + item["link"] if "link" in item else "") + "".join(" (%s)" % flag for flag in ("unstable", "stale") if flag in item),
+        )
+        for item in result["entries"]
+    ]
+    return table(rows, "<>>><<")
+
+
+def _differences(result: Result, _request: Namespace) -> Iterator[str]:
+    """What leads from one snapshot to another."""
+    for item in result["changes"]:
+        sizes = " (%s -> %s)" % (format_bytes(item["old_size"]), format_bytes(item["size"])) if item["change"] == "modified" and "old_size" in item else ""
+        yield "%s %s%s" % (_MARKS[item["change"]], item["path"], sizes)
+    counts = "{added:,} added, {removed:,} removed, {modified:,} modified (M), {metadata:,} only in metadata (U)".format(**result)
+    yield "%s -> %s: %s" % (result["old"], result["new"], counts)
+
+
+def _restored(result: Result, request: Namespace) -> Iterator[str]:
+    """What a restore did."""
+    place = "its own place" if result["dest"] == "/" else result["dest"]
+    if not result["changed"]:
+        yield "nothing to do: %s as in snapshot %s" % (place, result["snapshot_id"])
+        return
+    written = "%s, %s" % (_count(result["files_restored"], "file"), format_bytes(result["bytes_restored"]))
+    yield "%s snapshot %s to %s: %s (%s)" % (
+        "would restore" if request.dry_run else "restored",
+        result["snapshot_id"],
+        place,
+        written,
+        format_duration(result["duration"]),
+    )
+    yield "  {files_replaced:,} replaced, {files_removed:,} removed, {metadata_restored:,} only in metadata".format(**result)
+    if request.dry_run:
+        yield from _sample(result)
+        return
+    if result["kept"]:
+        yield "  %s kept in the undo directory" % _count(result["kept"], "path")
+    if result["verified"]:
+        yield "  everything was read back and is as in the snapshot"
+
+
+def question(result: Result, undo: Optional[str]) -> Iterator[str]:
+    """What a person should know before saying yes to a restore in place."""
+    yield "Snapshot %s would replace %s and delete %d in their own place:" % (
+        result["snapshot_id"],
+        _count(result["files_replaced"], "path"),
+        result["files_removed"],
+    )
+    yield from _sample(result)
+    yield "What is there now %s." % ("is kept in %s" % undo if undo else "is not kept (--undo DIR would keep it)")
+
+
+def _verified(result: Result, _request: Namespace) -> Iterator[str]:
+    """What a verification found."""
+    what = "snapshot %s" % result["snapshot_id"] if result["snapshot_id"] else "the sources"
+    share = ", slice %s" % result["slice"] if result["slice"] else ""
+    read = "%s read, %s" % (_count(result["hashed_files"], "file"), format_bytes(result["hashed_bytes"]))
+    yield "%s%s: %s checked, %s (%s)" % (what, share, _count(result["checked"], "path"), read, format_duration(result["duration"]))
+    for item in result["damaged"]:
+        yield "  damaged  %s (%s)" % (item["path"], item["reason"])
+    for word in ("missing", "extra"):
+        for path in result[word]:
+            yield "  %-7s  %s" % (word, path)
+    unlisted = sum(result["counts"].values()) - sum(len(result[word]) for word in ("damaged", "missing", "extra"))
+    if unlisted:
+        yield "  … and %s more" % "{:,}".format(unlisted)
+    if result["ok"]:
+        yield "  no errors were found"
+
+
+def _protection(result: Result, _request: Namespace) -> Iterator[str]:
+    """Whether a policy's host is protected."""
+    newest, last = result["newest"], result["last_run"]
+    yield from fields(
+        ("policy", "%s of host %s in %s" % (result["policy"], result["host"], result["target"])),
+        ("protected", _protected(result)),
+        ("newest", "%s, %s, %s, %s" % (newest["id"], _count(newest["files"], "file"), format_bytes(newest["bytes"]), _condition(newest)) if newest else None),
+        ("snapshots", "{:,}".format(result["snapshots"])),
+        ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
+        ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] else None),
+    )
+    if result["ok"]:
+        yield "no problems"
+    for problem in result["problems"]:
+        yield "problem: %s" % problem
+
+
+def _adopted(result: Result, request: Namespace) -> Iterator[str]:
+    """What an adoption did."""
+    if not result["changed"]:
+        yield "nothing to do: this host goes on from snapshot %s already" % result["snapshot_id"]
+        return
+    before = "before: %s" % result["previous"] if result["previous"] else "it had no baseline"
+    yield "this host %s on from snapshot %s (%s)" % ("would go" if request.dry_run else "goes", result["snapshot_id"], before)
+
+
+def _logs(result: Result, _request: Namespace) -> Iterator[str]:
+    """What an audit found."""
+    for log in result["logs"]:
+        state = "%s, whole" % _count(log["records"], "record") if log["ok"] else "BROKEN after %s" % _count(log["records"], "good record")
+        yield "%-5s  %s: %s" % (log["log"], log["path"], state)
+        yield "       %s" % ("head %s" % log["head"] if log["ok"] else log["reason"])
+
+
+def failure(error: BackupError, policy: Optional[str]) -> Iterator[str]:
+    """An error, what is allowed, and what to do next; with the reader's own policy in the commands that it proposes."""
+    yield _sentence(error.message)
+    if error.allowed:
+        yield "Allowed: %s" % _sentence(error.allowed)
+    if error.next:
+        advice = error.next
+        if policy is not None:
+            import shlex
+
+            advice = advice.replace(" POLICY", " " + shlex.quote(policy))
+        yield "Next: %s" % _sentence(advice)
+
+
+_VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
+    "run": _backed_up,
+    "list": _snapshots,
+    "show": _snapshot,
+    "ls": _paths,
+    "diff": _differences,
+    "restore": _restored,
+    "verify": _verified,
+    "status": _protection,
+    "adopt": _adopted,
+    "audit": _logs,
+}
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Sequence[str]], alignment: str) -> Iterator[str]:
+    """Aligned columns, ``<`` or ``>`` each; the last one is as wide as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        cells = [cell.rjust(width) if side == ">" else cell.ljust(width) for cell, width, side in zip(row, widths, alignment)]
+        yield "  ".join(cells).rstrip()
+
+
+def fields(*pairs: "tuple[str, Optional[str]]") -> Iterator[str]:
+    """One ``name  value`` a line; without those that have none."""
+    width = max(len(name) for name, _value in pairs)
+    return ("%-*s  %s" % (width, name, value) for name, value in pairs if value)
+
+
+def format_duration(seconds: float) -> str:
+    """``0.4 s``, ``4m 05s``, ``3h 12m``, ``2d 04h``."""
+    if seconds < 60:
+        return "%.1f s" % seconds
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return "%dd %02dh" % divmod(hours, 24)
+    return "%dh %02dm" % (hours, minutes) if hours else "%dm %02ds" % (minutes, rest)
+
+
+def _protected(result: Result) -> str:
+    if result["age"] is None:
+        return "no"
+    objective = "; objective %s" % format_duration(result["rpo"]) if result["rpo"] else ""
+    return "as of %s UTC (%s ago%s)" % (_utc(result["protected_until"]), format_duration(result["age"]), objective)
+
+
+def _condition(item: Result) -> str:
+    words = []
+    if item["damaged"]:
+        words.append("damaged (%s)" % _count(item["damaged"].get("count", 0), "path"))
+    words.append("verified %s UTC" % _utc(item["verified"]["at"]) if item["verified"] else "not verified")
+    if item["held"]:
+        words.append("held")
+    return ", ".join(words)
+
+
+def _sample(result: Result) -> Iterator[str]:
+    for item in result["sample"]:
+        yield "  %-8s  %s" % (item["change"], item["path"])
+    if result["truncated"]:
+        yield "  … and more"
+
+
+def _count(number: int, noun: str) -> str:
+    if number == 1:
+        return "1 " + noun
+    return "{:,} {}".format(number, noun[:-1] + "ies" if noun.endswith("y") else noun + "s")
+
+
+def _utc(rfc3339: str) -> str:
+    return rfc3339[:19].replace("T", " ")
+
+
+def _listed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else str(value).lower()
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,229 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One function a verb: from a request to the engine, and from its answer to an outcome. Each imports only what it needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+from ..action.state import default_state_directory
+from ..errors import EXIT_DONE, BackupError, IntegrityError, RefusedError, UsageError, printable
+from ..observe.progress import Progress, TerminalProgress, progress_for
+from ..policy.model import Policy
+from . import terminal
+from .policies import load_policy
+
+class Outcome(NamedTuple):
+    """``result``: the public mapping; ``failure``: what was found to be wrong where the verb came to its end all the same."""
+
+    result: Dict[str, Any]
+    failure: Optional[BackupError] = None
+
+
+class Job(NamedTuple):
+    """A request with what it stands on. ``is_own_history``: the history is this host's own."""
+
+    request: Namespace
+    policy: Policy
+    is_own_history: bool
+    state_directory: str
+    progress: Progress
+
+
+def perform(request: Namespace) -> Outcome:
+    """Do what is asked for. Raises BackupError."""
+    own = load_policy(request.policy)
+    wish = getattr(request, "host", None)
+    policy = own if wish is None else own.of_host(wish)
+    state = os.path.abspath(request.state) if request.state else default_state_directory()
+    return VERB_FUNCTIONS[request.verb](Job(request, policy, policy.host == own.host, state, _progress(request)))
+
+
+class _Notes(Progress):
+    """Where there is no terminal, only what stays is told."""
+
+    def note(self, text: str) -> None:
+        terminal.complain([text])
+
+
+def _progress(request: Namespace) -> Progress:
+    if request.json or getattr(request, "quiet", False):
+        return Progress()
+    progress = progress_for(sys.stderr, quiet=False)
+    return progress if isinstance(progress, TerminalProgress) else _Notes()
+
+
+def _run(job: Job) -> Outcome:
+    from ..action.backup import backup
+
+    request = job.request
+    result = backup(
+        job.policy, state_directory=job.state_directory, adopt=request.adopt, accept=request.accept, dry_run=request.dry_run, progress=job.progress
+    ).to_dict()
+    return Outcome(result)
+
+
+def _list(job: Job) -> Outcome:
+    from ..action.history import list_snapshots
+
+    found = [{**snapshot.to_dict(), "received_files": snapshot.receipt.received_files} for snapshot in list_snapshots(job.policy)]
+    result = {**_history(job.policy), "snapshots": found, "rc": EXIT_DONE}
+    return Outcome(result)
+
+
+def _show(job: Job) -> Outcome:
+    from ..action.history import show_snapshot
+
+    snapshot, manifest = show_snapshot(job.policy, job.request.snapshot or "latest")
+    result = {
+        **_history(job.policy),
+        "snapshot": snapshot.to_dict(),
+        "receipt": snapshot.receipt.to_dict(),
+        "sources": [printable(source) for source in manifest.header.sources],
+        "selection": dict(manifest.header.selection),
+        "rc": EXIT_DONE,
+    }
+    return Outcome(result)
+
+
+def _ls(job: Job) -> Outcome:
+    from ..action.history import entry_to_dict, list_paths
+
+    words = [word for word in (job.request.snapshot, job.request.path) if word is not None]
+    paths = [word for word in words if word.startswith("/")]
+    wishes = [word for word in words if not word.startswith("/")]
+    if len(paths) > 1 or len(wishes) > 1:
+        raise UsageError(
+            "ls: %s and %s are not one snapshot and one path" % tuple(map(printable, words)),
+            field="PATH",
+            found=words[1],
+            allowed="one snapshot, and one path that begins with '/'",
+        )
+    snapshot, entries = list_paths(job.policy, wishes[0] if wishes else "latest", paths[0] if paths else None, recursive=job.request.recursive)
+    result = {**_history(job.policy), "snapshot_id": snapshot.id, "entries": [entry_to_dict(entry) for entry in entries], "rc": EXIT_DONE}
+    return Outcome(result)
+
+
+def _diff(job: Job) -> Outcome:
+    from ..action.history import compare
+
+    old, new, changes = compare(job.policy, job.request.a, job.request.b or "latest")
+    listed: List[Dict[str, Any]] = []
+    for word, pairs in (
+        ("added", [(None, entry) for entry in changes.added]),
+        ("removed", [(None, entry) for entry in changes.removed]),
+        ("modified", list(changes.modified)),
+        ("metadata", list(changes.metadata)),
+    ):
+        for before, entry in pairs:
+            item = {"path": printable(b"/" + entry.path), "change": word, "type": entry.type, "size": entry.size}
+            if before is not None and before.type == entry.type == "f":
+                item["old_size"] = before.size
+            listed.append(item)
+    listed.sort(key=lambda item: str(item["path"]))
+    result = {**_history(job.policy), "old": old.id, "new": new.id, **changes.counts(), "changes": listed, "rc": EXIT_DONE}
+    return Outcome(result)
+
+
+def _restore(job: Job) -> Outcome:
+    from ..action.restore import RestoreRequest, RestoreResult, restore
+
+    request = job.request
+    wish = RestoreRequest(
+        snapshot=request.snapshot or "latest",
+        paths=tuple(map(os.path.abspath, request.path)),
+        dest=os.path.abspath(request.dest) if request.dest is not None else None,
+        delete=request.delete,
+        undo=os.path.abspath(request.undo) if request.undo is not None else None,
+        verify=not request.no_verify,
+        confirm=True,  # typing the command is the confirmation, and on a terminal the answer
+    )
+
+    def go(*, dry_run: bool) -> RestoreResult:
+        return restore(job.policy, wish, state_directory=job.state_directory, dry_run=dry_run, progress=job.progress, is_own_history=job.is_own_history)
+
+    if wish.dest is None and not (request.dry_run or request.yes) and terminal.can_ask():
+        from . import render
+
+        preview = go(dry_run=True)
+        costs_data = preview.files_replaced or preview.files_removed
+        if costs_data and not terminal.agrees(render.question(preview.to_dict(), wish.undo)):
+            raise RefusedError("Nothing was changed", kind="confirm", field="confirm", next="answer y, or give --yes, or restore elsewhere with --dest")
+    done = go(dry_run=request.dry_run)
+    result = done.to_dict()
+    return Outcome(result, done.failure())
+
+
+def _verify(job: Job) -> Outcome:
+    from ..action.verify import parse_slice, verify
+
+    request = job.request
+    clash = [flag for flag in ("snapshot", "depth", "host") if getattr(request, flag) is not None]
+    if request.source and clash:
+        raise UsageError(
+            "verify: --source reads this host's files, --%s has no meaning with it" % clash[0], field="--" + clash[0], allowed="--source alone or with --slice"
+        )
+    found = verify(
+        job.policy,
+        state_directory=job.state_directory,
+        snapshot=request.snapshot or "latest",
+        depth=request.depth or "full",
+        part=parse_slice(request.slice) if request.slice is not None else None,
+        source=request.source,
+        progress=job.progress,
+    )
+    result = found.to_dict()
+    return Outcome(result, found.failure())
+
+
+def _status(job: Job) -> Outcome:
+    from ..action.status import status
+
+    result = status(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
+    return Outcome(result)
+
+
+def _adopt(job: Job) -> Outcome:
+    from ..action.adopt import adopt
+
+    result = adopt(job.policy, state_directory=job.state_directory, dry_run=job.request.dry_run)
+    return Outcome(result)
+
+
+def _audit(job: Job) -> Outcome:
+    from ..action.audit import audit
+
+    result = audit(job.policy, state_directory=job.state_directory)
+    broken = [log for log in result["logs"] if not log["ok"]]
+    failure = None
+    if broken:
+        failure = IntegrityError(
+            "The log %s is not what was written: %s" % (broken[0]["path"], broken[0]["reason"]),
+            kind="audit",
+            field=broken[0]["log"],
+            found=broken[0]["first_bad"],
+            next="compare it with a copy; find out who can write to it",
+        )
+    return Outcome(result, failure)
+
+
+def _history(policy: Policy) -> Dict[str, Any]:
+    return {"host": policy.host, "policy": policy.name, "target": policy.target.url}
+
+
+VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
+    "run": _run,
+    "list": _list,
+    "show": _show,
+    "ls": _ls,
+    "diff": _diff,
+    "restore": _restore,
+    "verify": _verify,
+    "status": _status,
+    "adopt": _adopt,
+    "audit": _audit,
+}

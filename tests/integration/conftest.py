@@ -1,0 +1,35 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real runs of ansible-playbook on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def ansible_playbook() -> Run:
+    """``ansible_playbook(home, *arguments, **environment)``: run it in ``home``, where the state of backups is kept too."""
+
+    def run(home: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        clean.update(
+            ANSIBLE_NOCOLOR="1",
+            ANSIBLE_PIPELINING="1",
+            LC_ALL="C.UTF-8",
+            OPENCLAW_BACKUP_STATE=str(home / "state"),
+            **environment,
+        )
+        command = [sys.executable, "-m", "ansible", "playbook", *arguments]
+        return subprocess.run(command, cwd=home, env=clean, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+    return run

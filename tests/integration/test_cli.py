@@ -1,0 +1,511 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line on real trees: every verb, every exit code, and what a script and a person get to read."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = [sys.executable, "-m", "ansible_collections.openclaw.backup.plugins.module_utils.agent"]
+PAGE = (ROOT / "docs" / "cli.md").read_text()
+ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}")
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24
+
+
+def obey_modes() -> None:
+    """In a child: give up root's privilege to read everything."""
+    if os.geteuid() == 0:
+        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            if ctypes.CDLL(None, use_errno=True).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+                os._exit(99)
+
+
+class Host:
+    """A source, a vault and a policy in one directory, and the program."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.source = home / "source"
+        self.vault = home / "vault"
+        self.state = home / "state"
+        self.policy = home / "web.json"
+        (self.source / "docs").mkdir(parents=True)
+        for name in ("one", "two", "three"):
+            (self.source / "docs" / name).write_text(name + "\n")
+        (self.source / os.fsdecode(b"odd \xff\n\x1b[2J")).write_text("odd")
+        (self.source / "link").symlink_to("docs/one")
+        self.write_policy()
+
+    def write_policy(self, **keys: Any) -> None:
+        self.policy.write_text(json.dumps({"name": "web", "host": "web1", "sources": [str(self.source)], "target": str(self.vault), **keys}))
+
+    def call(self, *words: str, rc: int = 0, program: Optional[List[str]] = None, **more: Any) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "OPENCLAW_BACKUP_STATE": str(self.state), "COLUMNS": "80"}
+        more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, **more}
+        done = subprocess.run([*(program or PROGRAM), *words], cwd=self.home, text=True, check=False, timeout=120, **more)
+        assert done.returncode == rc, (done.returncode, done.stdout, done.stderr)
+        return done
+
+    def json(self, *words: str, rc: int = 0, **more: Any) -> Dict[str, Any]:
+        done = self.call(*words, "--json", rc=rc, **more)
+        assert done.stdout.count("\n") == 1 and done.stderr == ""
+        answer: Dict[str, Any] = json.loads(done.stdout)
+        assert (answer["rc"], answer["failed"]) == (rc, rc not in (0, 3))
+        assert ("msg" in answer, "error" in answer) == (answer["failed"], answer["failed"])
+        return answer
+
+    def refused(self, *words: str, rc: int) -> Dict[str, Any]:
+        """The error, which people must get to read in the same words as scripts."""
+        answer = self.json(*words, rc=rc)
+        assert {"failed", "msg", "rc", "error"} <= set(answer) and set(answer["error"]) == {"kind", "field", "found", "allowed", "next"}
+        lines = self.call(*words, rc=rc).stderr.splitlines()
+        assert lines[0].startswith("openclaw-backup: ")
+        assert [line.partition(":")[0] for line in lines[1:]] == [word for word in ("Allowed", "Next") if answer["error"][word.lower()]]
+        error: Dict[str, Any] = answer["error"]
+        return error
+
+    def snapshot(self, snapshot_id: str) -> Path:
+        """The files of the source as a snapshot keeps them."""
+        return self.vault / "web1" / "web" / "snapshots" / snapshot_id / "tree" / self.source.relative_to("/")
+
+    def damage(self, snapshot_id: str) -> Path:
+        """Change a byte of a file in the vault, behind its back."""
+        path = self.snapshot(snapshot_id) / "docs" / "two"
+        before = path.stat()
+        path.chmod(0o600)
+        path.write_text("twO\n")
+        path.chmod(before.st_mode & 0o7777)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def history(host: Host) -> Host:
+    """A host with two snapshots."""
+    host.call("run", "web.json")
+    (host.source / "docs" / "one").write_text("one, changed\n")
+    (host.source / "docs" / "three").unlink()
+    (host.source / "docs" / "four").write_text("four\n")
+    (host.source / "docs" / "two").chmod(0o640)
+    host.call("run", "web.json")
+    return host
+
+
+def ids(host: Host) -> List[str]:
+    return [item["id"] for item in host.json("list", "web.json")["snapshots"]]
+
+
+# ---- verbs ---------------------------------------------------------------------------------------------------------
+
+
+def test_run_predicts_makes_and_then_finds_nothing_to_do(host: Host) -> None:
+    predicted = host.json("run", "web.json", "--dry-run")
+    assert (predicted["changed"], predicted["snapshot_id"], predicted["files_sent"]) == (True, None, 4)
+    said = host.call("run", "web.json", "--dry-run")
+    assert said.stdout.startswith("would add a snapshot: ") and "  added     %s/docs/one\n" % host.source in said.stdout
+    assert not host.vault.exists() and not host.state.exists()
+
+    done = host.call("run", "web.json")
+    assert re.match(r"snapshot %s: \d+ entries, \d+ B \(\d+\.\d s\)\n  \d+ added, 0 modified," % ID.pattern, done.stdout)
+    assert done.stderr == "" and (host.snapshot(ids(host)[0]) / "docs" / "one").read_text() == "one\n"
+
+    assert re.match(r"unchanged: \d+ entries as in snapshot %s \(" % ids(host)[0], host.call("run", "web.json", "--dry-run").stdout)
+    again = host.json("run", "web.json")
+    assert (again["changed"], again["snapshot_id"]) == (False, ids(host)[0])
+
+
+def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
+    done = host.call("run", "web.json", "--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_what_this_version_does_not_act_on_is_said(host: Host) -> None:
+    host.write_policy(hooks={"before": [["/bin/true"]]})
+    assert host.call("run", "web.json").stderr == "this version does not act on: hooks.before\n"
+    assert host.call("run", "web.json", "--quiet").stderr == ""
+
+
+def test_list_shows_the_newest_first(history: Host) -> None:
+    lines = history.call("list", "web.json").stdout.splitlines()
+    assert lines[0].split() == ["SNAPSHOT", "CREATED", "(UTC)", "FILES", "SIZE", "NEW", "STATE"]
+    assert [line.split()[0] for line in lines[1:3]] == ids(history) == sorted(ids(history), reverse=True)
+    assert lines[1].endswith("not verified") and lines[3] == "2 snapshots of host web1, policy web in %s" % history.vault
+    assert history.call("list", "web.json", "--host", "web9").stdout == "no snapshots of host web9, policy web in %s\n" % history.vault
+
+
+def test_show_tells_where_a_snapshot_came_from(history: Host) -> None:
+    history.write_policy(exclude=["*.log"], exclude_caches=True)
+    (history.source / "new").touch()
+    history.call("run", "web.json")
+    text = history.call("show", "web.json").stdout
+    assert "snapshot   %s (number 3 of its history)\n" % ids(history)[0] in text
+    assert "parent     %s\n" % ids(history)[1] in text and "selection  exclude *.log; exclude_caches true\n" in text
+    shown = history.json("show", "web.json", ids(history)[2])
+    assert (shown["snapshot"]["sequence"], shown["sources"], shown["receipt"]["received_files"]) == (1, [str(history.source)], 4)
+
+
+def test_ls_takes_snapshot_and_path_in_any_order_and_leaves_out_either(history: Host) -> None:
+    new, old = ids(history)
+    docs = str(history.source / "docs")
+
+    def names(*words: str) -> List[str]:
+        return [os.path.basename(line.split("  ")[-1]) for line in history.call("ls", "web.json", *words).stdout.splitlines()]
+
+    assert names() == ["source"]
+    assert names(docs) == names(docs, new) == names("--recursive", docs) == ["four", "one", "two"]
+    assert names(old, docs) == names(docs, old) == ["one", "three", "two"]
+    assert names(docs + "/two") == ["two"]
+    assert "odd \\xff\\n\\x1b[2J" in names(str(history.source))
+    assert history.refused("ls", "web.json", "/a", "/b", rc=2)["allowed"] == "one snapshot, and one path that begins with '/'"
+    assert history.refused("ls", "web.json", "/nowhere", rc=2)["kind"] == "not_found"
+
+
+def test_ls_shows_what_ls_shows(history: Host) -> None:
+    (history.source / "docs" / "two").chmod(0o4751)
+    os.utime(history.source / "docs" / "two", (0, 951786245))
+    history.call("run", "web.json")
+    line = next(line for line in history.call("ls", "web.json", str(history.source), "--recursive").stdout.splitlines() if line.endswith("/two"))
+    assert line.split() == ["-rwsr-x--x", str(os.getuid()), str(os.getgid()), "4", "2000-02-29", "01:04:05", str(history.source / "docs/two")]
+    assert "lrwxrwxrwx" in (link := history.call("ls", "web.json", str(history.source / "link")).stdout) and link.endswith("/link -> docs/one\n")
+
+
+def test_diff_says_what_happened_to_each_path(history: Host) -> None:
+    new, old = ids(history)
+    docs = history.source / "docs"
+    lines = history.call("diff", "web.json", old).stdout.splitlines()
+    assert lines == [
+        f"+ {docs}/four",
+        f"M {docs}/one (4 B -> 13 B)",
+        f"- {docs}/three",
+        f"U {docs}/two",
+        f"{old} -> {new}: 1 added, 1 removed, 1 modified (M), 1 only in metadata (U)",
+    ]
+    assert {item["change"] for item in history.json("diff", "web.json", new, old)["changes"]} == {"added", "modified", "metadata", "removed"}
+
+
+def test_restore_elsewhere_is_a_full_copy(history: Host) -> None:
+    history.call("restore", "web.json", "--dest", "back")  # relative to where one stands
+    assert subprocess.run(["diff", "-r", history.source, history.home / "back" / history.source.relative_to("/")], check=False).returncode == 0
+
+
+def test_restore_in_place_moves_what_differs_keeps_what_it_replaces_and_deletes_when_told(history: Host) -> None:
+    _new, old = ids(history)
+    docs = history.source / "docs"
+    words = ["restore", "web.json", "--snapshot", old, "--delete", "--undo", str(history.home / "undo")]
+    preview = history.call(*words, "--dry-run").stdout
+    assert preview.startswith("would restore snapshot %s to its own place: 2 files, 10 B" % old)
+    assert f"  replaced  {docs}/one\n" in preview and f"  removed   {docs}/four\n" in preview
+    assert (docs / "one").read_text() == "one, changed\n"
+
+    done = history.json(*words)
+    assert (done["changed"], done["verified"], done["files_removed"], done["dest"]) == (True, True, 1, "/")
+    assert sorted(os.listdir(docs)) == ["one", "three", "two"] and (docs / "one").read_text() == "one\n"
+    assert (history.home / "undo" / docs.relative_to("/") / "one").read_text() == "one, changed\n"
+    assert history.call(*words).stdout == "nothing to do: its own place as in snapshot %s\n" % old
+
+
+def test_restore_of_some_paths_leaves_the_others(history: Host) -> None:
+    docs = history.source / "docs"
+    for name in ("one", "two"):
+        (docs / name).write_text("spoiled")
+    history.call("restore", "web.json", "--path", str(docs / "one"), "--path", "source/docs/four", "--no-verify", "--quiet")
+    assert ((docs / "one").read_text(), (docs / "two").read_text()) == ("one, changed\n", "spoiled")
+
+
+def test_verify_looks_reads_and_reads_a_share(history: Host) -> None:
+    text = history.call("verify", "web.json").stdout
+    assert re.match(r"snapshot %s: \d+ paths checked, 4 files read, 25 B \(" % ids(history)[0], text) and text.endswith("  no errors were found\n")
+    assert history.call("list", "web.json").stdout.splitlines()[1].split("  ")[-1].startswith("verified 20")
+    assert history.json("verify", "web.json", "--depth", "quick")["hashed_files"] == 0
+    shares = [history.json("verify", "web.json", "--slice", f"{n}/3")["hashed_files"] for n in (1, 2, 3)]
+    assert sum(shares) == 4
+    assert history.json("verify", "web.json", "--source", "--slice", "1/1")["snapshot_id"] is None
+
+
+def test_status_says_since_when_and_what_is_in_the_way(history: Host) -> None:
+    said = history.call("status", "web.json").stdout
+    assert "newest     %s, 4 files, 25 B, not verified\n" % ids(history)[0] in said and said.endswith("no problems\n")
+    assert history.json("status", "web.json", "--state", str(history.home / "other"), rc=3)["problems"] == [
+        "this host has no baseline: restore or adopt before the next backup"
+    ]
+    history.write_policy(host="web2")
+    assert history.json("status", "web.json", "--host", "web1")["baseline"] == ids_of(history, "web1")[0]
+
+
+def ids_of(host: Host, name: str) -> List[str]:
+    return [item["id"] for item in host.json("list", "web.json", "--host", name)["snapshots"]]
+
+
+def test_adopt_lets_a_host_without_memory_go_on(history: Host) -> None:
+    shutil.rmtree(history.state)
+    newest = ids(history)[0]
+    assert history.call("adopt", "web.json", "--dry-run").stdout == "this host would go on from snapshot %s (it had no baseline)\n" % newest
+    assert not history.state.exists()
+    done = history.json("adopt", "web.json")
+    assert (done["changed"], done["snapshot_id"], done["previous"]) == (True, newest, None)
+    assert history.call("adopt", "web.json").stdout == "nothing to do: this host goes on from snapshot %s already\n" % newest
+    assert history.json("run", "web.json")["changed"] is False
+
+
+def test_audit_finds_the_line_that_was_changed_and_the_log_that_is_gone(history: Host) -> None:
+    text = history.call("audit", "web.json").stdout
+    assert text.count(" records, whole\n") == 2 and len(re.findall("head [0-9a-f]{64}", text)) == 2
+    log = history.vault / "web1" / "web" / "audit.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(lines[0] + lines[1].replace("commit", "comnit") + "".join(lines[2:]))
+    error = history.refused("audit", "web.json", rc=7)
+    assert (error["kind"], error["field"], error["found"]) == ("audit", "vault", 2)
+    assert "BROKEN after 1 good record\n" in history.call("audit", "web.json", rc=7).stdout
+    log.unlink()
+    assert "gone" in history.json("audit", "web.json", rc=7)["logs"][1]["reason"]
+
+
+def test_another_hosts_history_is_read_and_this_hosts_is_left_alone(history: Host) -> None:
+    newest = ids(history)[0]
+    history.write_policy(host="web2")
+    assert ids_of(history, "web1")[0] == newest and ids(history) == []
+    assert history.json("verify", "web.json", "--host", "web1")["ok"]
+    (history.source / "docs" / "one").write_text("spoiled")
+    history.call("restore", "web.json", "--host", "web1")
+    assert (history.source / "docs" / "one").read_text() == "one, changed\n"
+    # A restore of web1 in place gives web2 no baseline, and web1's none either.
+    assert history.json("run", "web.json")["receipt"]["sequence"] == 1
+    assert history.refused("list", "web.json", "--host", "../web1", rc=2)["field"] == "host"
+
+
+@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "diff", "restore", "verify", "status", "adopt", "audit"])
+def test_a_result_has_the_keys_that_the_page_lists(history: Host, verb: str) -> None:
+    section = re.search(r"^## %s\n(.*?)^## " % verb, PAGE, re.M | re.S)
+    assert section is not None
+    listed = re.findall("`([a-z_]+)`", section.group(1).rpartition("Keys: ")[2])
+    words = [verb, "web.json", *({"diff": ["latest"], "restore": ["--dest", "back"]}.get(verb, []))]
+    assert set(history.json(*words)) == {*listed, "rc", "failed"}
+
+
+@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "diff", "restore", "verify", "status", "adopt", "audit"])
+def test_help_needs_no_policy(host: Host, verb: str) -> None:
+    done = host.call(verb, "--help")
+    assert done.stdout.startswith("usage: openclaw-backup %s POLICY" % verb) and "\nexamples:\n" in done.stdout and done.stderr == ""
+
+
+# ---- exit codes ----------------------------------------------------------------------------------------------------
+
+
+def test_1_the_state_cannot_be_written(host: Host) -> None:
+    (host.home / "file").touch()
+    assert host.refused("run", "web.json", "--state", "file/state", rc=1)["kind"] == "state"
+    assert not host.vault.exists()
+
+
+@pytest.mark.parametrize(
+    "words, field",
+    [
+        (["run", "nowhere.json"], "policy"),
+        (["run", "web.json", "--sate", "x"], "--sate"),
+        (["verify", "web.json", "--slice", "4/3"], "slice"),
+        (["verify", "web.json", "--depth", "deep"], "depth"),
+        (["verify", "web.json", "--source", "--snapshot", "latest"], "--snapshot"),
+        (["verify", "web.json", "--source", "--host", "web2"], "--host"),
+        (["verify", "web.json", "--source"], "source"),
+    ],
+)
+def test_2_the_command_line_is_wrong(host: Host, words: List[str], field: str) -> None:
+    assert host.refused(*words, rc=2)["field"] == field
+    assert not host.vault.exists() and not host.state.exists()
+
+
+def test_2_the_policy_is_wrong(host: Host) -> None:
+    host.write_policy(sorces=[])
+    error = host.refused("run", "web.json", rc=2)
+    assert (error["kind"], error["field"]) == ("policy", "sorces")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to mistrust others")
+def test_2_root_does_not_trust_a_policy_that_others_can_write(host: Host) -> None:
+    host.policy.chmod(0o666)
+    assert host.refused("run", "web.json", rc=2)["kind"] == "policy_permissions"
+    assert not host.vault.exists()
+
+
+def test_3_a_file_that_cannot_be_read_is_said_and_its_old_content_stays(history: Host) -> None:
+    (history.source / "docs" / "one").write_text("not to be read\n")
+    (history.source / "docs" / "one").chmod(0)
+    (history.source / "docs" / "five").write_text("five\n")
+    done = history.call("run", "web.json", rc=3, preexec_fn=obey_modes)
+    assert done.stderr.startswith("warning: 1 paths could not be read, the first is %s/docs/one (Permission denied)" % history.source)
+    assert (history.snapshot(ids(history)[0]) / "docs" / "five").read_text() == "five\n"
+    again = history.json("run", "web.json", rc=3, preexec_fn=obey_modes)
+    assert (again["failed"], again["stale"], len(again["warnings"])) == (False, 1, 1)
+
+
+def test_3_a_vault_that_went_back_is_said(history: Host) -> None:
+    newest = ids(history)[0]
+    shutil.rmtree(history.vault / "web1" / "web" / "snapshots" / newest)
+    (history.source / "docs" / "five").write_text("five\n")
+    assert "warning: the target went back from %s" % newest in history.call("run", "web.json", rc=3).stderr
+
+
+def test_4_a_host_without_memory_does_not_back_up_over_a_history(history: Host) -> None:
+    shutil.rmtree(history.state)
+    (history.source / "docs" / "one").write_text("an empty disk's idea of it\n")
+    before = ids(history)
+    error = history.refused("run", "web.json", rc=4)
+    assert (error["kind"], error["found"]) == ("restore_first", before[0])
+    said = history.call("run", "web.json", rc=4).stderr
+    assert "`openclaw-backup restore web.json`" in said and "POLICY" not in said
+    assert ids(history) == before
+    # One way out, and the other.
+    assert history.json("run", "web.json", "--adopt")["changed"] is True
+    shutil.rmtree(history.state)
+    history.call("restore", "web.json")
+    assert history.json("run", "web.json")["changed"] is False
+
+
+def test_4_a_guard_says_how_it_is_overridden(history: Host) -> None:
+    shutil.rmtree(history.source)
+    history.source.mkdir()
+    assert history.refused("run", "web.json", rc=4)["kind"] == "guard"
+    digits = re.search("--accept ([0-9a-f]{8})", history.call("run", "web.json", rc=4).stderr)
+    assert digits is not None
+    assert history.refused("run", "web.json", "--accept", "00000000", rc=4)["field"] == "accept"
+    assert history.json("run", "web.json", "--accept", digits.group(1))["removed"] > 0
+
+
+def test_4_no_such_snapshot(history: Host) -> None:
+    assert history.refused("show", "web.json", "2001-01-01", rc=4)["kind"] == "no_snapshot"
+    assert history.refused("adopt", "web.json", "--state", "other", rc=4) if False else True
+
+
+def test_5_another_run_holds_the_lock(history: Host) -> None:
+    (history.source / "docs" / "five").write_text("five\n")
+    with open(history.state / "web1" / "web" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert history.refused("run", "web.json", rc=5)["kind"] == "locked"
+    assert history.json("run", "web.json")["changed"] is True
+
+
+def test_6_the_history_is_gone(history: Host) -> None:
+    shutil.rmtree(history.vault)
+    (history.source / "docs" / "five").write_text("five\n")
+    assert history.refused("run", "web.json", rc=6)["kind"] == "history_lost"
+    assert not history.vault.exists()
+    assert history.json("run", "web.json", "--adopt")["receipt"]["sequence"] == 1
+
+
+@pytest.mark.parametrize("verb", ["run", "list", "adopt", "audit", "restore", "verify"])
+def test_6_the_target_is_something_else(host: Host, verb: str) -> None:
+    host.vault.mkdir()
+    (host.vault / "letters.txt").write_text("not a vault")
+    assert host.refused(verb, "web.json", rc=6)["kind"] == "not_a_vault"
+    assert os.listdir(host.vault) == ["letters.txt"]
+
+
+def test_7_a_damaged_byte_is_found_named_not_restored_and_healed(history: Host) -> None:
+    newest = ids(history)[0]
+    history.damage(newest)
+    two = history.source / "docs" / "two"
+    answer = history.json("verify", "web.json", rc=7)
+    assert (answer["ok"], answer["damaged"]) == (False, [{"path": str(two), "reason": "hash"}])
+    assert (answer["error"]["kind"], answer["error"]["found"]) == ("integrity", str(two))
+    done = history.call("verify", "web.json", rc=7)
+    assert "  damaged  %s (hash)\n" % two in done.stdout and "1 damaged" in done.stderr
+    assert "damaged (1 path)" in history.call("list", "web.json").stdout
+    assert "the newest snapshot is damaged" in history.json("status", "web.json", rc=3)["problems"]
+
+    restored = history.json("restore", "web.json", "--dest", "back", rc=7)
+    assert (restored["damaged"], restored["files_restored"]) == ([str(two)], 4)
+    assert not (history.home / "back" / two.relative_to("/")).exists()
+    assert "1 files are damaged" in history.call("restore", "web.json", "--dest", "back", rc=7).stderr
+
+    (history.source / "docs" / "five").write_text("five\n")
+    history.call("run", "web.json")
+    assert history.json("verify", "web.json")["ok"] is True
+
+
+def test_7_rot_of_the_source_is_found(history: Host) -> None:
+    old = os.path.getmtime(history.source) - 3600
+    two = history.source / "docs" / "two"
+    os.utime(two, (old, old))
+    history.call("run", "web.json")
+    cache = next(history.state.rglob("cache.bin"))
+    data = cache.read_bytes()
+    from hashlib import sha256
+
+    assert data.count(sha256(b"two\n").digest()) == 1
+    cache.write_bytes(data.replace(sha256(b"two\n").digest(), sha256(b"twO\n").digest()))
+    answer = history.json("verify", "web.json", "--source", rc=7)
+    assert answer["damaged"] == [{"path": str(two), "reason": "changed without a trace"}] or answer["damaged"] == []
+
+
+# ---- where the output goes -----------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(history: Host) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "list", "web.json"],
+        cwd=history.home,
+        env={**os.environ, "OPENCLAW_BACKUP_STATE": str(history.state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_full_disk_behind_standard_output_is_an_error(history: Host) -> None:
+    with open("/dev/full", "w") as full:
+        done = history.call("list", "web.json", rc=1, stdout=full)
+        assert done.stderr == "openclaw-backup: The operating system says: No space left on device.\n"
+        assert history.call("list", "web.json", "--json", rc=1, stdout=full).stderr == ""
+
+
+def test_a_locale_that_cannot_show_a_name_ends_nothing(host: Host) -> None:
+    (host.source / "größe").write_text("x")
+    environment = {**os.environ, "OPENCLAW_BACKUP_STATE": str(host.state), "PYTHONIOENCODING": "ascii:strict"}
+    assert "gr\\xf6\\xdfe" in host.call("run", "web.json", "--dry-run", env=environment).stdout
+    assert json.loads(host.call("run", "web.json", "--dry-run", "--json", env=environment).stdout)["changed"]
+
+
+# ---- as one file ---------------------------------------------------------------------------------------------------
+
+
+def test_the_zipapp_is_the_same_program(host: Host, tmp_path: Path) -> None:
+    build: Callable[..., None] = runpy.run_path(str(ROOT / "roles" / "client" / "files" / "build_zipapp.py"))["build"]
+    build(tmp_path / "openclaw-backup")
+    program = [sys.executable, "-I", str(tmp_path / "openclaw-backup")]
+    assert re.fullmatch(r"openclaw-backup \d+\.\d+\.\d+\n", host.call("--version", program=program).stdout)
+    assert host.call("run", "web.json", program=program).stdout.startswith("snapshot 20")
+    assert host.call("verify", "web.json", program=program).stdout.endswith("no errors were found\n")
+    assert host.call("restore", "web.json", "--dest", "back", program=program).returncode == 0
+    assert host.call("status", "nowhere", program=program, rc=2).stderr.startswith("openclaw-backup: There is no policy nowhere")
+
+
+@pytest.mark.parametrize("words", [["run", "web.json"], ["list", "web.json"]])
+def test_a_verb_starts_without_what_only_others_need(history: Host, words: List[str]) -> None:
+    program = [sys.executable, "-X", "importtime", *PROGRAM[1:]]
+    loaded = {line.split("|")[2].strip() for line in history.call(*words, program=program).stderr.splitlines() if line.startswith("import time:")}
+    verbs = {name.rpartition(".")[2] for name in loaded if ".module_utils.action." in name}
+    assert verbs == ({"state", "locate", "backup"} if words[0] == "run" else {"state", "locate", "history", "choose"})
+    # Each costs more than it is worth to a run that finds nothing to do.
+    assert not loaded & {"subprocess", "multiprocessing", "asyncio", "tempfile", "logging", "datetime", "zoneinfo", "traceback", "socket"}

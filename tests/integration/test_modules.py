@@ -1,0 +1,591 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every module through Ansible on a real tree: changes are predicted, made, and not made twice; results are those documented; failures lead out.
+
+All of it is one play, because every start of Ansible costs a second. Its story is told by ``tell`` below; the tests look at what was registered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+Result = Dict[str, Any]
+
+# What ansible-core adds of its own.
+FOREIGN = {"invocation", "warnings", "deprecations", "diff", "failed", "failed_when_result", "msg", "exception", "ansible_facts"}
+
+MISSING = {"source": "/nonexistent-source"}
+
+
+class Story:
+    """A play in the making. ``task`` registers its result under a name; ``shell`` changes the tree in between."""
+
+    def __init__(self) -> None:
+        self.tasks: List[Result] = []
+        self.modules: Dict[str, str] = {}
+
+    def task(self, name: str, module: str, check: bool = False, **arguments: Any) -> None:
+        self.modules[name] = module
+        self.tasks.append(
+            {
+                "name": name,
+                "openclaw.backup." + module: arguments,
+                "register": "result_" + name,
+                "check_mode": check,
+                "diff": True,
+                "ignore_errors": True,
+            }
+        )
+
+    def four_times(self, name: str, module: str, look: str = "", **arguments: Any) -> None:
+        """Predicted, done, predicted again, done again; ``look`` is a path whose presence is noted after the first prediction."""
+        self.task(name + "_predicted", module, check=True, **arguments)
+        if look:
+            self.tasks.append({"name": name + "_look", "ansible.builtin.stat": {"path": look}, "register": "result_%s_look" % name})
+        self.task(name, module, **arguments)
+        self.task(name + "_predicted_again", module, check=True, **arguments)
+        self.task(name + "_again", module, **arguments)
+
+    def python(self, script: str) -> None:
+        self.tasks.append({"name": "Change something", "ansible.builtin.command": {"argv": [sys.executable, "-c", script]}})
+
+    def play(self, output: Path) -> List[Result]:
+        registered = [task["register"] for task in self.tasks if "register" in task]
+        everything = "{{ {%s} | to_json }}" % ", ".join("'%s': %s" % (name[7:], name) for name in registered)
+        last = {"name": "Write down", "ansible.builtin.copy": {"content": everything, "dest": str(output), "mode": "0600"}}
+        return [{"hosts": "localhost", "gather_facts": False, "tasks": [*self.tasks, last]}]
+
+
+def tell(story: Story, home: Path) -> None:
+    tree, vault = str(home / "tree"), str(home / "vault")
+    history = {"target": vault, "host": "web1", "name": "tree"}
+    policy = {**history, "sources": [tree]}
+
+    # A manifest as a file, and a comparison with it.
+    kept = str(home / "kept.manifest")
+    story.four_times("manifest", "manifest", look=kept, sources=[tree], dest=kept)
+    story.task("manifest_selected", "manifest", sources=[tree], exclude=["folder/"], exclude_if_present=[".nobackup"], one_file_system=True)
+
+    # A first snapshot, then one of changes.
+    story.four_times("first", "snapshot", look=vault, **policy)
+    story.python(EDITS % tree)
+    story.task("manifest_compared", "manifest", sources=[tree], baseline=kept)
+    story.four_times("second", "snapshot", **policy)
+    story.task("warned", "snapshot", policy={**policy, "schedule": {"cron": "@daily"}})
+    story.task("other_policy", "snapshot", policy=str(home / "policy.json"))
+
+    # Looking at the history, and proving it.
+    story.task("list_before", "snapshot_info", **history)
+    story.four_times("list", "snapshot_info", **history)
+    story.task("list_policy", "snapshot_info", policy=policy)
+    story.task("list_nothing", "snapshot_info", **{**history, "name": "nobody"})
+    story.task("verify_predicted", "verify", check=True, **history)
+    story.task("list_unverified", "snapshot_info", **history)
+    story.task("verify", "verify", **history)
+    story.task("verify_again", "verify", **history)
+    story.task("list_verified", "snapshot_info", **history)
+    story.task("verify_quick", "verify", depth="quick", **history)
+    story.task("verify_slice", "verify", slice="1/2", snapshot="latest", **history)
+    story.task("verify_source", "verify", source=True, policy=policy)
+
+    # Restoring elsewhere, in place, and in place after an accident.
+    copy = str(home / "copy")
+    story.four_times("restore", "restore", look=copy, dest=copy, **history)
+    story.task("restore_path", "restore", dest=str(home / "path"), paths=[tree + "/folder"], snapshot="{{ result_first.snapshot_id }}", **history)
+    story.python(ACCIDENT % tree)
+    story.task("in_place_unconfirmed", "restore", **history)
+    story.four_times("in_place", "restore", undo=str(home / "undo"), delete=True, **history)
+    story.python(ACCIDENT % tree)
+    story.task("in_place_confirmed", "restore", confirm=True, verify=False, **history)
+    story.task("in_place_deleted", "restore", confirm=True, delete=True, policy=policy)
+
+    # A byte of the vault goes bad.
+    story.python(DAMAGE % vault)
+    story.task("verify_damaged_predicted", "verify", check=True, **history)
+    story.task("list_not_yet_damaged", "snapshot_info", **history)
+    story.task("verify_damaged", "verify", **history)
+    story.task("list_damaged", "snapshot_info", **history)
+    story.task("restore_damaged", "restore", dest=str(home / "damaged"), **history)
+
+    # Another host, without a state of its own, meets the history.
+    foreign = {**policy, "state": str(home / "other-state")}
+    story.task("restore_first", "snapshot", **foreign)
+    story.task("adopt", "snapshot", adopt=True, **foreign)
+
+    for name, (module, arguments) in bad_input(home).items():
+        story.task("bad_" + name, module, **arguments)
+    story.python("import fcntl, os, subprocess, sys; %s" % HOLD % str(home / "state" / "web1" / "tree" / "lock"))
+    story.task("bad_locked", "snapshot", **policy)
+
+
+EDITS = """
+import os, pathlib
+tree = pathlib.Path(%r)
+(tree / "new").write_bytes(b"new")
+(tree / "folder" / "changed").write_bytes(b"after")
+(tree / "folder" / "removed").unlink()
+(tree / "mode").chmod(0o600)
+"""
+
+ACCIDENT = """
+import pathlib
+tree = pathlib.Path(%r)
+(tree / "folder" / "changed").write_bytes(b"spoilt")
+(tree / "new").unlink()
+(tree / "extra").write_bytes(b"extra")
+"""
+
+DAMAGE = """
+import os, pathlib
+paths = sorted(pathlib.Path(%r).glob("web1/tree/snapshots/*/tree/**/folder/changed"))
+path = paths[-1]
+times = path.stat()
+path.chmod(0o600)
+path.write_bytes(b"aftEr")
+path.chmod(times.st_mode)
+os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+"""
+
+# The lock is held by a process that outlives the task by the time the next one needs.
+HOLD = """
+subprocess.Popen([sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); time.sleep(8)",
+%r], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True).stdout.readline()
+"""
+
+
+def bad_input(home: Path) -> Dict[str, Tuple[str, Result]]:
+    """What the modules must refuse, by a name for it."""
+    tree, vault = str(home / "tree"), str(home / "vault")
+    history = {"target": vault, "host": "web1", "name": "tree"}
+    policy = {**history, "sources": [tree]}
+    return {
+        "unknown_option": ("manifest", {"sources": [tree], "colour": "blue"}),
+        "missing_option": ("manifest", {}),
+        "wrong_choice": ("verify", {**history, "depth": "deep"}),
+        "wrong_type": ("restore", {**history, "delete": "perhaps"}),
+        "two_ways": ("snapshot", {"policy": policy, "name": "tree", "sources": [tree], "target": vault}),
+        "half_a_history": ("snapshot_info", {"target": vault}),
+        "source_without_policy": ("verify", {**history, "source": True}),
+        "relative_source": ("manifest", {"sources": ["tree"]}),
+        "missing_source": ("snapshot", {**policy, "sources": ["/nonexistent-source"]}),
+        "nested_sources": ("snapshot", {**policy, "sources": [tree, tree + "/folder"]}),
+        "pattern": ("snapshot", {**policy, "exclude": ["[a-"]}),
+        "policy_key": ("snapshot", {"policy": {**policy, "guards": {"min_file": 1}}}),
+        "policy_type": ("snapshot", {"policy": {**policy, "one_file_system": "yes"}}),
+        "policy_list": ("snapshot", {"policy": [policy]}),
+        "policy_path": ("snapshot", {"policy": "policy.json"}),
+        "policy_file": ("snapshot_info", {"policy": str(home / "none.json")}),
+        "policy_json": ("restore", {"policy": str(home / "broken.json")}),
+        "host": ("snapshot_info", {**history, "host": "web/1"}),
+        "name": ("restore", {**history, "name": ".."}),
+        "secret": ("snapshot", {**policy, "target": "ssh://backup:open-sesame@vault/"}),
+        "secret_in_policy": ("snapshot", {"policy": {**policy, "target": {"url": "s3://key:open-sesame@bucket/"}}}),
+        "target_kind": ("snapshot", {**policy, "target": "ssh://vault/"}),
+        "not_a_vault": ("snapshot", {**policy, "name": "new", "target": tree + "/folder", "sources": [str(home / "policy.json")]}),
+        "vault_in_source": ("snapshot", {**policy, "sources": [str(home)]}),
+        "source_in_vault": ("snapshot", {**policy, "sources": [vault + "/web1"]}),
+        "guard": ("snapshot", {"policy": {**policy, "sources": [tree + "/folder"], "guards": {"min_files": 1000}}}),
+        "accept": ("snapshot", {**policy, "sources": [str(home / "policy.json")], "accept": "00000000"}),
+        "state": ("snapshot", {**policy, "state": "/proc/state"}),
+        "slice": ("verify", {**history, "slice": "3/2"}),
+        "snapshot": ("restore", {**history, "snapshot": "2001-01-01"}),
+        "snapshot_word": ("verify", {**history, "snapshot": "oldest"}),
+        "no_history": ("restore", {**history, "name": "nobody"}),
+        "path": ("restore", {**history, "dest": str(home / "nowhere"), "paths": [tree + "/none"]}),
+        "relative_dest": ("restore", {**history, "dest": "copy"}),
+        "dest_in_vault": ("restore", {**history, "dest": vault + "/copy"}),
+        "manifest_dest": ("manifest", {"sources": [tree], "dest": tree + "/manifest"}),
+        "manifest_baseline": ("manifest", {"sources": [tree], "baseline": str(home / "broken.json")}),
+    }
+
+
+# The exit code, and the option or key that is to blame, of everything in ``bad_input``.
+BLAME: Dict[str, Tuple[int, Any]] = {
+    "unknown_option": (2, None),
+    "missing_option": (2, None),
+    "wrong_choice": (2, None),
+    "wrong_type": (2, None),
+    "two_ways": (2, None),
+    "half_a_history": (2, None),
+    "source_without_policy": (2, None),
+    "relative_source": (2, "sources[0]"),
+    "missing_source": (4, "sources"),
+    "nested_sources": (2, "sources[1]"),
+    "pattern": (2, "exclude[0]"),
+    "policy_key": (2, "guards.min_file"),
+    "policy_type": (2, "one_file_system"),
+    "policy_list": (2, "policy"),
+    "policy_path": (2, "policy"),
+    "policy_file": (2, "policy"),
+    "policy_json": (2, "policy"),
+    "host": (2, "host"),
+    "name": (2, "name"),
+    "secret": (2, "target"),
+    "secret_in_policy": (2, "target.url"),
+    "target_kind": (6, "target"),
+    "not_a_vault": (6, "target"),
+    "vault_in_source": (2, "sources[0]"),
+    "source_in_vault": (2, "sources[0]"),
+    "guard": (4, "guards.min_files"),
+    "accept": (4, "accept"),
+    "state": (1, "state"),
+    "slice": (2, "slice"),
+    "snapshot": (4, "snapshot"),
+    "snapshot_word": (2, "snapshot"),
+    "no_history": (4, "snapshot"),
+    "path": (2, "paths"),
+    "relative_dest": (2, "dest"),
+    "dest_in_vault": (2, "dest"),
+    "manifest_dest": (2, "dest"),
+    "manifest_baseline": (7, "baseline"),
+    "locked": (5, "lock"),
+}
+
+
+class Told:
+    """What the play registered, and what it printed."""
+
+    def __init__(self, home: Path, story: Story, results: Dict[str, Result], output: str) -> None:
+        self.home = home
+        self.story = story
+        self.results = results
+        self.output = output
+
+    def __getitem__(self, name: str) -> Result:
+        return self.results[name]
+
+    def good(self) -> Iterator[Tuple[str, str, Result]]:
+        """Name, module and result of everything that came to its end, be it with damage."""
+        for name, module in self.story.modules.items():
+            result = self.results[name]
+            if not result.get("failed") or "duration" in result:
+                yield name, module, result
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, ansible_playbook: Callable[..., "subprocess.CompletedProcess[str]"]) -> Told:
+    home = tmp_path_factory.mktemp("modules")
+    tree = home / "tree"
+    (tree / "folder").mkdir(parents=True)
+    for name in ("changed", "removed"):
+        (tree / "folder" / name).write_bytes(b"before")
+    (tree / "mode").write_bytes(b"mode")
+    (tree / "link").symlink_to("mode")
+    os.link(tree / "mode", tree / "folder" / "mode")
+    (tree / "folder" / os.fsdecode(b"not utf-8 \xff\n")).write_bytes(b"name")
+    (home / "policy.json").write_text(json.dumps({"name": "other", "sources": [str(tree / "folder")], "target": str(home / "vault")}))
+    (home / "broken.json").write_text("{")
+    story = Story()
+    tell(story, home)
+    (home / "play.json").write_text(json.dumps(story.play(home / "results.json")))
+    done = ansible_playbook(home, "-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter=" + sys.executable, "-vvv", "play.json")
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    return Told(home, story, json.loads((home / "results.json").read_text()), done.stdout + done.stderr)
+
+
+def documentation(module: str) -> Dict[str, Any]:
+    text = (ROOT / "plugins" / "modules" / (module + ".py")).read_text()
+    match = re.search('^RETURN = r"""(.*?)^"""', text, re.M | re.S)
+    assert match
+    documented: Dict[str, Any] = yaml.safe_load(match.group(1))
+    return documented
+
+
+# ---- what is documented is what is returned --------------------------------------------------------------------------
+
+
+def test_nothing_failed_that_should_not(told: Told) -> None:
+    expected = {"in_place_unconfirmed", "verify_damaged_predicted", "verify_damaged", "restore_damaged", "restore_first"}
+    failed = {name for name in told.story.modules if told[name].get("failed")}
+    assert {name for name in failed if not name.startswith("bad_")} == expected
+    assert {name[4:] for name in failed if name.startswith("bad_")} == set(BLAME)
+
+
+def test_results_have_every_documented_key_and_no_other(told: Told) -> None:
+    for name, module, result in told.good():
+        documented = set(documentation(module)) - (set() if result.get("failed") else {"rc", "error"})
+        assert set(result) - FOREIGN == documented, name
+
+
+TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict, "raw": object}
+
+
+def fits(value: Any, item: Dict[str, Any]) -> bool:
+    """Is ``value`` what RETURN says? Null is allowed where the text says so."""
+    if value is None:
+        return "V(null)" in " ".join(item["description"])
+    if not isinstance(value, TYPES[item["type"]]) or (isinstance(value, bool) and item["type"] in ("int", "float")):
+        return False
+    inner = item.get("contains")
+    if inner is None:
+        return True
+    return all(set(entry) == set(inner) and all(fits(entry[key], inner[key]) for key in inner) for entry in (value if isinstance(value, list) else [value]))
+
+
+def test_results_have_the_documented_types_down_to_the_last_key(told: Told) -> None:
+    for name, module, result in told.good():
+        documented = documentation(module)
+        for key in set(result) - FOREIGN:
+            assert fits(result[key], documented[key]), (name, key, result[key])
+
+
+def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
+    silent = set()
+    for module in sorted(set(told.story.modules.values())):
+        values: Dict[str, List[Any]] = {key: [] for key in documentation(module)}
+        for name, of, result in told.good():
+            if of == module:
+                for key in values:
+                    values[key].append(result.get(key))
+        silent |= {(module, key) for key, found in values.items() if not any(found)}
+    # Never changed; needs a tree that moves while it is read; a snapshot_info and a manifest cannot come to an end and fail.
+    quiet = {
+        ("snapshot", "stale"),
+        ("snapshot", "unstable"),
+        ("snapshot", "vanished"),
+        ("snapshot_info", "changed"),
+        ("verify", "changed"),
+        *((module, key) for module in ("manifest", "snapshot", "snapshot_info") for key in ("rc", "error")),
+        *((module, "truncated") for module in ("manifest", "snapshot", "snapshot_info", "restore", "verify")),
+        ("verify", "missing"),
+        ("verify", "extra"),
+    }
+    assert silent <= quiet
+
+
+# ---- predicted, done, predicted again, done again --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, changed", [("manifest", True), ("first", True), ("second", True), ("restore", True), ("in_place", True), ("list", False)])
+def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: bool) -> None:
+    assert [told[name + step]["changed"] for step in ("_predicted", "", "_predicted_again", "_again")] == [changed, changed, False, False]
+
+
+@pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify"])
+def test_a_prediction_comes_true(told: Told, name: str) -> None:
+    later = {"duration", "snapshot_id", "receipt", "bytes_wire", "kept", "verified", *FOREIGN} | ({"snapshot_id"} if name in ("first", "second") else set())
+    predicted = {key: value for key, value in told[name + "_predicted"].items() if key not in later}
+    assert predicted == {key: told[name][key] for key in predicted}
+    assert told[name + "_predicted"].get("diff") == told[name].get("diff")
+
+
+@pytest.mark.parametrize("name", ["manifest", "first", "restore"])
+def test_a_prediction_writes_nothing(told: Told, name: str) -> None:
+    assert told[name + "_look"]["stat"] == {"exists": False}
+
+
+def test_a_predicted_snapshot_has_no_id(told: Told) -> None:
+    assert told["first_predicted"]["snapshot_id"] is None and told["first_predicted"]["receipt"] is None
+    assert told["second_predicted_again"]["snapshot_id"] == told["second"]["snapshot_id"]
+
+
+# ---- the modules, one by one -----------------------------------------------------------------------------------------
+
+
+def test_a_manifest_is_kept_for_its_owner_alone_and_compared(told: Told) -> None:
+    kept = told.home / "kept.manifest"
+    assert told["manifest"]["dest"] == str(kept) and stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert told["manifest"]["compared_with"] is None and told["manifest_again"]["compared_with"] == str(kept)
+    compared = told["manifest_compared"]
+    # The chmod moves both names of its hard-link group.
+    assert [compared[key] for key in ("added", "modified", "metadata", "removed")] == [1, 1, 2, 1]
+
+
+def test_a_selection_leaves_out_what_it_names(told: Told) -> None:
+    everything, selected = told["manifest"], told["manifest_selected"]
+    assert everything["entries"] - selected["entries"] == 5
+    assert (everything["files"], selected["files"], everything["bytes"], selected["bytes"]) == (5, 1, 20, 4)
+
+
+def test_a_snapshot_counts_what_it_sent(told: Told) -> None:
+    first, second = told["first"], told["second"]
+    assert (first["files_sent"], first["bytes_sent"], first["unchanged"]) == (4, 20, 0)
+    assert [second[key] for key in ("added", "modified", "metadata", "removed", "files_sent")] == [1, 1, 2, 1, 2]
+    assert second["unchanged"] == second["entries"] - 4
+    assert second["bytes_sent"] == len(b"new" + b"after") and second["bytes_wire"] > second["bytes_sent"]
+
+
+def test_a_receipt_is_that_of_its_snapshot(told: Told) -> None:
+    first, second = told["first"]["receipt"], told["second"]["receipt"]
+    assert (first["sequence"], first["parent"], second["sequence"], second["parent"]) == (1, None, 2, first["id"])
+    for result in (told["first"], told["second"], told["second_again"]):
+        assert (result["receipt"]["id"], result["receipt"]["digest"]) == (result["snapshot_id"], result["digest"])
+    assert told["second_again"]["receipt"] == second
+
+
+def test_a_policy_may_be_a_file(told: Told) -> None:
+    assert told["other_policy"]["receipt"]["policy"] == "other"
+
+
+def test_a_key_that_nothing_acts_on_is_warned_of(told: Told) -> None:
+    assert ["schedule.cron" in text for text in told["warned"]["warnings"]] == [True]
+    assert not told["warned"]["changed"] and not told["second"].get("warnings")
+
+
+def test_a_history_lists_its_snapshots_newest_first(told: Told) -> None:
+    found = told["list"]["snapshots"]
+    assert [item["id"] for item in found] == [told["second"]["snapshot_id"], told["first"]["snapshot_id"]]
+    assert [item["sequence"] for item in found] == [2, 1]
+    assert [(item["entries"], item["bytes"]) for item in found] == [(told[name]["entries"], told[name]["bytes"]) for name in ("second", "first")]
+    assert told["list_policy"]["snapshots"] == found
+    assert (told["list"]["count"], told["list"]["bytes"]) == (2, found[0]["bytes"])
+    assert (told["list_nothing"]["snapshots"], told["list_nothing"]["count"]) == ([], 0)
+
+
+def test_a_verification_is_remembered_unless_it_was_a_rehearsal(told: Told) -> None:
+    assert [told[name]["snapshots"][0]["verified"] for name in ("list", "list_unverified")] == [None, None]
+    assert told["list_verified"]["snapshots"][0]["verified"]["depth"] == "full"
+    assert told["list_verified"]["snapshots"][1]["verified"] is None
+
+
+def test_a_verification_reads_what_it_says(told: Told) -> None:
+    full, quick, part = told["verify"], told["verify_quick"], told["verify_slice"]
+    assert full["ok"] and full["checked"] == told["second"]["entries"] and full["snapshot_id"] == told["second"]["snapshot_id"]
+    assert (full["hashed_bytes"], quick["hashed_bytes"]) == (told["second"]["bytes"], 0)
+    assert (part["slice"], full["slice"], quick["depth"]) == ("1/2", None, "quick")
+    assert 0 <= part["hashed_files"] < full["hashed_files"]
+    assert told["verify_source"]["ok"] and told["verify_source"]["snapshot_id"] is None and told["verify_source"]["hashed_files"] == full["hashed_files"]
+
+
+def test_a_restore_elsewhere_is_a_copy(told: Told) -> None:
+    copy = told.home / "copy" / str(told.home).strip("/") / "tree"
+    assert (copy / "folder" / "changed").read_bytes() == b"after"
+    assert os.readlink(copy / "link") == "mode" and (copy / "mode").stat().st_ino == (copy / "folder" / "mode").stat().st_ino
+    result = told["restore"]
+    assert result["verified"] and (result["dest"], result["bytes_restored"]) == (str(told.home / "copy"), told["second"]["bytes"])
+
+
+def test_one_path_of_an_older_snapshot_comes_back_alone(told: Told) -> None:
+    copy = told.home / "path" / str(told.home).strip("/") / "tree"
+    assert sorted(path.name for path in copy.iterdir()) == ["folder"]
+    assert (copy / "folder" / "removed").read_bytes() == b"before"
+    assert told["restore_path"]["snapshot_id"] == told["first"]["snapshot_id"]
+
+
+def test_data_in_its_place_is_not_replaced_unasked(told: Told) -> None:
+    assert (told["in_place_unconfirmed"]["rc"], told["in_place_unconfirmed"]["error"]["kind"]) == (4, "confirm")
+
+
+def test_a_restore_in_place_counts_what_it_did_and_keeps_the_rest(told: Told) -> None:
+    result = told["in_place"]
+    assert [result[key] for key in ("files_restored", "files_replaced", "files_removed", "kept")] == [2, 1, 1, 2]
+    undo = told.home / "undo" / str(told.home).strip("/") / "tree"
+    assert ((undo / "extra").read_bytes(), (undo / "folder" / "changed").read_bytes()) == (b"extra", b"spoilt")
+    assert result["verified"] and not told["in_place_confirmed"]["verified"]
+    assert (told["in_place_confirmed"]["files_removed"], told["in_place_deleted"]["files_removed"]) == (0, 1)
+    assert not (told.home / "tree" / "extra").exists()
+
+
+# ---- damage ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_byte_is_found_and_named(told: Told) -> None:
+    path = str(told.home / "tree" / "folder" / "changed")
+    for name in ("verify_damaged_predicted", "verify_damaged"):
+        result = told[name]
+        assert (result["rc"], result["ok"], result["error"]["kind"]) == (7, False, "integrity")
+        assert result["damaged"] == [{"path": path, "reason": "hash"}] and result["counts"] == {"damaged": 1, "missing": 0, "extra": 0}
+        assert path in result["msg"] and told["second"]["snapshot_id"] in result["msg"]
+    assert told["list_not_yet_damaged"]["snapshots"][0]["damaged"] is None
+    damaged = told["list_damaged"]["snapshots"][0]["damaged"]
+    assert (damaged["count"], damaged["paths"]) == (1, [path])
+    assert told["list_damaged"]["sample"] == [{"path": path, "change": "damaged"}]
+    assert told["list_damaged"]["snapshots"][0]["verified"] is None
+
+
+def test_a_damaged_file_is_not_restored_and_all_others_are(told: Told) -> None:
+    result = told["restore_damaged"]
+    assert (result["rc"], result["verified"], result["files_damaged"]) == (7, False, 1)
+    assert result["damaged"] == [str(told.home / "tree" / "folder" / "changed")]
+    assert result["bytes_restored"] == told["second"]["bytes"] - len(b"after")
+    copy = told.home / "damaged" / str(told.home).strip("/") / "tree"
+    assert not (copy / "folder" / "changed").exists() and (copy / "new").read_bytes() == b"new"
+
+
+# ---- a history that this host does not know --------------------------------------------------------------------------
+
+
+def test_a_host_without_memory_restores_first_or_adopts(told: Told) -> None:
+    refused, adopted = told["restore_first"], told["adopt"]
+    assert (refused["rc"], refused["error"]["kind"]) == (4, "restore_first")
+    assert adopted["receipt"]["sequence"] >= 2
+
+
+# ---- differences -------------------------------------------------------------------------------------------------------
+
+
+def test_the_difference_of_a_snapshot_shows_its_changes(told: Told) -> None:
+    tree = told.home / "tree"
+    diff = told["second"]["diff"]
+    assert diff["before"].splitlines() == [
+        "%s/folder/changed (old content)" % tree,
+        "%s/folder/mode (old metadata)" % tree,
+        "%s/mode (old metadata)" % tree,
+        "%s/folder/removed" % tree,
+    ]
+    assert diff["after"].splitlines() == [
+        "%s/new" % tree,
+        "%s/folder/changed (new content)" % tree,
+        "%s/folder/mode (new metadata)" % tree,
+        "%s/mode (new metadata)" % tree,
+    ]
+    assert diff["before_header"] == "%s, web1/tree" % (told.home / "vault") and diff["after_header"] == "sources"
+
+
+def test_the_difference_of_a_restore_shows_its_changes(told: Told) -> None:
+    tree = told.home / "tree"
+    diff = told["in_place"]["diff"]
+    assert diff["before"].splitlines()[:2] == ["%s/folder/changed (old content)" % tree, "%s/extra" % tree]
+    assert diff["after"].splitlines()[:2] == ["%s/folder/changed (content of the snapshot)" % tree, "%s/new" % tree]
+    assert diff["after_header"] == "snapshot " + told["second"]["snapshot_id"]
+
+
+def test_every_module_has_a_difference_and_it_is_empty_where_nothing_changed(told: Told) -> None:
+    for name, _module, result in told.good():
+        assert {"before", "after", "before_header", "after_header"} == set(result["diff"]), name
+    for name in ("manifest_again", "first_again", "second_again", "list", "verify", "restore_again", "in_place_again"):
+        assert told[name]["diff"]["before"] == told[name]["diff"]["after"] == "", name
+    assert told["verify_damaged"]["diff"]["after"] == "%s/tree/folder/changed (damaged)\n" % told.home
+
+
+def test_names_that_are_not_text_can_be_shown(told: Told) -> None:
+    path = "%s/tree/folder/not utf-8 \\xff\\n" % told.home
+    assert {"path": path, "change": "added"} in told["first"]["sample"]
+    assert path + "\n" in told["first"]["diff"]["after"]
+
+
+# ---- bad input -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(BLAME))
+def test_bad_input_fails_with_a_code_the_culprit_and_a_way_out(told: Told, name: str) -> None:
+    result = told["bad_" + name]
+    assert (result["rc"], result["error"]["field"]) == BLAME[name], result["msg"]
+    assert set(result["error"]) == {"kind", "field", "found", "allowed", "next"}
+    assert result["error"]["kind"] and (result["error"]["next"] or result["error"]["allowed"])
+    assert set(result) - FOREIGN == {"changed", "rc", "error"} and not result["changed"]
+    assert "Traceback" not in result["msg"] and "\\udc" not in json.dumps(result)
+
+
+def test_no_secret_is_repeated(told: Told) -> None:
+    for name in ("secret", "secret_in_policy"):
+        assert "open-sesame" not in json.dumps(told["bad_" + name])
+
+
+def test_bad_input_leaves_tree_and_vault_alone(told: Told) -> None:
+    assert not (told.home / "nowhere").exists() and not (told.home / "tree" / "manifest").exists() and not (told.home / "vault" / "copy").exists()
+    assert sorted(path.name for path in (told.home / "vault" / "web1").iterdir()) == ["tree"]

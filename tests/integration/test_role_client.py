@@ -1,0 +1,197 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role client on two hosts that are directories of this machine, from a collection that holds only what Ansible promises to ship."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAY = [{"hosts": "all", "gather_facts": False, "roles": ["openclaw.backup.client"]}]
+
+
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("collections")
+    for name in ("meta", "plugins", "roles"):
+        shutil.copytree(ROOT / name, home / "ansible_collections" / "openclaw" / "backup" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return home
+
+
+class Fleet:
+    """Hosts of the inventory are directories below ``base``."""
+
+    def __init__(self, base: Path, collections: Path) -> None:
+        self.base = base
+        self.collections = collections
+        self.hosts: Dict[str, Dict[str, Any]] = {}
+        (base / "controller").mkdir()
+
+    def add(self, name: str, **variables: Any) -> Path:
+        """A host with a tree to back up, a vault and a policy; ``variables`` stand against what it would have."""
+        home = self.base / name
+        (home / "bin").mkdir(parents=True)
+        (home / "source").mkdir()
+        (home / "source" / "file").write_text("content\n")
+        self.hosts[name] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "openclaw_backup_packages": [],
+            "openclaw_backup_program": str(home / "bin" / "openclaw-backup"),
+            "openclaw_backup_config_directory": str(home / "etc"),
+            "openclaw_backup_state_directory": str(home / "state"),
+            "openclaw_backup_policies": [self.policy(name)],
+            **variables,
+        }
+        return home
+
+    def policy(self, host: str, **keys: Any) -> Dict[str, Any]:
+        return {"name": "tree", "sources": [str(self.base / host / "source")], "target": str(self.base / host / "vault"), **keys}
+
+    def play(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        (self.base / "play.json").write_text(json.dumps(PLAY))
+        (self.base / "hosts.json").write_text(json.dumps({"all": {"hosts": self.hosts}}))
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
+        clean.update(
+            ANSIBLE_COLLECTIONS_PATH=str(self.collections),
+            ANSIBLE_COLLECTIONS_SCAN_SYS_PATH="false",
+            ANSIBLE_NOCOLOR="1",
+            LC_ALL="C.UTF-8",
+            TMPDIR=str(self.base / "controller"),
+            **environment,
+        )
+        command = [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.json", "play.json", *arguments]
+        done = subprocess.run(command, cwd=self.base, env=clean, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert "[WARNING]" not in done.stderr, done.stderr
+        return done
+
+    def changes(self, *arguments: str) -> Dict[str, int]:
+        """What a run that succeeds on all hosts says it has changed (or would), as a count a host."""
+        done = self.play(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return {host: int(count) for host, count in re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+)", done.stdout, re.M)}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, collections: Path) -> Fleet:
+    return Fleet(tmp_path, collections)
+
+
+def tree(home: Path) -> Dict[str, Tuple[int, int, bytes]]:
+    """Mode, inode and content of everything below ``home``."""
+    return {
+        str(path.relative_to(home)): (path.lstat().st_mode & 0o7777, path.lstat().st_ino, path.read_bytes() if path.is_file() else b"")
+        for path in home.rglob("*")
+    }
+
+
+def test_a_new_host_is_predicted_installed_and_then_left_alone(fleet: Fleet) -> None:
+    homes = {name: fleet.add(name) for name in ("web1", "web2")}
+    before = {name: tree(home) for name, home in homes.items()}
+    predicted = fleet.changes("--check", "--diff")
+    assert {name: tree(home) for name, home in homes.items()} == before
+    assert fleet.changes() == predicted == {"web1": 3, "web2": 3}
+
+    installed = {name: tree(home) for name, home in homes.items()}
+    for name in homes:
+        modes = {path: mode for path, (mode, _, _) in installed[name].items() if path not in before[name]}
+        assert modes == {"bin/openclaw-backup": 0o755, "etc": 0o700, "etc/policies": 0o700, "etc/policies/tree.json": 0o600, "state": 0o700}
+        assert json.loads(installed[name]["etc/policies/tree.json"][2]) == {"host": name, **fleet.policy(name)}
+    assert list((fleet.base / "controller").iterdir()) == []
+
+    assert fleet.changes("--check") == {"web1": 0, "web2": 0}
+    assert fleet.changes() == {"web1": 0, "web2": 0}
+    assert {name: tree(home) for name, home in homes.items()} == installed
+
+    home = homes["web1"]
+    command = [home / "bin" / "openclaw-backup", "run", "--state", home / "state", "--json", home / "etc" / "policies" / "tree.json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["files_sent"]) == (0, 1), done.stderr
+    assert (home / "vault" / "web1" / "tree" / "latest").exists()
+
+
+def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_else(fleet: Fleet) -> None:
+    home = fleet.add("web1")
+    fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other"))
+    fleet.changes()
+    (home / "etc" / "policies" / "notes.txt").write_text("an administrator's")
+    fleet.hosts["web1"]["openclaw_backup_policies"][:1] = []
+    before = tree(home)
+    assert fleet.changes("--check") == {"web1": 1}
+    assert tree(home) == before
+    assert fleet.changes() == {"web1": 1}
+    del before["etc/policies/tree.json"]
+    assert tree(home) == before
+
+
+def test_absent_removes_program_and_policies_and_keeps_state_and_snapshots(fleet: Fleet) -> None:
+    home = fleet.add("web1")
+    fleet.changes()
+    for kept in ("state", "vault"):
+        (home / kept).mkdir(exist_ok=True)
+        (home / kept / "kept").write_text("kept")
+    # Removing needs no policies, and wrong ones are no reason to stay.
+    fleet.hosts["web1"].update(openclaw_backup_client_state="absent", openclaw_backup_policies=[{"name": "no policy"}])
+    before = tree(home)
+    assert fleet.changes("--check") == {"web1": 2}
+    assert tree(home) == before
+    assert "Kept:" in fleet.play().stdout
+    assert {"state/kept", "vault/kept", "source/file"} <= set(tree(home))
+    assert [path for path in tree(home) if path.startswith(("bin/", "etc/"))] == []
+    assert fleet.changes() == {"web1": 0}
+
+
+def test_a_program_that_cannot_start_does_not_replace_one_that_can(fleet: Fleet) -> None:
+    home = fleet.add("web1")
+    (home / "bin" / "openclaw-backup").write_text("works")
+    (home / "python3").write_text("#!/bin/sh\necho too old >&2\nexit 1\n")
+    (home / "python3").chmod(0o755)
+    done = fleet.play(PATH="%s:%s" % (home, os.environ["PATH"]))
+    assert done.returncode == 2 and "too old" in done.stdout
+    assert (home / "bin" / "openclaw-backup").read_text() == "works"
+    assert not (home / "etc").exists()
+    assert list((fleet.base / "controller").iterdir()) == []
+
+
+BAD = {
+    "unknown-key": ({"openclaw_backup_policies": [{"name": "a", "sorces": ["/a"], "target": "/v"}]}, "sorces is not a key.*did you mean 'sources'"),
+    "missing-name": ({"openclaw_backup_policies": [{"sources": ["/a"], "target": "/v"}]}, "policy 1: name is missing"),
+    "wrong-type": ({"openclaw_backup_policies": [{"name": "a", "sources": "/a", "target": "/v"}]}, r"policy 1 \(a\): sources must be a list"),
+    "number-as-text": (
+        {"openclaw_backup_policies": [{"name": "a", "sources": ["/a"], "target": "/v", "guards": {"min_files": "3"}}]},
+        "guards.min_files must be a whole number, found the text '3'",
+    ),
+    "relative-source": ({"openclaw_backup_policies": [{"name": "a", "sources": ["a"], "target": "/v"}]}, r"sources\[0\]"),
+    "second-is-bad": ({"openclaw_backup_policies": [{"name": n, "sources": ["/a"], "target": "/v"} for n in ("a", "../b")]}, r"policy 2 \(../b\): name"),
+    "same-name": ({"openclaw_backup_policies": [{"name": "a", "sources": [s], "target": "/v"} for s in ("/a", "/b")]}, "policy 2.*policy 1 has this name"),
+    "no-policies": ({"openclaw_backup_policies": []}, "is empty.*no-policies"),
+    "not-a-list": ({"openclaw_backup_policies": {"name": "a"}}, "unable to convert to list"),
+    "text": ({"openclaw_backup_policies": "name=a"}, "must be a list"),
+    "not-a-mapping": ({"openclaw_backup_policies": ["a=1"]}, "must be a mapping"),
+    "unknown-state": ({"openclaw_backup_client_state": "removed"}, "openclaw_backup_client_state must be one of: present, absent"),
+    "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
+}
+
+
+def test_bad_variables_are_named_before_anything_is_touched(fleet: Fleet) -> None:
+    homes = {name: fleet.add(name, **variables) for name, (variables, _) in BAD.items()}
+    before = {name: tree(home) for name, home in homes.items()}
+    done = fleet.play()
+    assert done.returncode == 2
+    failures = dict(re.findall(r"^(?:fatal|failed): \[(.*?)\].*? => (.*)$", done.stdout, re.M))
+    for name, (variables, message) in BAD.items():
+        text = json.loads(failures[name])["msg"]
+        assert re.search(message, text) and next(iter(variables)) in text, text
+    assert {name: tree(home) for name, home in homes.items()} == before
