@@ -108,7 +108,7 @@ class Demo:
         except (ValueError, LookupError):
             raise NotShown("ansible-playbook ended with %d:\n%s%s" % (done.returncode, done.stdout[-4000:], done.stderr[-4000:])) from None
         if (done.returncode == 0) != (expected_rc == 0) or result.get("rc", 0) != expected_rc:
-            raise NotShown("ansible-playbook ended with %d: %s" % (done.returncode, result.get("msg", result)))
+            raise NotShown("the task ended with rc %s, not %d: %s" % (result.get("rc", 0), expected_rc, result.get("msg", result)))
         return result, seconds
 
     # ---- the steps -----------------------------------------------------------------------------------------------------
@@ -367,15 +367,31 @@ def choose_source() -> Path:
     return source
 
 
+def free_memory() -> int:
+    """Bytes that this machine, or the container that this runs in, has left."""
+    with open("/proc/meminfo") as stream:
+        left = [int(line.split()[1]) * 1024 for line in stream if line.startswith("MemAvailable:")]
+    groups = Path("/sys/fs/cgroup")
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            left.append(int((groups / limit).read_text()) - int((groups / used).read_text()))
+        except (OSError, ValueError):
+            continue  # no such limit
+    return min(left, default=0)
+
+
 def make_room(need: int, source: Path) -> Path:
-    """A new directory with ``need`` bytes free, outside ``source``."""
-    places = [Path(place).resolve() for place in ([os.environ["TMPDIR"]] if os.environ.get("TMPDIR") else ["/tmp", "/var/tmp"])]
-    outside = [place for place in places if not place.is_relative_to(source)]
-    if not outside:
+    """A new directory with ``need`` bytes free, outside ``source``: in TMPDIR, else in memory where there is plenty, else on the disk."""
+    if os.environ.get("TMPDIR"):
+        wishes = [os.environ["TMPDIR"]]
+    else:
+        wishes = [*(["/dev/shm"] if free_memory() > 4 * need else []), "/tmp", "/var/tmp"]
+    places = [place for place in map(Path, map(os.path.realpath, wishes)) if not place.is_relative_to(source)]
+    if not places:
         stop("%s holds the temporary directory; name another with TMPDIR=" % source)
-    fitting = [place for place in outside if place.is_dir() and shutil.disk_usage(place).free > need]
+    fitting = [place for place in places if os.access(place, os.W_OK) and shutil.disk_usage(place).free > need]
     if not fitting:
-        stop("%s free in %s are needed; name another place with TMPDIR=, or less with SOURCE=" % (megabytes(need), " or ".join(map(str, outside))))
+        stop("%s free in %s are needed; name another place with TMPDIR=, or less with SOURCE=" % (megabytes(need), " or ".join(map(str, places))))
     return Path(tempfile.mkdtemp(prefix="openclaw-backup-demo-", dir=fitting[0]))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optio
 from ansible.module_utils.basic import AnsibleModule  # type: ignore[import-untyped]
 
 from .action.state import default_host, default_state_directory
-from .errors import BackupError, PolicyError, UsageError, printable
+from .errors import BackupError, PolicyError, UsageError, printable, refused_by_system
 from .observe.progress import Progress
 from .policy.model import Policy
 from .policy.target_spec import masked
@@ -73,8 +73,11 @@ class BackupModule(AnsibleModule):  # type: ignore[misc]
 
     @property
     def state_directory(self) -> str:
-        """The option ``state``, or its default."""
-        return self.params["state"] or default_state_directory()
+        """The option ``state``, or its default. ``UsageError`` for a relative path: nobody knows where a module runs."""
+        named = self.params["state"] or default_state_directory()
+        if not os.path.isabs(named):
+            raise UsageError("state is not absolute", field="state", found=named, allowed="an absolute path", next="write the whole path, starting with '/'")
+        return str(named)
 
     @contextmanager
     def reporting(self) -> Iterator[Progress]:
@@ -84,9 +87,7 @@ class BackupModule(AnsibleModule):  # type: ignore[misc]
         except BackupError as error:
             self.fail(error)
         except OSError as error:
-            reason = error.strerror or str(error)
-            where = " (%s)" % printable(error.filename) if isinstance(error.filename, (bytes, str)) else ""
-            self.fail(BackupError("The operating system says: %s%s" % (reason, where), kind="system", found=reason))
+            self.fail(refused_by_system(error, "running %s" % self._name))
 
     def fail(self, error: BackupError, result: Optional[Mapping[str, Any]] = None) -> NoReturn:
         """End as failed, with what was done before."""

@@ -82,7 +82,7 @@ changed:
   sample: true
 dest:
   description:
-    - The file, as given in O(dest).
+    - The file, as given in O(dest); V(null) where none was asked for.
   returned: success
   type: str
   sample: /var/lib/openclaw.manifest

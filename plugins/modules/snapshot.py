@@ -94,7 +94,7 @@ changed:
   sample: true
 snapshot_id:
   description:
-    - The snapshot that now holds the state of the sources, a new one or the newest.
+    - The snapshot that now holds the state of the sources, a new one or the newest; V(null) in check mode where one would be made.
   returned: success
   type: str
   sample: 20261120T091500.123Z-9f1c3e1f

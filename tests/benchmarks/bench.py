@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from measure import Failed, environment, peak_memory, remove, run
 from peers import OPERATIONS, ROOT, Peer, peers
@@ -144,8 +144,26 @@ def describe_machine() -> Dict[str, Any]:
         "kernel": platform.release(),
         "rsync": version,
         "python": platform.python_version(),
-        "user": "root" if os.geteuid() == 0 else "ordinary",
+        "user": "root" if os.geteuid() == 0 else "an ordinary user",
     }
+
+
+def caption(machine: Mapping[str, Any], pairs: int) -> str:
+    """One line about where the numbers come from."""
+    return (
+        "Medians of {pairs} runs each; {cpus} CPUs ({cpu}), {memory_gib} GiB of memory, Linux {kernel}, rsync {rsync}, Python {python}, run by {user}.".format(
+            pairs=pairs, **machine
+        )
+    )
+
+
+def write_json(measured: Measured, tree: Tree, machine: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Every single number, for programs."""
+    made = {"files": tree.names, "bytes": tree.bytes, "directories": tree.directories, "symlinks": tree.symlinks, "hard_links": tree.hard_links}
+    JSON.parent.mkdir(exist_ok=True)
+    item = {"machine": machine, "tree": made, **measured._asdict(), "rows": [row._asdict() for row in rows]}
+    JSON.write_text(json.dumps(item, indent=1) + "\n", encoding="utf-8")
+    _say("All numbers are in %s." % JSON.relative_to(ROOT))
 
 
 def write_page(text: str) -> None:
@@ -154,6 +172,7 @@ def write_page(text: str) -> None:
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
     PAGE.write_text("%s%s\n\n%s\n%s%s" % (head, BEGIN, text, END, tail), encoding="utf-8")
+    _say("The table is in %s." % PAGE.relative_to(ROOT))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -166,6 +185,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("at least 1 pair and 500 files")
     is_full_size = options.files == FILES
     _check_space(options.directory, options.files)
+    busy = os.getloadavg()[0]
 
     room = Path(tempfile.mkdtemp(prefix="openclaw-backup-bench-", dir=options.directory))
     try:
@@ -175,7 +195,6 @@ def main(arguments: Sequence[str]) -> int:
             _say("Waiting %d s: files younger than a minute are hashed again each time ..." % _SETTLED)
             time.sleep(_SETTLED)
         everyone = peers(room, tree.root)
-        started = os.getloadavg()[0]
         measured = measure(everyone, tree, options.pairs, _say)
         _prove(everyone[0], tree)
     except Failed as error:
@@ -187,39 +206,17 @@ def main(arguments: Sequence[str]) -> int:
     names = [peer.name for peer in everyone]
     rows = judge(measured, names[0], names[1], names)
     if not is_full_size:
-        rows = [row._replace(passed=None) for row in rows]
+        print("\n%s" % table([row._replace(passed=None) for row in rows], names))
+        _say("The bars are for %s files: nothing was judged or written." % format(FILES, ","))
+        return 0
     machine = describe_machine()
-    print("\n" + table(rows, names))
-    result = {
-        "machine": machine,
-        "tree": {"files": tree.names, "bytes": tree.bytes, "directories": tree.directories, "symlinks": tree.symlinks, "hard_links": tree.hard_links},
-        "pairs": options.pairs,
-        "seconds": measured.seconds,
-        "memory": measured.memory,
-        "rows": [row._asdict() for row in rows],
-    }
-    JSON.parent.mkdir(exist_ok=True)
-    JSON.write_text(json.dumps(result, indent=1) + "\n")
-    _say("All numbers are in %s." % JSON.relative_to(ROOT))
-    if started > machine["cpus"] / 2:
-        _say("The machine was busy (load %.1f on %d CPUs): an idle one gives other numbers." % (started, machine["cpus"]))
-    if is_full_size and options.pairs >= PAIRS:
-        write_page(
-            "%s\n%d CPUs (%s), %d GiB of memory, Linux %s, rsync %s, Python %s, run by %s; medians of %d runs each.\n"
-            % (
-                table(rows, names),
-                machine["cpus"],
-                machine["cpu"],
-                machine["memory_gib"],
-                machine["kernel"],
-                machine["rsync"],
-                machine["python"],
-                "root" if machine["user"] == "root" else "an ordinary user",
-                options.pairs,
-            )
-        )
-        _say("The table is in %s." % PAGE.relative_to(ROOT))
-    return 1 if any(row.passed is False for row in rows) else 0
+    print("\n%s\n%s" % (table(rows, names), caption(machine, options.pairs)))
+    write_json(measured, tree, machine, rows)
+    if busy > machine["cpus"] / 2:
+        _say("The machine was busy (load %.1f on %d CPUs): an idle one gives other numbers." % (busy, machine["cpus"]))
+    if options.pairs >= PAIRS:
+        write_page("%s\n%s\n" % (table(rows, names), caption(machine, options.pairs)))
+    return 0 if all(row.passed for row in rows) else 1
 
 
 def _check_space(directory: Path, files: int) -> None:

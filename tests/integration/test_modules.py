@@ -8,6 +8,7 @@ All of it is one play, because every start of Ansible costs a second. Its story 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -28,8 +29,6 @@ Result = Dict[str, Any]
 # What ansible-core adds of its own.
 FOREIGN = {"invocation", "warnings", "deprecations", "diff", "failed", "failed_when_result", "msg", "exception", "ansible_facts"}
 
-MISSING = {"source": "/nonexistent-source"}
-
 
 class Story:
     """A play in the making. ``task`` registers its result under a name; ``shell`` changes the tree in between."""
@@ -38,7 +37,7 @@ class Story:
         self.tasks: List[Result] = []
         self.modules: Dict[str, str] = {}
 
-    def task(self, name: str, module: str, check: bool = False, **arguments: Any) -> None:
+    def task(self, name: str, module: str, /, check: bool = False, **arguments: Any) -> None:
         self.modules[name] = module
         self.tasks.append(
             {
@@ -51,7 +50,7 @@ class Story:
             }
         )
 
-    def four_times(self, name: str, module: str, look: str = "", **arguments: Any) -> None:
+    def four_times(self, name: str, module: str, /, look: str = "", **arguments: Any) -> None:
         """Predicted, done, predicted again, done again; ``look`` is a path whose presence is noted after the first prediction."""
         self.task(name + "_predicted", module, check=True, **arguments)
         if look:
@@ -121,6 +120,15 @@ def tell(story: Story, home: Path) -> None:
     story.task("list_damaged", "snapshot_info", **history)
     story.task("restore_damaged", "restore", dest=str(home / "damaged"), **history)
 
+    # More of everything than a sample shows.
+    crowd = {"target": vault, "host": "web1", "name": "crowd"}
+    story.task("crowd_manifest", "manifest", sources=[str(home / "crowd")])
+    story.task("crowd", "snapshot", sources=[str(home / "crowd")], **crowd)
+    story.task("crowd_restore", "restore", dest=str(home / "crowd-copy"), **crowd)
+    story.python(LOSS % vault)
+    story.task("crowd_verify", "verify", **crowd)
+    story.task("crowd_list", "snapshot_info", **crowd)
+
     # Another host, without a state of its own, meets the history.
     foreign = {**policy, "state": str(home / "other-state")}
     story.task("restore_first", "snapshot", **foreign)
@@ -128,8 +136,6 @@ def tell(story: Story, home: Path) -> None:
 
     for name, (module, arguments) in bad_input(home).items():
         story.task("bad_" + name, module, **arguments)
-    story.python("import fcntl, os, subprocess, sys; %s" % HOLD % str(home / "state" / "web1" / "tree" / "lock"))
-    story.task("bad_locked", "snapshot", **policy)
 
 
 EDITS = """
@@ -160,10 +166,13 @@ path.chmod(times.st_mode)
 os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 """
 
-# The lock is held by a process that outlives the task by the time the next one needs.
-HOLD = """
-subprocess.Popen([sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); time.sleep(8)",
-%r], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True).stdout.readline()
+
+LOSS = """
+import pathlib
+(path,) = pathlib.Path(%r).glob("web1/crowd/snapshots/*/tree/**/crowd")
+for file in path.iterdir():
+    file.unlink()
+(path / "foreign").write_bytes(b"")
 """
 
 
@@ -198,9 +207,10 @@ def bad_input(home: Path) -> Dict[str, Tuple[str, Result]]:
         "not_a_vault": ("snapshot", {**policy, "name": "new", "target": tree + "/folder", "sources": [str(home / "policy.json")]}),
         "vault_in_source": ("snapshot", {**policy, "sources": [str(home)]}),
         "source_in_vault": ("snapshot", {**policy, "sources": [vault + "/web1"]}),
-        "guard": ("snapshot", {"policy": {**policy, "sources": [tree + "/folder"], "guards": {"min_files": 1000}}}),
-        "accept": ("snapshot", {**policy, "sources": [str(home / "policy.json")], "accept": "00000000"}),
+        "guard": ("snapshot", {"policy": {**policy, "name": "guarded", "guards": {"min_files": 1000}}}),
+        "accept": ("snapshot", {"policy": {**policy, "name": "guarded", "guards": {"min_files": 1000}}, "accept": "00000000"}),
         "state": ("snapshot", {**policy, "state": "/proc/state"}),
+        "locked": ("snapshot", {**policy, "name": "held"}),
         "slice": ("verify", {**history, "slice": "3/2"}),
         "snapshot": ("restore", {**history, "snapshot": "2001-01-01"}),
         "snapshot_word": ("verify", {**history, "snapshot": "oldest"}),
@@ -208,6 +218,7 @@ def bad_input(home: Path) -> Dict[str, Tuple[str, Result]]:
         "path": ("restore", {**history, "dest": str(home / "nowhere"), "paths": [tree + "/none"]}),
         "relative_dest": ("restore", {**history, "dest": "copy"}),
         "dest_in_vault": ("restore", {**history, "dest": vault + "/copy"}),
+        "relative_state": ("snapshot", {**policy, "state": "state"}),
         "manifest_dest": ("manifest", {"sources": [tree], "dest": tree + "/manifest"}),
         "manifest_baseline": ("manifest", {"sources": [tree], "baseline": str(home / "broken.json")}),
     }
@@ -243,6 +254,7 @@ BLAME: Dict[str, Tuple[int, Any]] = {
     "guard": (4, "guards.min_files"),
     "accept": (4, "accept"),
     "state": (1, "state"),
+    "locked": (5, "lock"),
     "slice": (2, "slice"),
     "snapshot": (4, "snapshot"),
     "snapshot_word": (2, "snapshot"),
@@ -250,9 +262,9 @@ BLAME: Dict[str, Tuple[int, Any]] = {
     "path": (2, "paths"),
     "relative_dest": (2, "dest"),
     "dest_in_vault": (2, "dest"),
+    "relative_state": (2, "state"),
     "manifest_dest": (2, "dest"),
     "manifest_baseline": (7, "baseline"),
-    "locked": (5, "lock"),
 }
 
 
@@ -289,10 +301,17 @@ def told(tmp_path_factory: pytest.TempPathFactory, ansible_playbook: Callable[..
     (tree / "folder" / os.fsdecode(b"not utf-8 \xff\n")).write_bytes(b"name")
     (home / "policy.json").write_text(json.dumps({"name": "other", "sources": [str(tree / "folder")], "target": str(home / "vault")}))
     (home / "broken.json").write_text("{")
+    (home / "crowd").mkdir()
+    for number in range(30):
+        (home / "crowd" / str(number)).write_bytes(b"one of many")
     story = Story()
     tell(story, home)
     (home / "play.json").write_text(json.dumps(story.play(home / "results.json")))
-    done = ansible_playbook(home, "-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter=" + sys.executable, "-vvv", "play.json")
+    held = home / "state" / "web1" / "held" / "lock"
+    held.parent.mkdir(parents=True)
+    with open(held, "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = ansible_playbook(home, "-i", "localhost,", "-c", "local", "-e", "ansible_python_interpreter=" + sys.executable, "-vvv", "play.json")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     return Told(home, story, json.loads((home / "results.json").read_text()), done.stdout + done.stderr)
 
@@ -309,7 +328,7 @@ def documentation(module: str) -> Dict[str, Any]:
 
 
 def test_nothing_failed_that_should_not(told: Told) -> None:
-    expected = {"in_place_unconfirmed", "verify_damaged_predicted", "verify_damaged", "restore_damaged", "restore_first"}
+    expected = {"in_place_unconfirmed", "verify_damaged_predicted", "verify_damaged", "restore_damaged", "crowd_verify", "restore_first"}
     failed = {name for name in told.story.modules if told[name].get("failed")}
     assert {name for name in failed if not name.startswith("bad_")} == expected
     assert {name[4:] for name in failed if name.startswith("bad_")} == set(BLAME)
@@ -347,7 +366,7 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
     silent = set()
     for module in sorted(set(told.story.modules.values())):
         values: Dict[str, List[Any]] = {key: [] for key in documentation(module)}
-        for name, of, result in told.good():
+        for _name, of, result in told.good():
             if of == module:
                 for key in values:
                     values[key].append(result.get(key))
@@ -360,9 +379,7 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         ("snapshot_info", "changed"),
         ("verify", "changed"),
         *((module, key) for module in ("manifest", "snapshot", "snapshot_info") for key in ("rc", "error")),
-        *((module, "truncated") for module in ("manifest", "snapshot", "snapshot_info", "restore", "verify")),
-        ("verify", "missing"),
-        ("verify", "extra"),
+        ("snapshot_info", "duration"),  # rounds to nothing
     }
     assert silent <= quiet
 
@@ -377,7 +394,8 @@ def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: boo
 
 @pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify"])
 def test_a_prediction_comes_true(told: Told, name: str) -> None:
-    later = {"duration", "snapshot_id", "receipt", "bytes_wire", "kept", "verified", *FOREIGN} | ({"snapshot_id"} if name in ("first", "second") else set())
+    # The digest holds the times of directories above the tree, in which others work; what is only known afterwards is left out too.
+    later = {"digest", "duration", "receipt", "bytes_wire", "kept", "verified", *FOREIGN} | ({"snapshot_id"} if name in ("first", "second") else set())
     predicted = {key: value for key, value in told[name + "_predicted"].items() if key not in later}
     assert predicted == {key: told[name][key] for key in predicted}
     assert told[name + "_predicted"].get("diff") == told[name].get("diff")
@@ -516,6 +534,17 @@ def test_a_damaged_file_is_not_restored_and_all_others_are(told: Told) -> None:
     assert not (copy / "folder" / "changed").exists() and (copy / "new").read_bytes() == b"new"
 
 
+def test_long_lists_are_cut_and_their_counts_are_not(told: Told) -> None:
+    for name in ("crowd_manifest", "crowd", "crowd_restore", "crowd_verify", "crowd_list"):
+        assert (len(told[name]["sample"]), told[name]["truncated"]) == (20, True), name
+        assert told[name]["diff"]["after"].splitlines()[-1] == "… and more", name
+    assert (told["crowd"]["files_sent"], told["crowd_restore"]["files_restored"]) == (30, 30)
+    verified = told["crowd_verify"]
+    assert (len(verified["missing"]), verified["counts"]["missing"]) == (30, 30)
+    assert verified["extra"] == [str(told.home / "crowd" / "foreign")]
+    assert len(told["crowd_list"]["snapshots"][0]["damaged"]["paths"]) == 20
+
+
 # ---- a history that this host does not know --------------------------------------------------------------------------
 
 
@@ -588,4 +617,4 @@ def test_no_secret_is_repeated(told: Told) -> None:
 
 def test_bad_input_leaves_tree_and_vault_alone(told: Told) -> None:
     assert not (told.home / "nowhere").exists() and not (told.home / "tree" / "manifest").exists() and not (told.home / "vault" / "copy").exists()
-    assert sorted(path.name for path in (told.home / "vault" / "web1").iterdir()) == ["tree"]
+    assert sorted(path.name for path in (told.home / "vault" / "web1").iterdir()) == ["crowd", "tree"]

@@ -70,9 +70,7 @@ def snapshot(tmp_path: Path, source: Path, storage: str) -> Path:
 def differences(source: Path, restored: Path) -> str:
     """What an independent tool says differs."""
     flags = "-aHAXni" if AS_ROOT else "-rlptHXni"
-    return subprocess.run(
-        ["rsync", flags, "--checksum", "--delete", "-D", f"{source}/", f"{restored}/"], capture_output=True, text=True, check=True
-    ).stdout
+    return subprocess.run(["rsync", flags, "--checksum", "--delete", "-D", f"{source}/", f"{restored}/"], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("storage", ["portable", pytest.param("native", marks=pytest.mark.skipif(not AS_ROOT, reason="only root writes native vaults"))])

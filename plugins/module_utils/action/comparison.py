@@ -209,7 +209,7 @@ def compare(
         if entry.type == DIRECTORY:
             if found is None:
                 plan.made.append(entry)
-            elif path in scope.inside and _has_other_metadata(root, entry, found, as_root):
+            elif path in scope.inside and has_other_metadata(root, entry, as_root, found):
                 plan.metadata.append(entry)
             continue
         if needs_privilege(entry) and not as_root:
@@ -233,7 +233,7 @@ def compare(
         rewritten.add(path)
         if found is not None:
             plan.replaced.add(path)
-    states = examine(root, to_read, advance)
+    states, _unreadable = examine(root, to_read, advance)
     for entry in to_read:
         found = present[entry.path]
         state = states.get(entry.path)
@@ -302,10 +302,13 @@ def _of_user(xattrs: Xattrs, as_root: bool) -> Xattrs:
     return xattrs if as_root else tuple(pair for pair in xattrs if not pair[0].startswith((b"trusted.", b"security.")))
 
 
-def _has_other_metadata(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
+def has_other_metadata(root: Descent, entry: Entry, as_root: bool, found: Optional[os.stat_result] = None) -> bool:
+    """Whether what is there, no file, bears other metadata than ``entry`` says. ``found``: its ``lstat``, where that is known."""
+    parent, name = root.parent(entry.path)
+    if found is None:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if differs(entry, found, owner=as_root) is not None:
         return True
-    parent, name = root.parent(entry.path)
     return _of_user(read_xattrs(path_of(parent, name)), as_root) != _of_user(entry.xattrs, as_root)
 
 
@@ -313,15 +316,16 @@ def _special_differs(root: Descent, entry: Entry, found: os.stat_result, as_root
     parent, name = root.parent(entry.path)
     if entry.type == SYMLINK and os.readlink(name, dir_fd=parent) != entry.link:
         return True
-    return device_of(found) != entry.device or _has_other_metadata(root, entry, found, as_root)
+    return device_of(found) != entry.device or has_other_metadata(root, entry, as_root, found)
 
 
-def examine(root: Descent, entries: Sequence[Entry], advance: Callable[[int], None]) -> Dict[bytes, Xattrs]:
-    """Read files; the xattrs of those whose bytes are as the entry says."""
+def examine(root: Descent, entries: Sequence[Entry], advance: Callable[[int], None]) -> Tuple[Dict[bytes, Xattrs], Set[bytes]]:
+    """Read files; the xattrs of those whose bytes are as the entry says, and those that this user may not read."""
     root_fd = root.root_fd
 
-    def work(start: int, stop: int) -> Tuple[List[Tuple[bytes, Xattrs]], int]:
+    def work(start: int, stop: int) -> Tuple[List[Tuple[bytes, Xattrs]], List[bytes], int]:
         right = []
+        closed = []
         with Descent(b".", dir_fd=root_fd) as below:
             for entry in entries[start:stop]:
                 try:
@@ -332,15 +336,19 @@ def examine(root: Descent, entries: Sequence[Entry], advance: Callable[[int], No
                             right.append((entry.path, read_xattrs(fd)))
                     finally:
                         os.close(fd)
+                except PermissionError:
+                    closed.append(entry.path)
                 except OSError:
                     continue
-        return right, stop - start
+        return right, closed, stop - start
 
     result: Dict[bytes, Xattrs] = {}
-    for right, count in pool.run(work, [entry.size + 4096 for entry in entries]):
+    unreadable: Set[bytes] = set()
+    for right, closed, count in pool.run(work, [entry.size + 4096 for entry in entries]):
         result.update(right)
+        unreadable.update(closed)
         advance(count)
-    return result
+    return result, unreadable
 
 
 def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_lossy: bool, advance: Callable[[int], None]) -> List[bytes]:
@@ -367,8 +375,10 @@ def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_los
             to_read.append(entry)
         elif entry.type != FILE and not is_lossy and _special_differs(root, entry, found, as_root):
             wrong.append(entry.path)
-    states = examine(root, to_read, advance)
+    states, unreadable = examine(root, to_read, advance)
     for entry in to_read:
+        if entry.path in unreadable and not entry.mode & 0o400:
+            continue  # its own mode forbids it; its bytes were hashed when they were written
         state = states.get(entry.path)
         if state is None or (not is_lossy and _of_user(state, as_root) != _of_user(entry.xattrs, as_root)):
             wrong.append(entry.path)

@@ -70,7 +70,7 @@ class Placer:
             old_parent, old_name = source.parent(entry.path)
             fd, _found = open_file(old_parent, old_name)
         except PermissionError as error:
-            return Failed(entry.path, error.strerror)
+            return Failed(entry.path, error.strerror or str(error))
         except OSError:
             return Failed(entry.path, "")
         try:
@@ -102,10 +102,10 @@ class Placer:
                 apply(parent, temporary, entry, self.losses)
             self._make_way(entry.path, parent, name)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError as error:
+        except BaseException as error:
             if parent >= 0:
                 _unlink(temporary, parent)
-            if error.errno in HOPELESS:
+            if not isinstance(error, OSError) or error.errno in HOPELESS:
                 raise
             return Failed(entry.path, error.strerror or str(error))
         return None
@@ -122,10 +122,10 @@ class Placer:
             self._make_way(entry.path, parent, name)
             os.rename(self._mark, name, src_dir_fd=parent, dst_dir_fd=parent)
             _unlink(self._mark, parent)  # a rename onto another name of the same inode does nothing and leaves both
-        except OSError as error:
+        except BaseException as error:
             if parent >= 0:
                 _unlink(self._mark, parent)
-            if error.errno in HOPELESS:
+            if not isinstance(error, OSError) or error.errno in HOPELESS:
                 raise
             return Failed(entry.path, error.strerror or str(error))
         return None
@@ -185,8 +185,6 @@ class Placer:
                 self.set_aside(path)
                 continue
             entry = _entry_of(parent, name, found)
-            self.root.forget()
-            parent, name = self.root.parent(path)
             try:
                 os.rmdir(name, dir_fd=parent)
             except OSError as error:

@@ -12,7 +12,7 @@ from argparse import Namespace
 from contextlib import contextmanager
 from typing import Any, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Union
 
-from ..errors import EXIT_DONE, EXIT_FAILED, BackupError, printable
+from ..errors import EXIT_DONE, EXIT_FAILED, BackupError, printable, refused_by_system
 from . import terminal
 from .arguments import PROGRAM, parse
 
@@ -37,7 +37,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             terminal.tell(answer.output)
     except BaseException as error:  # noqa: BLE001 - the last place where it can be told
         # Looked for by hand: a command line that cannot be parsed is answered in the same form.
-        answer = _refusal(_failure(error), "--json" in words, getattr(request, "policy", None))
+        answer = _refusal(_failure(error, words), "--json" in words, getattr(request, "policy", None))
         try:
             terminal.tell(answer.output)
         except OSError:
@@ -79,7 +79,7 @@ def _complaint(error: BackupError, policy: Optional[str]) -> List[str]:
     return ["%s: %s" % (PROGRAM, first), *more]
 
 
-def _failure(error: BaseException) -> BackupError:
+def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
     """What is told of an exception."""
     if isinstance(error, BackupError):
         return error
@@ -90,9 +90,7 @@ def _failure(error: BaseException) -> BackupError:
 
         traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-        where = " (%s)" % printable(error.filename) if isinstance(error.filename, (bytes, str)) else ""
-        return BackupError("The operating system says: %s%s" % (reason, where), kind="system", found=reason)
+        return refused_by_system(error, "running %s" % printable(words[0]))
     return BackupError(
         "internal error: %s: %s" % (type(error).__name__, printable(str(error))),
         kind="internal",

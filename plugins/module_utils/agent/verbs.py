@@ -17,6 +17,7 @@ from ..policy.model import Policy
 from . import terminal
 from .policies import load_policy
 
+
 class Outcome(NamedTuple):
     """``result``: the public mapping; ``failure``: what was found to be wrong where the verb came to its end all the same."""
 

@@ -56,6 +56,11 @@ class Record(NamedTuple):
         """Whether a hash in it was made too soon after a change to be trusted."""
         return RACY in self.flags or RACY | XATTRS in self.flags
 
+    @property
+    def has_xattrs(self) -> bool:
+        """Whether a name in it has extended attributes or ACLs."""
+        return XATTRS in self.flags or RACY | XATTRS in self.flags
+
     def by_name(self) -> Dict[bytes, Tuple[bytes, int, bytes]]:
         """(row, flags, slot) of each name."""
         return {

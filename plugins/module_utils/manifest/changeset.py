@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 from .document import Manifest
-from .entry import DIRECTORY, FILE, Entry, decode_trusted
+from .entry import DIRECTORY, Entry, decode_trusted
 
 
 class ChangeSet(NamedTuple):
@@ -32,11 +32,6 @@ class ChangeSet(NamedTuple):
     def counts(self) -> Dict[str, int]:
         """``{added, modified, metadata, removed}``."""
         return {"added": len(self.added), "modified": len(self.modified), "metadata": len(self.metadata), "removed": len(self.removed)}
-
-    def new_content(self) -> List[Entry]:
-        """The new entries that are files whose bytes the old side does not hold under that path; one per hard-link group."""
-        changed = [new for _old, new in self.modified] + list(self.added)
-        return sorted(entry for entry in changed if entry.type == FILE and not entry.is_group_follower)
 
 
 def diff(base: Optional[Manifest], new: Manifest) -> ChangeSet:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,7 +17,8 @@ from operator import itemgetter
 from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError, printable
-from .entry import DIRECTORY, FILE, Entry, decode, encode, load_json
+from .entry import FILE, Entry, decode, encode, load_json
+from .walk import open_file
 
 FORMAT = 1
 # A manifest of ten million paths; what unpacks to more is refused before memory ends.
@@ -238,21 +238,16 @@ def content_line(line: bytes) -> bytes:
     return _DIRECTORY_MTIME.sub(rb"\1", line) if _DIRECTORY_MARK in line else line
 
 
-def read_manifest(path: bytes, *, dir_fd: Optional[int] = None) -> Manifest:
+def read_manifest(path: bytes) -> Manifest:
     """Load a manifest file. ``IntegrityError`` names the file where it is missing, unreadable or not valid."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+        with open(open_file(None, path)[0], "rb") as stream:
+            data = stream.read()
     except OSError as error:
-        raise IntegrityError("The manifest %s cannot be read: %s" % (printable(path), error.strerror), kind="manifest", found=error.strerror) from error
-    with open(descriptor, "rb") as stream:
-        data = stream.read()
+        reason = error.strerror or str(error)
+        raise IntegrityError("The manifest %s cannot be read: %s" % (printable(path), reason), kind="manifest", found=reason) from error
     try:
         return Manifest.from_bytes(data)
     except IntegrityError as error:
         error.message = "%s: %s" % (printable(path), error.message)
         raise
-
-
-def directories_of(entries: Iterable[Entry]) -> List[Entry]:
-    """The directory entries, parents first."""
-    return [entry for entry in entries if entry.type == DIRECTORY]

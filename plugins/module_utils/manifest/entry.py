@@ -80,9 +80,14 @@ class Entry(NamedTuple):
         """Whether both are files with the same bytes."""
         return self.type == other.type == FILE and self.size == other.size and self.hash == other.hash
 
+    @property
+    def inode_state(self) -> Tuple[Any, ...]:
+        """What an inode bears: everything but the path, the group and the flags of the run."""
+        return self[1:9] + self[10:12]
+
     def same_inode_state(self, other: Entry) -> bool:
-        """Whether one inode could serve both: everything equal but the path and the flags of the run."""
-        return self[1:9] == other[1:9] and self[10:12] == other[10:12]
+        """Whether one inode could serve both."""
+        return self.inode_state == other.inode_state
 
 
 def _quote(name: bytes) -> str:

@@ -39,7 +39,7 @@ def read_xattrs(at: Union[int, bytes], *, follow: Optional[bool] = None) -> Xatt
     if not names:
         return ()
     result = []
-    for name in sorted(names):
+    for name in names:
         if name.startswith(_LEFT_OUT):
             continue
         try:
@@ -47,7 +47,7 @@ def read_xattrs(at: Union[int, bytes], *, follow: Optional[bool] = None) -> Xatt
         except OSError as error:
             if error.errno not in _NO_XATTRS:
                 raise
-    return tuple(result)
+    return tuple(sorted(result))
 
 
 def path_of(dir_fd: int, name: bytes) -> bytes:

@@ -9,19 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from itertools import chain
 from operator import itemgetter
-from typing import AbstractSet, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import pool
 from .cache import RACY, RACY_SECONDS, ROW, SLOT, XATTRS, Cache, Record
 from .content import copy_file, hash_file
 from .entry import DIRECTORY, FILE, SYMLINK, TYPES, Entry, encode
-from .metadata import Xattrs, path_of, read_xattrs
-from .survey import Survey, is_timeless, pack_row
-from .walk import CREATE_FLAGS, Descent, ReplacedError, open_file
+from .metadata import Xattrs, mtime_ns, path_of, read_xattrs
+from .survey import Survey, lstat, pack_row
+from .walk import CREATE_FLAGS, Descent, open_file
 
 _NO_HASH = bytes(SLOT)
 _NS = 10**9
+# What opening a path says when the file that was listed is there no more: nothing, or something else, stands in its place.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# The clock that ctimes are taken from (CLOCK_REALTIME_COARSE, which Python does not name): it goes by ticks of some ms, behind the precise one.
+_CTIME_CLOCK = 5
 
 Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
 
@@ -204,7 +211,7 @@ class _Builder:
                     if (not same or distrusted) and self.groups.get(path, path) == path:
                         tasks.append(_Task(path, number, index, row, slots[index] if same else b""))
                 elif not same:
-                    flags[index] = self._read_other_xattrs(path)
+                    flags[index] = self._read_other_xattrs(path) | (RACY if self._is_young(row) else 0)
             self.records.append(Record(folder.path, folder.names, folder.rows, bytes(flags), b"".join(slots), hashed_at))
             self.tasks.extend(tasks)
 
@@ -261,7 +268,7 @@ class _Builder:
     def _settle_odd(self, task: _Task, read: _Read) -> None:
         if read.moving:
             read = self._stage(task, read)
-        if read.problem in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+        if read.problem in _GONE:
             self.table(task.folder).gone.append(task.position)
             self.vanished += 1
             return
@@ -276,25 +283,27 @@ class _Builder:
     def _stage(self, task: _Task, read: _Read) -> _Read:
         if self.staging is None:
             return read._replace(moving=False)
+        started = time.time_ns()
         try:
             parent, name = self.root.parent(task.path)
             fd, before = open_file(parent, name)
             try:
                 digest, size = self.staging.copy(task.path, fd)
+                xattrs = read_xattrs(fd)
                 after = os.fstat(fd)
             finally:
                 os.close(fd)
-        except (ReplacedError, FileNotFoundError, NotADirectoryError):
-            return read._replace(problem=errno.ENOENT, moving=False)
-        except PermissionError as error:
-            return read._replace(problem=error.errno or errno.EACCES, moving=False)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            return read._replace(problem=error.errno or errno.ESTALE, moving=False)
         self.staged.add(task.path)
-        if _moved(before, after) or size != after.st_size:
+        if _moved(before, after, size, started):
             self.unstable.add(task.path)
         # The entry describes the copy: its size is what was copied.
         row = list(ROW.unpack(pack_row(after)))
         row[3] = size
-        return read._replace(row=ROW.pack(*row), digest=digest, moving=False)
+        return _Read(ROW.pack(*row), digest, xattrs, 0, False)
 
     def _settle(self, task: _Task, digest: bytes, row: bytes, has_xattrs: bool) -> None:
         if task.known and row == task.row:
@@ -302,11 +311,14 @@ class _Builder:
                 return
             self.rotten.append(task.path)
         table = self.table(task.folder)
-        mtime, ctime = ROW.unpack(row)[4:6]
-        racy = self.now - max(mtime, ctime) / _NS < RACY_SECONDS or task.path in self.unstable or task.path in self.staged
+        racy = self._is_young(row) or task.path in self.staged
         table.rows[task.position] = row
         table.slots[task.position] = digest
         table.flags[task.position] = (RACY if racy else 0) | (XATTRS if has_xattrs else 0)
+
+    def _is_young(self, row: bytes) -> bool:
+        mtime, ctime = ROW.unpack(row)[4:6]
+        return bool(self.now - max(mtime, ctime) / _NS < RACY_SECONDS)
 
     def finish(self, previous: Callable[[], Mapping[bytes, Entry]]) -> Scan:
         """Make the entries, and the records for the next run."""
@@ -314,9 +326,10 @@ class _Builder:
         for number, table in self.tables.items():
             self.records[number] = table.to_record()
         entries = list(self._entries())
-        entries.extend(self._ancestor_times())
         if self.unreadable:
-            entries = self._keep_stale(entries, previous())
+            entries += self._stale({entry.path for entry in entries}, previous())
+        if self.groups or self.unreadable:
+            entries = _regroup(entries)
         entries.sort(key=itemgetter(0))
         return Scan(
             entries,
@@ -331,74 +344,74 @@ class _Builder:
         )
 
     def _share_groups(self) -> None:
-        """Give every follower of a hard-link group what was read of its first path."""
+        """Give every name of a hard-linked file what was read of its first one."""
         if not self.groups:
             return
-        alone: List[bytes] = []
         spots: Dict[bytes, Tuple[int, int]] = {}
         for number, folder in enumerate(self.found.folders):
             record = self.records[number]
             prefix = folder.path + b"/" if folder.path else b""
             for index, name in enumerate(self.tables[number].names if number in self.tables else record.split_names()):
-                if prefix + name in self.groups:
+                if prefix + name in self.groups and stat.S_ISREG(ROW.unpack(_row(record, index))[0]):
                     spots[prefix + name] = (number, index)
-        for path, first in self.groups.items():
-            if path == first or path not in spots or first not in spots:
-                continue
-            number, index = spots[first]
-            leader = self.tables.get(number)
-            if leader is not None and index in leader.gone:
-                # Renamed while we looked: its other names still hold the content.
-                lonely = _Task(path, *spots[path], _row(self.records[spots[path][0]], spots[path][1]), b"")
-                self._settle_odd(lonely, _read_file(self.root, path))
-                alone.append(path)
-                continue
-            row = leader.rows[index] if leader else _row(self.records[number], index)
-            slot = leader.slots[index] if leader else _slot(self.records[number], index)
-            flag = leader.flags[index] if leader else self.records[number].flags[index]
+        members: Dict[bytes, List[bytes]] = {}
+        for path in sorted(spots):
+            members.setdefault(self.groups[path], []).append(path)
+        for paths in members.values():
+            self._share_group(paths, spots)
+
+    def _share_group(self, paths: Sequence[bytes], spots: Mapping[bytes, Tuple[int, int]]) -> None:
+        first: Optional[bytes] = None
+        for path in paths:
             number, index = spots[path]
-            table = self.tables.get(number)
-            if table is None:
-                record = self.records[number]
-                if _row(record, index) == row and _slot(record, index) == slot and record.flags[index] == flag:
+            if first is None:
+                if path != paths[0]:
+                    # Those before it were removed or replaced while we looked: this name still has what they had.
+                    row = _row(self.records[number], index)
+                    self._settle_odd(_Task(path, number, index, row, b""), _read_file(self.root, path))
+                table = self.tables.get(number)
+                row = table.rows[index] if table else _row(self.records[number], index)
+                if (table and index in table.gone) or ROW.unpack(row)[6] != self.found.links[path][1]:
+                    del self.groups[path]
                     continue
-                table = self.table(number)
-            table.rows[index], table.slots[index], table.flags[index] = row, slot, flag
+                first, slot = path, table.slots[index] if table else _slot(self.records[number], index)
+                flag = table.flags[index] if table else self.records[number].flags[index]
+                continue
             if first in self.unreadable:
                 self.unreadable[path] = self.unreadable[first]
             if first in self.unstable:
                 self.unstable.add(path)
             if first in self.xattrs:
                 self.xattrs[path] = self.xattrs[first]
-        for path in alone:
-            del self.groups[path]
+            record = self.records[number]
+            if number in self.tables or (_row(record, index), _slot(record, index), record.flags[index]) != (row, slot, flag):
+                table = self.table(number)
+                table.rows[index], table.slots[index], table.flags[index] = row, slot, flag
 
     def _entries(self) -> Iterator[Entry]:
-        types, groups, unstable = TYPES, self.groups, self.unstable
-        ancestors = frozenset(self.found.ancestors)
+        types = TYPES
+        odd = {path.rpartition(b"/")[0] for path in chain(self.groups, self.unstable, self.unreadable)}
+        odd.update(self.found.ancestors)
         for record in self.records:
-            if record.path in ancestors:
-                yield from self._odd_entries(record, True)
-                continue
-            if any(record.flags) or groups or unstable or self.unreadable:
-                yield from self._odd_entries(record, False)
+            if record.path in odd or record.has_xattrs:
+                yield from self._odd_entries(record)
                 continue
             prefix = record.path + b"/" if record.path else b""
             slots = record.slots
             at = 0
-            for name, (mode, uid, gid, size, mtime, _ctime, _inode, _rdev, _links) in zip(record.split_names(), ROW.iter_unpack(record.rows)):
+            for name, (mode, uid, gid, size, mtime, _ctime, _inode, rdev, _links) in zip(record.split_names(), ROW.iter_unpack(record.rows)):
                 kind = types[mode & 0o170000]
                 if kind == FILE:
                     yield Entry(prefix + name, FILE, mode & 0o7777, uid, gid, mtime, size, slots[at : at + SLOT].hex())
                 elif kind == DIRECTORY:
                     yield Entry(prefix + name, DIRECTORY, mode & 0o7777, uid, gid, mtime)
                 else:
-                    entry = self._other(prefix + name, kind, mode, uid, gid, mtime, _rdev)
+                    entry = self._other(prefix + name, kind, mode, uid, gid, mtime, rdev)
                     if entry is not None:
                         yield entry
                 at += SLOT
 
-    def _odd_entries(self, record: Record, is_ancestor: bool) -> Iterator[Entry]:
+    def _odd_entries(self, record: Record) -> Iterator[Entry]:
         prefix = record.path + b"/" if record.path else b""
         for index, (name, row) in enumerate(zip(record.split_names(), ROW.iter_unpack(record.rows))):
             mode, uid, gid, size, mtime, ctime, _inode, rdev, _links = row
@@ -406,21 +419,24 @@ class _Builder:
             if path in self.unreadable and not stat.S_ISDIR(mode):
                 continue
             kind = TYPES[mode & 0o170000]
-            if is_ancestor and kind == DIRECTORY and not ctime:
-                continue  # made with their real times in _ancestor_times
-            xattrs: Xattrs = ()
-            if record.flags[index] & XATTRS:
-                xattrs = self._xattrs_of(path)
             entry: Optional[Entry]
             if kind == FILE:
                 digest = record.slots[index * SLOT : (index + 1) * SLOT].hex()
                 entry = Entry(path, FILE, mode & 0o7777, uid, gid, mtime, size, digest, unstable=path in self.unstable)
             elif kind == DIRECTORY:
-                entry = Entry(path, DIRECTORY, mode & 0o7777, uid, gid, mtime)
+                # One above the sources has no times in its row.
+                entry = Entry(path, DIRECTORY, mode & 0o7777, uid, gid, mtime if ctime else self._mtime_now(path))
             else:
                 entry = self._other(path, kind, mode, uid, gid, mtime, rdev)
             if entry is not None:
+                xattrs = self._xattrs_of(path) if record.flags[index] & XATTRS else ()
                 yield entry._replace(xattrs=xattrs, group=self.groups.get(path))
+
+    def _mtime_now(self, path: bytes) -> int:
+        try:
+            return mtime_ns(lstat(self.root, path))
+        except OSError:
+            return 0
 
     def _xattrs_of(self, path: bytes) -> Xattrs:
         known = self.xattrs.get(path)
@@ -444,36 +460,18 @@ class _Builder:
         device = (os.major(rdev), os.minor(rdev)) if kind in "bc" else None
         return Entry(path, kind, mode & 0o7777, uid, gid, mtime, link=link, device=device)
 
-    def _ancestor_times(self) -> Iterator[Entry]:
-        """Entries of the directories above the sources; their times are not part of the cache."""
-        for record in self.records:
-            if record.path not in self.found.ancestors:
-                continue
-            for index, name in enumerate(record.split_names()):
-                if not is_timeless(_row(record, index)):
-                    continue
-                path = record.path + b"/" + name if record.path else name
-                try:
-                    parent, last = self.root.parent(path)
-                    now = os.stat(last, dir_fd=parent, follow_symlinks=False)
-                except OSError:
-                    continue
-                if stat.S_ISDIR(now.st_mode):
-                    mode, uid, gid, _size, mtime, *_rest = ROW.unpack(pack_row(now))
-                    yield Entry(path, DIRECTORY, mode & 0o7777, uid, gid, mtime, xattrs=read_xattrs(path_of(parent, last)))
-
-    def _keep_stale(self, entries: List[Entry], previous: Mapping[bytes, Entry]) -> List[Entry]:
-        """What cannot be read keeps its previous entry, and so does everything below a directory that cannot be listed."""
-        present = {entry.path for entry in entries}
-        folders = tuple(path + b"/" for path in self.found.unreadable)
+    def _stale(self, present: AbstractSet[bytes], previous: Mapping[bytes, Entry]) -> Iterator[Entry]:
+        """The previous entries of what cannot be read, and of everything below a directory that cannot be listed."""
+        closed = tuple(path + b"/" for path in self.found.unreadable)
+        kept: Dict[bytes, Entry] = {}
         for path, old in previous.items():
-            if path in present or not (path in self.unreadable or (folders and path.startswith(folders))):
+            if path in present or not (path.startswith(closed) or (path in self.unreadable and old.type == FILE)):
                 continue
-            if path.rpartition(b"/")[0] not in present and b"/" in path:
-                continue
-            present.add(path)
-            entries.append(old._replace(stale=True, unstable=False))
-        return _regroup(entries)
+            if self.found.selects(path, old.type == DIRECTORY):
+                while path and path not in present and path not in kept:
+                    kept[path] = previous[path]
+                    path = path.rpartition(b"/")[0]
+        return (old._replace(stale=True, unstable=False) for old in kept.values())
 
 
 def _row(record: Record, index: int) -> bytes:
@@ -495,47 +493,48 @@ def _groups(links: Mapping[bytes, Tuple[int, int]]) -> Dict[bytes, bytes]:
     return {path: first[inode] for path, inode in links.items() if members[inode] > 1}
 
 
-def _regroup(entries: List[Entry]) -> List[Entry]:
-    """Make hard-link groups whole again after entries of two times were mixed: members that differ stand alone."""
-    by_group: Dict[bytes, List[Entry]] = {}
-    result = []
-    for entry in entries:
-        if entry.group is None:
-            result.append(entry)
-        else:
-            by_group.setdefault(entry.group, []).append(entry)
-    for members in by_group.values():
-        members.sort(key=itemgetter(0))
-        alike = [entry for entry in members if entry.same_inode_state(members[0])]
-        for entry in members:
-            if len(alike) > 1 and entry in alike:
-                result.append(entry._replace(group=alike[0].path))
-            else:
-                result.append(entry._replace(group=None))
+def _regroup(entries: Sequence[Entry]) -> List[Entry]:
+    """Make hard-link groups whole again where some of their names went away or are of another time: those that differ are apart."""
+    result = list(entries)
+    members: Dict[Tuple[Any, ...], List[int]] = {}
+    for position, entry in enumerate(result):
+        if entry.group is not None:
+            members.setdefault((entry.group, entry.inode_state), []).append(position)
+    for positions in members.values():
+        first = min(result[position].path for position in positions) if len(positions) > 1 else None
+        for position in positions:
+            result[position] = result[position]._replace(group=first)
     return result
 
 
-def _moved(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+def _moved(before: os.stat_result, after: os.stat_result, size: int, since: int) -> bool:
+    """Whether a file of which ``size`` bytes were read changed between two ``fstat``, or bears a ctime from ``since`` (ns) on.
+
+    Two changes within one tick of the clock look the same. With ``since`` on that clock, whatever may have changed is said to have; on the
+    precise one, what must have. A ctime in the future says nothing.
+    """
+    return (
+        size != after.st_size
+        or (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+        or since <= after.st_ctime_ns <= time.time_ns()
+    )
 
 
 def _read_file(below: Descent, path: bytes) -> _Read:
+    started = time.clock_gettime_ns(_CTIME_CLOCK)
     try:
         parent, name = below.parent(path)
         fd, before = open_file(parent, name)
-    except ReplacedError:
-        return _Read(b"", _NO_HASH, (), errno.ESTALE, False)
+        try:
+            digest, size = hash_file(fd)
+            xattrs = read_xattrs(fd)
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
     except OSError as error:
-        return _Read(b"", _NO_HASH, (), error.errno or errno.EIO, False)
-    try:
-        digest, size = hash_file(fd)
-        xattrs = read_xattrs(fd)
-        after = os.fstat(fd)
-    except OSError as error:
-        return _Read(b"", _NO_HASH, (), error.errno or errno.EIO, False)
-    finally:
-        os.close(fd)
-    return _Read(pack_row(before), digest, xattrs, 0, _moved(before, after) or size != after.st_size)
+        # A ReplacedError bears no number.
+        return _Read(b"", _NO_HASH, (), error.errno or errno.ESTALE, False)
+    return _Read(pack_row(before), digest, xattrs, 0, _moved(before, after, size, started))
 
 
 def reread(entries: Sequence[Entry], paths: AbstractSet[bytes], *, root: Descent, staging: Staging, previous: Mapping[bytes, Entry]) -> Tuple[List[Entry], int]:
@@ -560,6 +559,7 @@ def reread(entries: Sequence[Entry], paths: AbstractSet[bytes], *, root: Descent
 
 
 def _read_again(entry: Entry, root: Descent, staging: Staging) -> Entry:
+    started = time.time_ns()
     parent, name = root.parent(entry.path)
     fd, before = open_file(parent, name)
     try:
@@ -569,5 +569,5 @@ def _read_again(entry: Entry, root: Descent, staging: Staging) -> Entry:
     finally:
         os.close(fd)
     mode, uid, gid, _size, mtime, *_rest = ROW.unpack(pack_row(after))
-    unstable = _moved(before, after) or size != after.st_size
+    unstable = _moved(before, after, size, started)
     return Entry(entry.path, FILE, mode & 0o7777, uid, gid, mtime, size, digest.hex(), None, entry.group, xattrs, unstable=unstable)

@@ -9,17 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import zlib
 from struct import error as StructError
 from typing import AbstractSet, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import UsageError, printable
 from .cache import ROW, VOLATILE_SECONDS, Cache, Record
-from .metadata import NS_MAX, NS_MIN
+from .entry import MAX_COMPONENT, MAX_PATH
+from .metadata import NS_MAX, NS_MIN, Xattrs, path_of, read_xattrs
 from .selection import Matcher, Selection
 from .walk import Descent, Listed, list_directory
 
 _CACHE_TAG = b"CACHEDIR.TAG"
 _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _VOLATILE = frozenset(("tmpfs", "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs"))
 
 DeviceInode = Tuple[int, int]
@@ -40,11 +43,14 @@ class Survey:
     """What a walk found.
 
     ``folders`` in walk order; ``links`` (device, inode) of every selected path that has more than one name; ``unreadable`` paths of
-    directories with their errno; ``counts`` per directory (regular files, subdirectories) on disk, selected or not;
-    ``content_digest`` is set when the cache proves that nothing changed.
+    directories, and of what no manifest can name, with their errno; ``counts`` per directory (regular files, subdirectories) on disk where
+    all of them are selected, else -1 for the files; ``ancestors`` directories above sources; ``content_digest`` is set when the cache proves
+    that nothing changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[bytes], matcher: Matcher) -> None:
+        self.sources = sources
+        self.matcher = matcher
         self.folders: List[Folder] = []
         self.links: Dict[bytes, DeviceInode] = {}
         self.unreadable: Dict[bytes, int] = {}
@@ -53,9 +59,13 @@ class Survey:
         self.entries = 0
         self.content_digest = ""
 
+    def selects(self, path: bytes, is_dir: bool) -> bool:
+        """Whether this walk would have kept ``path``, going by names alone."""
+        return selects(self.matcher, self.sources, path, is_dir)
+
 
 class _Walk:
-    def __init__(self, root: Descent, selection: Selection, cache: Cache, skip: AbstractSet[DeviceInode], now: float) -> None:
+    def __init__(self, root: Descent, sources: Sequence[bytes], selection: Selection, cache: Cache, skip: AbstractSet[DeviceInode], now: float) -> None:
         self.root = root
         self.selection = selection
         self.matcher: Matcher = selection.matcher()
@@ -63,14 +73,12 @@ class _Walk:
         self.cache = cache
         self.skip = skip
         self.now = now
-        self.survey = Survey()
-        self.all_known = True
+        self.survey = Survey(sources, self.matcher)
         self.tentative: Dict[bytes, bool] = {}  # directories that are kept only for what is kept below them
         self.volatile = _volatile_devices()
 
-    def source(self, source: bytes) -> None:
-        """Walk one source, a path relative to ``/`` that is a directory."""
-        device = os.fstat(self.root.directory(source)).st_dev
+    def source(self, source: bytes, device: int) -> None:
+        """Walk one source, a path relative to ``/`` that is a directory on ``device``."""
         pending: List[Tuple[bytes, bool]] = [(source, not self.matcher.has_include)]
         strip = len(source) + 1 if source else 0
         while pending:
@@ -83,12 +91,14 @@ class _Walk:
                 if here == device or not self.selection.one_file_system:
                     listing = list_directory(fd)
                     on_disk = len(listing)
-                    kept = self._select(fd, path, listing, included, strip)
+                    kept = self._nameable(path, self._select(fd, path, listing, included, strip))
             except OSError as error:
-                # Gone or replaced since its parent was listed: recorded as the empty directory that it was last seen as.
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                if error.errno not in _GONE:
                     self.survey.unreadable[path] = error.errno or errno.EIO
                     continue
+                if path == source:
+                    raise  # a disk that goes away must not look like an empty one
+                # Gone or replaced since its parent was listed: recorded as the empty directory that it was last seen as.
             self._add(path, kept, here in self.volatile)
             prefix = path + b"/" if path else b""
             files = directories = 0
@@ -110,11 +120,20 @@ class _Walk:
     def _is_included(self, path: bytes, strip: int, is_dir: bool) -> bool:
         return self.matcher.included(path[strip:], is_dir)
 
+    def _nameable(self, path: bytes, kept: List[Listed]) -> List[Listed]:
+        """What a manifest can name; file systems may allow longer names, and paths have no limit at all."""
+        prefix = path + b"/" if path else b""
+        longest = min(MAX_COMPONENT, MAX_PATH - len(prefix))
+        if all(len(item.name) <= longest for item in kept):
+            return kept
+        self.survey.unreadable.update((prefix + item.name, errno.ENAMETOOLONG) for item in kept if len(item.name) > longest)
+        return [item for item in kept if len(item.name) <= longest]
+
     def _select(self, fd: int, path: bytes, listing: List[Listed], included: bool, strip: int) -> List[Listed]:
-        if self.marks and any(item.name in self.marks for item in listing):
-            return [item for item in listing if item.name in self.marks]
-        if self.selection.exclude_caches and any(item.name == _CACHE_TAG for item in listing) and _is_cache(fd):
-            return [item for item in listing if item.name == _CACHE_TAG]
+        tags = [item for item in listing if item.name in self.marks and not stat.S_ISDIR(item.stat.st_mode)] if self.marks else []
+        if self.selection.exclude_caches and not tags:
+            tags = [item for item in listing if item.name == _CACHE_TAG and _is_cache(fd)]
+        listing = tags or listing
         if self.skip:
             listing = [item for item in listing if not stat.S_ISDIR(item.stat.st_mode) or (item.stat.st_dev, item.stat.st_ino) not in self.skip]
         if self.matcher.trivial:
@@ -147,23 +166,25 @@ class _Walk:
         expired = known is not None and volatile and not 0 <= self.now - known.hashed_at < VOLATILE_SECONDS
         if known is not None and not expired and known.names == names and known.rows == rows and not known.is_racy:
             return Folder(path, b"", b"", known)
-        self.all_known = False
         return Folder(path, names, rows, None, expired)
 
     def ancestor(self, path: bytes, names: Iterable[bytes], sources: AbstractSet[bytes]) -> None:
         """A directory above sources: only the way down to them is selected, and the times of what lies above them say nothing of them."""
-        fd = self.root.directory(path)
         prefix = path + b"/" if path else b""
         ordered = sorted(names)
         rows = []
+        volatile = False
         for name in ordered:
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            row = pack_row(found)
-            rows.append(row if prefix + name in sources else timeless(row))
-            if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                self.survey.links[prefix + name] = (found.st_dev, found.st_ino)
+            found = lstat(self.root, prefix + name)
+            if prefix + name in sources:
+                rows.append(pack_row(found))
+                volatile = volatile or found.st_dev in self.volatile
+                if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
+                    self.survey.links[prefix + name] = (found.st_dev, found.st_ino)
+            else:
+                rows.append(_timeless_row(found, read_xattrs(path_of(self.root.directory(path), name))))
         self.survey.entries += len(rows)
-        self.survey.folders.append(self._compare(path, b"\0".join(ordered), b"".join(rows), False))
+        self.survey.folders.append(self._compare(path, b"\0".join(ordered), b"".join(rows), volatile))
         self.survey.ancestors.append(path)
         self.survey.counts[path] = (-1, 0)
 
@@ -174,8 +195,7 @@ class _Walk:
         needed = set()
         for folder in self.survey.folders:
             prefix = folder.path + b"/" if folder.path else b""
-            names = folder.known.split_names() if folder.known else folder.names.split(b"\0") if folder.names else []
-            if folder.path in self.tentative and any(prefix + name not in self.tentative for name in names):
+            if folder.path in self.tentative and any(prefix + name not in self.tentative for name in _names(folder)):
                 at = folder.path
                 while at in self.tentative and at not in needed:
                     needed.add(at)
@@ -192,26 +212,29 @@ class _Walk:
                 self.survey.counts.pop(folder.path, None)
             else:
                 folders.append(self._without(folder, dropped))
-        self.all_known = all(folder.known is not None for folder in folders)
         self.survey.folders = folders
         self.survey.entries -= len(dropped)
 
     def _without(self, folder: Folder, dropped: AbstractSet[bytes]) -> Folder:
-        if folder.known is not None:
-            return folder  # the cache only ever holds what was kept
         prefix = folder.path + b"/" if folder.path else b""
-        names = folder.names.split(b"\0") if folder.names else []
+        names = _names(folder)
         keep = [i for i, name in enumerate(names) if prefix + name not in dropped]
         if len(keep) == len(names):
             return folder
         self.survey.counts[folder.path] = (-1, self.survey.counts[folder.path][1])
-        packed = b"\0".join(names[i] for i in keep)
-        rows = b"".join(folder.rows[i * ROW.size : (i + 1) * ROW.size] for i in keep)
+        seen = folder.known or folder
+        packed = b"\0".join([names[i] for i in keep])
+        rows = b"".join([seen.rows[i * ROW.size : (i + 1) * ROW.size] for i in keep])
         try:
             volatile = os.fstat(self.root.directory(folder.path)).st_dev in self.volatile
         except OSError:
             volatile = True
         return self._compare(folder.path, packed, rows, volatile)
+
+
+def _names(folder: Folder) -> List[bytes]:
+    names = (folder.known or folder).names
+    return names.split(b"\0") if names else []
 
 
 def _pack(kept: Sequence[Listed]) -> Tuple[bytes, bytes]:
@@ -230,15 +253,9 @@ def pack_row(found: os.stat_result) -> bytes:
         return ROW.pack(mode, found.st_uid, found.st_gid, size, times[0], times[1], found.st_ino, rdev, links)
 
 
-def timeless(row: bytes) -> bytes:
-    """A directory's row without its times, as the directories above a source are recorded."""
-    mode, uid, gid, _size, _mtime, _ctime, inode, _rdev, _links = ROW.unpack(row)
-    return ROW.pack(mode, uid, gid, 0, 0, 0, inode, 0, 0)
-
-
-def is_timeless(row: bytes) -> bool:
-    """Whether a row bears no times."""
-    return bool(ROW.unpack(row)[5] == 0)
+def _timeless_row(found: os.stat_result, xattrs: Xattrs) -> bytes:
+    """The row of a directory above a source. Without its times, a change of its ACL shows in a checksum only, in the place of the device."""
+    return ROW.pack(found.st_mode, found.st_uid, found.st_gid, 0, 0, 0, found.st_ino, zlib.crc32(repr(xattrs).encode("ascii")) if xattrs else 0, 0)
 
 
 def _is_cache(fd: int) -> bool:
@@ -272,14 +289,12 @@ def _volatile_devices() -> "frozenset[int]":
 def check_source(root: Descent, source: str, field: str) -> Optional[os.stat_result]:
     """The ``lstat`` of an absolute source, or None where it is missing. ``UsageError`` where a symbolic link stands in it or on the way."""
     path = os.fsencode(source).strip(b"/")
-    if not path:
-        return os.fstat(root.root_fd)
+    found = lstat(root, b"")
     at = b""
-    for name in path.split(b"/"):
-        parent = at
+    for name in path.split(b"/") if path else ():
         at = at + b"/" + name if at else name
         try:
-            found = os.stat(name, dir_fd=root.directory(parent), follow_symlinks=False)
+            found = lstat(root, at)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if stat.S_ISLNK(found.st_mode):
@@ -292,6 +307,17 @@ def check_source(root: Descent, source: str, field: str) -> Optional[os.stat_res
                 next="name the place it leads to: %s" % printable(os.path.realpath(source)),
             )
     return found
+
+
+def lstat(root: Descent, path: bytes) -> os.stat_result:
+    """The ``lstat`` of a path below ``root``; an ``OSError`` names it in full."""
+    try:
+        if not path:
+            return os.fstat(root.root_fd)
+        parent, name = root.parent(path)
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, b"/" + path) from error
 
 
 def survey(
@@ -307,7 +333,7 @@ def survey(
 
     ``skip`` holds (device, inode) of directories that are never entered nor listed, such as the engine's own state.
     """
-    walk = _Walk(root, selection, cache, skip, now)
+    walk = _Walk(root, sources, selection, cache, skip, now)
     above: Dict[bytes, set[bytes]] = {}
     for source in sources:
         at = source
@@ -318,12 +344,12 @@ def survey(
     for path in sorted(above):
         walk.ancestor(path, above[path], frozenset(sources))
     for source in sources:
-        above_fd, last = root.parent(source) if source else (root.root_fd, b".")
-        if stat.S_ISDIR(os.stat(last, dir_fd=above_fd, follow_symlinks=False).st_mode):
-            walk.source(source)
+        found = lstat(root, source)
+        if stat.S_ISDIR(found.st_mode):
+            walk.source(source, found.st_dev)
     walk.prune_tentative()
     result = walk.survey
-    if walk.all_known and not result.unreadable and len(result.folders) == len(cache):
+    if not result.unreadable and len(result.folders) == len(cache) and all(folder.known is not None for folder in result.folders):
         result.content_digest = cache.content_digest
     return result
 

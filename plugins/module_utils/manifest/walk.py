@@ -125,17 +125,16 @@ def list_directory(fd: int) -> List[Listed]:
     """Everything in the open directory ``fd``, sorted by name bytes. A name that vanishes while it is listed is left out."""
     result = []
     try:
-        names = os.scandir(fd)
+        with os.scandir(fd) as names:
+            for item in names:
+                try:
+                    result.append(Listed(item.name.encode(_ENCODING, _ENCODING_ERRORS), item.stat(follow_symlinks=False)))
+                except FileNotFoundError:
+                    continue
     except OSError as error:
         if error.errno == errno.EBADF:  # it could only be opened to pass through
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
         raise
-    with names:
-        for item in names:
-            try:
-                result.append(Listed(item.name.encode(_ENCODING, _ENCODING_ERRORS), item.stat(follow_symlinks=False)))
-            except FileNotFoundError:
-                continue
     result.sort()
     if len({item.name for item in result}) != len(result):
         # tmpfs lists a name twice when another is renamed over it in the meantime.
@@ -143,7 +142,7 @@ def list_directory(fd: int) -> List[Listed]:
     return result
 
 
-def open_file(dir_fd: int, name: bytes, expected: Optional[os.stat_result] = None) -> Tuple[int, os.stat_result]:
+def open_file(dir_fd: Optional[int], name: bytes, expected: Optional[os.stat_result] = None) -> Tuple[int, os.stat_result]:
     """Open a regular file for reading; (descriptor, its ``fstat``).
 
     ``ReplacedError`` where it is not a regular file, or not the inode that ``expected`` shows.

@@ -88,7 +88,7 @@ def _place_changed(
             plan.wanted.append(entry)
         else:
             # A renamed file keeps its inode; a second name for one that stays would make a hard link that never was.
-            moved = donor.path not in taken and donor.group is None and entry.group is None and donor.same_inode_state(entry)
+            moved = donor.path in gone and donor.path not in taken and donor.group is None and entry.group is None and donor.same_inode_state(entry)
             if moved:
                 taken.add(donor.path)
             plan.donated.append((entry, donor.path, moved or not native))

@@ -60,7 +60,10 @@ def test_debug_shows_where_it_happened(perform: Any, capsys: pytest.CaptureFixtu
 def test_the_operating_systems_errors_name_the_file(perform: Any, capsys: pytest.CaptureFixture[str]) -> None:
     perform(raising(PermissionError(13, "Permission denied", b"/srv/\xff")))
     assert main(["run", "web"]) == 1
-    assert capsys.readouterr().err == "openclaw-backup: The operating system says: Permission denied (/srv/\\xff).\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "openclaw-backup: Failed while running run: Permission denied (/srv/\\xff).",
+        "Next: check the owner and mode of what is named and run again.",
+    ]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])

@@ -141,14 +141,13 @@ def create_vault(vault: bytes, storage: str) -> None:
 
 def make_private(path: bytes) -> None:
     """Make a directory and those above it where they are missing, each 0700: names alone can tell too much."""
+    if not os.path.isdir(os.path.dirname(path)):
+        make_private(os.path.dirname(path))
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-    except FileNotFoundError:
-        make_private(os.path.dirname(path))
-        make_private(path)
 
 
 def write_json(path: bytes, item: Mapping[str, Any]) -> None:

@@ -1,0 +1,161 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks as docs/playbooks.md tells: on the local inventory out of the box, on several hosts by policies, with errors that name the variable."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Site:
+    """A directory with things to back up, and an inventory."""
+
+    def __init__(self, home: Path, run: Run) -> None:
+        self.home = home
+        self._run = run
+        self.inventory = str(ROOT / "inventories" / "local" / "hosts.yml")
+        (home / "tree" / "folder").mkdir(parents=True)
+        (home / "tree" / "folder" / "file").write_bytes(b"content")
+        self.output = ""
+
+    def play(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> Dict[str, Any]:
+        """Run a playbook by its name; what it passed on, by host."""
+        playbook = name if "." in name else str(ROOT / "playbooks" / (name + ".yml"))
+        given = {"openclaw_backup_" + key: value for key, value in variables.items()}
+        done = self._run(self.home, "-i", self.inventory, playbook, "-e", json.dumps(given), *arguments, ANSIBLE_SHOW_CUSTOM_STATS="true")
+        self.output = done.stdout + done.stderr
+        assert done.returncode == code, self.output
+        assert "[WARNING]" not in done.stderr and "[DEPRECATION" not in done.stderr, done.stderr
+        match = re.search(r"^\tRUN: (\{.*\})$", done.stdout, re.M)
+        stats: Dict[str, Any] = json.loads(match.group(1)) if match else {}
+        assert set(stats) <= {"openclaw_backup"}
+        return stats.get("openclaw_backup", {})
+
+    def local(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> Dict[str, Any]:
+        """The same on the local inventory; the result of its only policy."""
+        where = {"source": str(self.home / "tree"), "vault": str(self.home / "vault")}
+        passed = self.play(name, *arguments, code=code, **where, **variables)
+        result: Dict[str, Any] = passed["localhost"][name.rpartition(".")[2]]["local"]
+        return result
+
+
+@pytest.fixture
+def site(tmp_path: Path, ansible_playbook: Run) -> Site:
+    return Site(tmp_path, ansible_playbook)
+
+
+def test_the_local_inventory_backs_up_verifies_and_restores(site: Site) -> None:
+    predicted = site.local("backup", "--check")
+    assert predicted["changed"] and predicted["snapshot_id"] is None and not (site.home / "vault").exists()
+    assert "1 files, 7.00 Bytes would be sent" in site.output
+    first = site.local("backup")
+    assert first["changed"] and first["files_sent"] == 1 and first["snapshot_id"] in site.output
+    again = site.local("backup", "--check", "--diff")
+    assert not again["changed"] and again["snapshot_id"] == first["snapshot_id"]
+    assert "unchanged since snapshot " + first["snapshot_id"] in site.output
+    assert not site.local("backup")["changed"]
+
+    assert site.local("verify")["ok"] and "paths are as they were backed up" in site.output
+
+    copy = site.home / "copy"
+    assert site.local("restore", "--check", dest=str(copy))["changed"] and not copy.exists()
+    restored = site.local("restore", dest=str(copy))
+    assert restored["verified"] and restored["files_restored"] == 1
+    subprocess.run(["diff", "-r", str(site.home / "tree"), str(copy) + str(site.home / "tree")], check=True)
+    assert not site.local("restore", dest=str(copy))["changed"]
+
+
+def test_damage_and_refusal_fail_the_play_and_are_passed_on(site: Site) -> None:
+    site.local("backup")
+    (site.home / "tree" / "folder" / "file").write_bytes(b"spoilt")
+    refused = site.local("restore", code=2)
+    assert (refused["failed"], refused["rc"], refused["error"]["kind"]) == (True, 4, "confirm")
+    assert site.local("restore", undo=str(site.home / "undo"))["kept"] == 1
+    (stored,) = (site.home / "vault").glob("localhost/local/snapshots/*/tree/**/file")
+    stored.chmod(0o600)
+    stored.write_bytes(b"CONTENT")
+    damaged = site.local("verify", code=2)
+    assert (damaged["ok"], damaged["rc"], damaged["counts"]["damaged"]) == (False, 7, 1)
+    assert str(site.home / "tree" / "folder" / "file") in damaged["msg"]
+
+
+class Fleet(Site):
+    """Two hosts that are this machine."""
+
+    def __init__(self, home: Path, run: Run) -> None:
+        super().__init__(home, run)
+        self.inventory = "hosts.json"
+        hosts = {}
+        for host in ("web1", "web2"):
+            (home / host).mkdir()
+            (home / host / "file").write_text(host)
+            hosts[host] = {"openclaw_backup_policies": [self.policy("small", host), {**self.policy("large", "tree"), "exclude": ["*.tmp"]}]}
+        variables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        (home / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables}}))
+
+    def policy(self, name: str, source: str) -> Dict[str, Any]:
+        return {"name": name, "sources": [str(self.home / source)], "target": str(self.home / "vault")}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, ansible_playbook: Run) -> Fleet:
+    return Fleet(tmp_path, ansible_playbook)
+
+
+def test_every_policy_of_every_host_by_the_full_name_of_the_playbook(fleet: Fleet) -> None:
+    passed = fleet.play("openclaw.backup.backup")
+    assert {host: sorted(results["backup"]) for host, results in passed.items()} == {host: ["large", "small"] for host in ("web1", "web2")}
+    assert sorted(path.name for path in (fleet.home / "vault").iterdir() if path.is_dir()) == ["web1", "web2"]
+
+
+def test_a_policy_that_fails_does_not_keep_the_others_from_running(fleet: Fleet) -> None:
+    (fleet.home / "web1" / "file").unlink()
+    (fleet.home / "web1").rmdir()
+    passed = fleet.play("backup", code=2)
+    assert {policy: result["failed"] for policy, result in passed["web1"]["backup"].items()} == {"small": True, "large": False}
+    assert {policy: result["failed"] for policy, result in passed["web2"]["backup"].items()} == {"small": False, "large": False}
+    assert passed["web1"]["backup"]["small"]["error"]["field"] == "sources"
+
+
+def test_one_host_and_one_policy_and_the_history_of_another_host(fleet: Fleet) -> None:
+    assert list(fleet.play("backup", hosts="web1", policy="small")) == ["web1"]
+    passed = fleet.play("restore", hosts="web2", policy="small", from_host="web1", dest=str(fleet.home / "copy"), paths=[str(fleet.home / "web1" / "file")])
+    assert passed["web2"]["restore"]["small"]["files_restored"] == 1
+    assert (fleet.home / "copy" / str(fleet.home).strip("/") / "web1" / "file").read_text() == "web1"
+
+
+@pytest.mark.parametrize(
+    "variables, named",
+    [
+        ({}, ["openclaw_backup_policies", "-e openclaw_backup_source="]),
+        ({"source": "/etc"}, ["-e openclaw_backup_vault="]),
+        ({"policies": "etc"}, ["openclaw_backup_policies is a str"]),
+        ({"policies": []}, ["openclaw_backup_policies", "one or more"]),
+        ({"policies": [{"name": "x", "source": ["/etc"]}]}, ["openclaw_backup_policies, policy 1 (x)", "did you mean 'sources'"]),
+        ({"source": "/etc", "vault": "/nonexistent", "policy": "nobody"}, ["openclaw_backup_policy is 'nobody'", "Allowed: local"]),
+    ],
+)
+def test_a_missing_or_malformed_variable_is_named_before_anything_runs(site: Site, variables: Dict[str, Any], named: List[str]) -> None:
+    assert site.play("backup", code=2, **variables) == {}
+    for words in named:
+        assert words in site.output
+    assert "Add the snapshots" not in site.output
+
+
+def test_without_any_policies_the_variable_is_named(fleet: Fleet) -> None:
+    (fleet.home / "hosts.json").write_text(json.dumps({"all": {"hosts": {"web1": {"ansible_connection": "local"}}}}))
+    fleet.play("verify", code=2)
+    assert "openclaw_backup_policies is missing" in fleet.output

@@ -1,0 +1,297 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small machine for tests of the engine: a source, a vault and a state in one place, and oracles that share no code with the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
+from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import BackupResult, backup
+from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, RestoreResult, restore
+from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import VerifyResult, verify
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import verify_chain
+from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import Snapshot
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import write_json
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
+
+T = TypeVar("T")
+
+AS_ROOT = os.geteuid() == 0
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root can")
+# root takes every storage; what an ordinary user has is portable.
+STORAGES = ("native", "portable") if AS_ROOT else ("portable",)
+
+
+class Notes(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: List[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class World:
+    """``root/src``, ``root/vault``, ``root/state`` and the verbs on them."""
+
+    def __init__(self, root: Path, storage: Optional[str] = None) -> None:
+        self.root = root
+        self.storage = storage
+        self.src = root / "src"
+        self.vault = root / "vault"
+        self.state = root / "state"
+        self.notes: List[str] = []
+        self.src.mkdir(exist_ok=True)
+
+    @classmethod
+    def make(cls, storage: Optional[str] = None, *, on: Optional[str] = None) -> World:
+        """A new one, reachable for every user. In memory where possible: a commit syncs its whole file system."""
+        base = on or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+        root = Path(tempfile.mkdtemp(prefix="openclaw-backup-test-", dir=base))
+        root.chmod(0o755)
+        return cls(root, storage)
+
+    def destroy(self) -> None:
+        for folder, _names, _files in os.walk(self.root):
+            if not os.path.islink(folder):
+                os.chmod(folder, 0o700)
+        # As bytes: the names are any bytes, and paths can be longer than one call takes.
+        subprocess.run(["rm", "-rf", "--", str(self.root)], check=False)
+
+    # ---- verbs ---------------------------------------------------------------------------------------------------------
+
+    def policy(self, **changes: Any) -> Policy:
+        target: Dict[str, Any] = {"url": str(self.vault)}
+        if self.storage:
+            target["storage"] = self.storage
+        return Policy.from_mapping({"name": "p", "host": "h", "sources": [str(self.src)], "target": target, **changes}, default_host="h")
+
+    def backup(self, *, policy: Optional[Policy] = None, **options: Any) -> BackupResult:
+        notes = Notes()
+        time.sleep(0.02)  # what changed in this tick of the clock would count as in motion, and go through staging
+        try:
+            return backup(policy or self.policy(), **{"state_directory": str(self.state), "progress": notes, **options})
+        finally:
+            self.notes = notes.notes
+
+    def restore(self, *, policy: Optional[Policy] = None, dry_run: bool = False, state_directory: str = "", **request: Any) -> RestoreResult:
+        wish = RestoreRequest(**{name: str(value) if isinstance(value, Path) else value for name, value in request.items()})
+        return restore(policy or self.policy(), wish, state_directory=state_directory or str(self.state), dry_run=dry_run)
+
+    def verify(self, **options: Any) -> VerifyResult:
+        notes = Notes()
+        try:
+            return verify(self.policy(), **{"state_directory": str(self.state), "progress": notes, **options})
+        finally:
+            self.notes = notes.notes
+
+    def adopt(self) -> Dict[str, Any]:
+        return adopt(self.policy(), state_directory=str(self.state))
+
+    # ---- looking ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> Path:
+        return self.vault / "h" / "p"
+
+    @property
+    def target(self) -> TreeTarget:
+        return TreeTarget(str(self.vault), "h", "p")
+
+    def snapshots(self) -> List[Snapshot]:
+        return self.target.list()
+
+    def tree(self, snapshot_id: Optional[str]) -> Path:
+        assert snapshot_id
+        return self.history / "snapshots" / snapshot_id / "tree"
+
+    def stored(self, snapshot_id: Optional[str], name: str = "") -> Path:
+        """Where a path of the source lies in a snapshot."""
+        return Path(str(self.tree(snapshot_id)) + str(self.src / name))
+
+    def restored(self, dest: Path) -> Path:
+        return Path(str(dest) + str(self.src))
+
+    def check_history(self, *, count: Optional[int] = None) -> None:
+        """Every snapshot is whole, nothing lies about, and both logs are chains."""
+        found = self.snapshots()
+        assert count is None or len(found) == count
+        for snapshot in found:
+            result = self.verify(snapshot=snapshot.id, depth="full")
+            assert result.ok, result.to_dict()
+        incoming = self.history / "incoming"
+        assert not incoming.exists() or not os.listdir(incoming)
+        for log in (self.history / "audit.jsonl", self.state / "audit.jsonl"):
+            report = verify_chain(os.fsencode(log))
+            assert report.ok, report
+
+    def edit_json(self, path: Path, **changes: Any) -> None:
+        import json
+
+        write_json(os.fsencode(path), {**json.loads(path.read_text()), **changes})
+
+
+# ---- oracles ---------------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(root: Path, *, times: bool = True, inodes: bool = False) -> Dict[bytes, Tuple[Any, ...]]:
+    """Everything below ``root`` with all that can be seen of it; ``times`` of directories too. Follows nothing. Paths of any length."""
+    result: Dict[bytes, Tuple[Any, ...]] = {}
+    groups: Dict[Tuple[int, int], bytes] = {}
+
+    def visit(dir_fd: int, prefix: bytes) -> None:
+        for text in sorted(os.listdir(dir_fd), key=os.fsencode):
+            name = os.fsencode(text)
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            kind = stat.S_IFMT(found.st_mode)
+            path = prefix + name
+            at = b"/proc/self/fd/%d/%s" % (dir_fd, name)
+            attributes = []
+            for key in sorted(os.listxattr(at, follow_symlinks=False)):
+                attributes.append((key, os.getxattr(at, key, follow_symlinks=False)))
+            what: Any = None
+            first: Optional[bytes] = None
+            if kind != stat.S_IFDIR:
+                first = groups.setdefault((found.st_dev, found.st_ino), path)
+            if kind == stat.S_IFREG:
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
+                with open(fd, "rb") as stream:
+                    what = hashlib.sha256(stream.read()).hexdigest()
+            elif kind == stat.S_IFLNK:
+                what = os.readlink(name, dir_fd=dir_fd)
+            elif kind in (stat.S_IFBLK, stat.S_IFCHR):
+                what = found.st_rdev
+            mode = found.st_mode if kind != stat.S_IFLNK else 0
+            mtime = found.st_mtime_ns if times or kind != stat.S_IFDIR else 0
+            result[path] = (kind, mode, found.st_uid, found.st_gid, mtime, what, first, tuple(attributes), *((found.st_ino,) if inodes else ()))
+            if kind == stat.S_IFDIR:
+                fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
+                try:
+                    visit(fd, path + b"/")
+                finally:
+                    os.close(fd)
+
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        visit(top, b"")
+    finally:
+        os.close(top)
+    return result
+
+
+def differences(one: Dict[bytes, Tuple[Any, ...]], other: Dict[bytes, Tuple[Any, ...]]) -> List[Tuple[bytes, Any, Any]]:
+    return [(path, one.get(path), other.get(path)) for path in sorted(one.keys() | other.keys()) if one.get(path) != other.get(path)]
+
+
+def rsync_differences(one: Path, other: Path) -> str:
+    """What rsync would have to do to make ``other`` like ``one``."""
+    argv = ["rsync", "-aHAXni", "--checksum", "--delete", "--modify-window=-1", "%s/" % one, "%s/" % other]
+    done = subprocess.run(argv, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    return (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+def assert_same(one: Path, other: Path, *, rsync: bool = True) -> None:
+    assert differences(fingerprint(one), fingerprint(other)) == []
+    if rsync:
+        assert rsync_differences(one, other) == ""
+
+
+def error_of(function: Callable[..., Any], *args: Any, **options: Any) -> BackupError:
+    """The error that a call ends with; it leads out: it says what, where it was found, and what to do next."""
+    with pytest.raises(BackupError) as caught:
+        function(*args, **options)
+    error = caught.value
+    assert error.message and str(error)
+    assert set(error.to_dict()) == {"kind", "field", "found", "allowed", "next"}
+    return error
+
+
+# ---- other processes -----------------------------------------------------------------------------------------------------
+
+
+def in_child(function: Callable[[], T], *, uid: Optional[int] = None) -> T:
+    """Call ``function`` in a forked process, as another user where that is asked for; its result, or its exception."""
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(read_fd)
+            if uid is not None:
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
+            try:
+                answer: Tuple[bool, Any] = (True, function())
+            except BaseException as error:  # noqa: BLE001 - raised again by the parent
+                error.__traceback__ = None
+                answer = (False, (error, traceback.format_exc()))
+            try:
+                data = pickle.dumps(answer)
+            except Exception:  # noqa: BLE001 - anything at all may be in it
+                data = pickle.dumps((False, (RuntimeError(repr(answer)), "")))
+            with open(write_fd, "wb") as stream:
+                stream.write(data)
+        finally:
+            os._exit(0)
+    os.close(write_fd)
+    with open(read_fd, "rb") as stream:
+        data = stream.read()
+    os.waitpid(pid, 0)
+    assert data, "the child died"
+    is_done, value = pickle.loads(data)
+    if is_done:
+        return value  # type: ignore[no-any-return]
+    error, trace = value
+    print(trace, file=sys.stderr)
+    raise error
+
+
+def killed_at(function: Callable[[], Any], delay: float) -> bool:
+    """Run ``function`` in a process group of its own and kill all of it after ``delay`` seconds; whether it was still at work."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        devnull = os.open(os.devnull, os.O_RDWR)
+        os.dup2(devnull, 2)
+        try:
+            function()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - only the exit code counts
+            os._exit(1)
+    time.sleep(delay)
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    _pid, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+def give(path: Path, uid: int) -> None:
+    """Make everything below ``path`` belong to ``uid``."""
+    subprocess.run(["chown", "-hR", "%d:%d" % (uid, uid), str(path)], check=True)
+
+
+def can_run(*programs: str) -> bool:
+    return all(shutil.which(program) for program in programs)

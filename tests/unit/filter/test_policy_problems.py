@@ -1,0 +1,66 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Policies are checked on the controller as on the host, whatever types Ansible wraps around them."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.openclaw.backup.plugins.filter.policy_problems import policy_problems
+
+GOOD = {"name": "web", "sources": ["/srv/www"], "target": {"url": "/srv/vault"}, "guards": {"min_files": 3}, "one_file_system": True, "profile": None}
+
+
+def templated(policies: Any, **variables: Any) -> Any:
+    """What the filter gives inside Ansible, where values are tagged and templates in them not resolved yet."""
+    templar = Templar(loader=DataLoader(), variables={"policies": policies, **variables})
+    return templar.template(trust_as_template("{{ policies | openclaw.backup.policy_problems('web1') }}"))
+
+
+def test_good_policies_have_no_problems() -> None:
+    assert policy_problems([GOOD, {**GOOD, "name": "other"}], "web1") == []
+    assert policy_problems([], "web1") == []
+
+
+def test_types_of_ansible_are_no_problem_and_templates_are_resolved() -> None:
+    policy = {**GOOD, "sources": [trust_as_template("{{ base }}/www")], "guards": {"min_files": trust_as_template("{{ 1 + 2 }}")}}
+    assert templated([policy], base="/srv") == []
+    (problem,) = templated([policy], base="srv")
+    assert problem.startswith("policy 1 (web): sources[0]") and "srv/www" in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"sorces": ["/a"]}, "policy 1 (web): sorces is not a key"),
+        ({"sources": "/a"}, "policy 1 (web): sources must be a list"),
+        ({"guards": {"min_files": True}}, "policy 1 (web): guards.min_files must be a whole number"),
+        ({"name": ""}, "policy 1: name must be a name"),
+        ({"name": 3}, "policy 1: name must be a name"),
+    ],
+)
+def test_a_problem_names_policy_and_key(change: Dict[str, Any], text: str) -> None:
+    (problem,) = policy_problems([{**GOOD, **change}], "web1")
+    assert problem.startswith(text)
+
+
+def test_a_host_name_that_cannot_name_a_history_is_a_problem() -> None:
+    (problem,) = policy_problems([GOOD], "web1/..")
+    assert problem.startswith("policy 1 (web): host must be a name")
+    assert policy_problems([{**GOOD, "host": "web1"}], "web1/..") == []
+
+
+def test_every_policy_is_looked_at_and_a_name_stands_once() -> None:
+    first, second = policy_problems([GOOD, "text", GOOD], "web1")
+    assert first.startswith("policy 2: ") and "must be a mapping" in first
+    assert second.startswith("policy 3 (web): policy 1 has this name already")
+
+
+@pytest.mark.parametrize("policies", [None, "name=web", {"name": "web"}, 3])
+def test_what_is_no_list_is_said_to_be_none(policies: Any) -> None:
+    (problem,) = policy_problems(policies, "web1")
+    assert "must be a list of policies" in problem
