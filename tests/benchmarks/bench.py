@@ -28,6 +28,7 @@ from peers import OPERATIONS, ROOT, Peer, peers
 from tree import FILES, MEAN_SIZE, Tree, edit_one_percent, make_tree
 
 PAIRS = 5
+MEMORY = Path("/dev/shm")
 JSON = ROOT / "build" / "bench.json"
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- measured by make bench: begin -->", "<!-- measured by make bench: end -->"
@@ -179,7 +180,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Measure openclaw-backup against rsync.")
     parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="turns of which the median counts (default: %(default)s)")
     parser.add_argument("--files", type=int, default=FILES, metavar="N", help="size of the tree; the bars are for the default, %(default)s")
-    parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="where, best in memory (default: %(default)s)")
+    parser.add_argument("--directory", type=Path, default=MEMORY, metavar="DIR", help="where, best in memory (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.pairs < 1 or options.files < 500:
         parser.error("at least 1 pair and 500 files")
@@ -221,10 +222,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check_space(directory: Path, files: int) -> None:
     need = files * (MEAN_SIZE + 4096) * _COPIES
-    try:
-        free = shutil.disk_usage(directory).free
-    except OSError as error:
-        sys.exit("bench: %s: %s" % (directory, error.strerror))
+    if not directory.is_dir() or not os.access(directory, os.W_OK):
+        sys.exit("bench: %s is not a directory that this user can write; name another with --directory" % directory)
+    free = shutil.disk_usage(directory).free
+    if directory == MEMORY:
+        with open("/proc/meminfo") as stream:
+            free = min(free, *(int(line.split()[1]) * 1024 for line in stream if line.startswith("MemAvailable:")))
     if free < need:
         sys.exit("bench: %s has %.1f GB free, and %.1f GB are needed; name another place with --directory" % (directory, free / 1e9, need / 1e9))
 

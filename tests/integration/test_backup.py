@@ -28,6 +28,7 @@ from ansible_collections.openclaw.backup.tests.integration.world import (
     fingerprint,
     give,
     in_child,
+    mounted,
     needs_root,
     rsync_differences,
 )
@@ -204,24 +205,6 @@ def test_a_sparse_file_larger_than_the_vault_is_no_full_vault() -> None:
             world.check_history(count=1)
         finally:
             shutil.rmtree(world.src)
-
-
-class mounted:
-    """A small file system of its own."""
-
-    def __init__(self, kind: str, options: str) -> None:
-        self.kind, self.options = kind, options
-
-    def __enter__(self) -> Path:
-        import tempfile
-
-        self.path = Path(tempfile.mkdtemp(prefix="openclaw-backup-test-"))
-        subprocess.run(["mount", "-t", self.kind, "-o", self.options, self.kind, str(self.path)], check=True)
-        return self.path
-
-    def __exit__(self, *_error: object) -> None:
-        subprocess.run(["umount", str(self.path)], check=True)
-        self.path.rmdir()
 
 
 def test_fifos_sockets_and_devices_never_block_a_run(world: World) -> None:

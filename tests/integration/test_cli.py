@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
 import pytest
 
@@ -494,6 +494,7 @@ def test_a_full_disk_behind_standard_output_is_an_error(archive: Host) -> None:
         done = archive.call("list", "web.json", rc=1, stdout=full)
         assert done.stderr.startswith("openclaw-backup: Failed while running list: No space left on device.\n")
         assert archive.call("list", "web.json", "--json", rc=1, stdout=full).stderr == ""
+        assert archive.call("list", "nowhere.json", rc=2, stderr=full).stdout == ""
 
 
 def test_a_locale_that_cannot_show_a_name_ends_nothing(host: Host) -> None:
@@ -519,9 +520,13 @@ def test_the_zipapp_is_the_same_program(host: Host, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["run", "web.json"], ["list", "web.json"]])
 def test_a_verb_starts_without_what_only_others_need(archive: Host, words: List[str]) -> None:
-    program = [sys.executable, "-X", "importtime", *PROGRAM[1:]]
-    loaded = {line.split("|")[2].strip() for line in archive.call(*words, program=program).stderr.splitlines() if line.startswith("import time:")}
-    verbs = {name.rpartition(".")[2] for name in loaded if ".module_utils.action." in name}
+    def loaded(*program: str) -> Set[str]:
+        lines = archive.call(*program, program=[sys.executable, "-X", "importtime"]).stderr.splitlines()
+        return {line.split("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+    archive.call("run", "web.json")  # whatever happened to the directories above the source
+    needed = loaded(*PROGRAM[1:], *words) - loaded("-c", "pass")
+    verbs = {name.rpartition(".")[2] for name in needed if ".module_utils.action." in name}
     assert verbs == ({"state", "locate", "backup"} if words[0] == "run" else {"state", "locate", "history", "choose"})
     # Each costs more than it is worth to a run that finds nothing to do.
-    assert not loaded & {"subprocess", "multiprocessing", "asyncio", "tempfile", "logging", "datetime", "zoneinfo", "traceback", "socket"}
+    assert not needed & {"subprocess", "multiprocessing", "asyncio", "tempfile", "logging", "datetime", "zoneinfo", "traceback", "socket"}

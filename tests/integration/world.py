@@ -288,6 +288,22 @@ def killed_at(function: Callable[[], Any], delay: float) -> bool:
     return os.WIFSIGNALED(status)
 
 
+class mounted:
+    """A small file system of its own."""
+
+    def __init__(self, kind: str, options: str) -> None:
+        self.kind, self.options = kind, options
+
+    def __enter__(self) -> Path:
+        self.path = Path(tempfile.mkdtemp(prefix="openclaw-backup-test-"))
+        subprocess.run(["mount", "-t", self.kind, "-o", self.options, self.kind, str(self.path)], check=True)
+        return self.path
+
+    def __exit__(self, *_error: object) -> None:
+        subprocess.run(["umount", str(self.path)], check=True)
+        self.path.rmdir()
+
+
 def give(path: Path, uid: int) -> None:
     """Make everything below ``path`` belong to ``uid``."""
     subprocess.run(["chown", "-hR", "%d:%d" % (uid, uid), str(path)], check=True)

@@ -14,7 +14,7 @@ from ..target.contract import Snapshot
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
 _PREFIX = re.compile(r"[0-9]{4,8}(T[0-9]{0,6}(\.[0-9]{0,3}(Z(-[0-9a-f]{0,8})?)?)?)?")
-_ALLOWED = "latest, a snapshot id, the beginning of one, or a time such as 2026-11-20T09:15:00Z, 2026-11-20 09:15 or 2026-11-20 (UTC, its end)"
+_ALLOWED = "latest, a snapshot id, the beginning of one, or a time such as 2026-11-20T09:15:00Z, 2026-11-20 09:15 or 2026-11-20 (UTC, to its end)"
 
 
 def find_snapshot(snapshots: Sequence[Snapshot], wish: str) -> Snapshot:
@@ -64,13 +64,13 @@ def _parse_time(text: str) -> Optional[float]:
 
     day, clock, seconds, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat("%sT%s:%s" % (day, clock or "23:59", seconds or ("59" if clock is None else "00")))
+        moment = datetime.fromisoformat("%sT%s:%s" % (day, clock or "23:59", seconds or "59"))
     except ValueError:
         return None
     offset = timedelta()
     if zone and zone != "Z":
         hours, minutes = int(zone[1:3]), int(zone[-2:])
         offset = timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
-    # A snapshot of the same second, or of the minute that was named, is meant to be in.
+    # A snapshot of the second, the minute or the day that was named is meant to be in.
     inside = float(fraction or 0) if fraction else 0.999
     return (moment.replace(tzinfo=timezone.utc) - offset).timestamp() + inside

@@ -402,11 +402,26 @@ def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, gua
         prefix = folder.path + b"/" if folder.path else b""
         extra = [prefix + name for name in (folder.names.split(b"\0") if folder.names else ())]
         for path in extra:
-            if path in known or not path.startswith(below):
-                continue
+            if path in known or not path.startswith(below) or not plan.replaced.isdisjoint(_parents(path)):
+                continue  # what lies in a directory that gives way to a file goes with it
             parent, name = root.parent(path)
             device = os.stat(name, dir_fd=parent, follow_symlinks=False).st_dev
             home = next(source for source in devices if not source or path == source or path.startswith(source + b"/"))
             (plan.extra if device == devices[home] else plan.spared).append(path)
-    plan.extra.sort()
+    plan.extra[:] = _without_kept_directories(root, sorted(plan.extra))
     plan.spared.sort()
+
+
+def _without_kept_directories(root: Descent, extra: Sequence[bytes]) -> List[bytes]:
+    """Of ``extra`` paths those that will really go: a directory that holds something else stays, and those above it."""
+    going = set(extra)
+    for path in reversed(extra):
+        parent, name = root.parent(path)
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            try:
+                stays = any(path + b"/" + os.fsencode(inner) not in going for inner in os.listdir(root.directory(path)))
+            except OSError:
+                stays = True
+            if stays:
+                going.discard(path)
+    return sorted(going)

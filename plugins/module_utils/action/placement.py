@@ -172,32 +172,24 @@ class Placer:
         into, last = self.undo.parent(path, create=0o700)
         return into, _free_name(into, last)
 
-    def remove(self, paths: Sequence[bytes]) -> List[bytes]:
-        """Remove ``paths`` (sorted): files, and directories that then are empty; the directories that hold something else stay and are returned."""
-        stayed = []
+    def remove(self, paths: Sequence[bytes]) -> None:
+        """Remove ``paths`` (sorted), each directory among them with everything in it."""
+        if self.undo is not None:
+            chosen = frozenset(paths)
+            for path in paths:
+                if path.rpartition(b"/")[0] not in chosen:
+                    self.set_aside(path)
+            return
         for path in reversed(paths):
             parent, name = self.root.parent(path)
             try:
-                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if not stat.S_ISDIR(found.st_mode):
-                self.set_aside(path)
-                continue
-            entry = _entry_of(parent, name, found)
-            try:
-                os.rmdir(name, dir_fd=parent)
+                if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    os.rmdir(name, dir_fd=parent)
+                else:
+                    os.unlink(name, dir_fd=parent)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):  # something came into it, or it went by itself
                     raise
-                stayed.append(path)
-                continue
-            if self.undo is not None:
-                self.undo.directory(path, create=0o700)
-                into, last = self.undo.parent(path)
-                apply(into, last, entry, self.losses)
-                self.kept += 1
-        return stayed
 
 
 def _unlink(name: bytes, parent: int) -> None:

@@ -178,8 +178,9 @@ class _Restore:
                 )
             if dry_run or root is None:
                 return
-            self._check_space(root, plan, snapshot)
-            failed = self._write(root, scope, plan, snapshot)
+            tree = stack.enter_context(self.target.fetch(snapshot, plan.content))
+            self._check_space(root, tree, plan)
+            failed = self._write(root, tree, scope, plan)
             if in_place and is_own_history and not request.paths and not failed:
                 # This host now holds what its history holds: it may back up again.
                 self.state.set_baseline(snapshots[0].receipt, self.target.manifest(snapshots[0]))
@@ -285,13 +286,12 @@ class _Restore:
                 % (len(plan.spared), printable(b"/" + plan.spared[0]))
             )
 
-    def _check_space(self, root: Descent, plan: Plan, snapshot: Snapshot) -> None:
+    def _check_space(self, root: Descent, tree: Descent, plan: Plan) -> None:
         found = os.fstatvfs(root.root_fd)
         free, need = found.f_bavail * found.f_frsize, self.result.bytes_restored
         if self.result.dest == "/" or need <= free:
             return
-        with self.target.fetch(snapshot, plan.content) as tree:
-            need = sum(_taken(tree, entry) for entry in plan.content)  # files with holes take less than their size
+        need = sum(_taken(tree, entry) for entry in plan.content)  # files with holes take less than their size
         if need > free:
             raise BackupError(
                 "%s is too small: %d bytes are to be restored, %d are free" % (self.result.dest, need, free),
@@ -303,7 +303,7 @@ class _Restore:
 
     # ---- writing -----------------------------------------------------------------------------------------------------------
 
-    def _write(self, root: Descent, scope: Scope, plan: Plan, snapshot: Snapshot) -> List[Failed]:
+    def _write(self, root: Descent, tree: Descent, scope: Scope, plan: Plan) -> List[Failed]:
         """Carry out the plan; what could not be written."""
         with ExitStack() as stack:
             undo = None
@@ -317,8 +317,7 @@ class _Restore:
                 remove_tree(parent, name)
             for path in plan.cleared:
                 placer.set_aside(path)
-            stayed = placer.remove(plan.extra)
-            self.result.files_removed -= len(stayed)
+            placer.remove(plan.extra)
             root.forget()
             for entry in plan.made:
                 parent, name = root.parent(entry.path)
@@ -327,8 +326,7 @@ class _Restore:
                 except FileExistsError:
                     continue  # below a directory that could not be listed
             self.progress.stage("restore", files=len(plan.content), bytes=self.result.bytes_restored)
-            with self.target.fetch(snapshot, plan.content) as tree:
-                failed = placer.write_files(tree, plan.content, self.progress.advance)
+            failed = placer.write_files(tree, plan.content, self.progress.advance)
             failed += self._place_rest(placer, plan, {item.path for item in failed})
             for entry in plan.metadata:
                 if entry.type != DIRECTORY:

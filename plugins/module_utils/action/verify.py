@@ -14,10 +14,11 @@ from ..errors import EXIT_DONE, EXIT_INTEGRITY, IntegrityError, UsageError, prin
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
 from ..manifest.scan import scan
-from ..manifest.survey import survey
+from ..manifest.survey import check_source, survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
+from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.tree.target import in_part
 from .choose import find_snapshot
@@ -136,6 +137,8 @@ def _verify_snapshot(policy: Policy, wish: str, depth: str, part: Optional[Tuple
     result.snapshot_id = chosen.id
     progress.stage("verify", files=chosen.receipt.files, bytes=chosen.receipt.bytes if depth == "full" and part is None else 0)
     found = target.verify(chosen, depth=depth, part=part, record=record, tell=progress.advance)
+    if found.unrecorded:
+        progress.note("the result could not be kept with the snapshot: %s" % found.unrecorded)
     result.checked, result.hashed_files, result.hashed_bytes = found.checked, found.hashed_files, found.hashed_bytes
     result.ok = found.ok
     result.counts = {"damaged": len(found.damaged), "missing": len(found.missing), "extra": len(found.extra)}
@@ -161,6 +164,10 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
         return in_part(path, part)
 
     with Descent(b"/") as root:
+        missing = [source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
+        check_guards(
+            policy.guards, files=policy.guards.min_files, missing_required=(), missing_sources=missing, removal=Removal(0, 0, 0), digest="", accepted=None
+        )
         found = survey(sources, policy.selection, cache, now=now, root=root, skip=state.identity())
         progress.stage("verify source", files=found.entries)
         scanned = scan(found, cache, root=root, now=now, previous=dict, distrust=chosen, tell=progress.advance)

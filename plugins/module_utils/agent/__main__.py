@@ -38,10 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BaseException as error:  # noqa: BLE001 - the last place where it can be told
         # Looked for by hand: a command line that cannot be parsed is answered in the same form.
         answer = _refusal(_failure(error, words), "--json" in words, getattr(request, "policy", None))
-        try:
-            terminal.tell(answer.output)
-        except OSError:
-            pass  # the exit code says it
+        terminal.tell(answer.output)
     terminal.complain(answer.complaints)
     return answer.rc
 
