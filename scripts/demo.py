@@ -313,7 +313,7 @@ class Demo:
         lines.append(("", "", "", "%.1f" % total, "%.1f" % sum(row.work or 0 for row in self.rows)))
         widths = [max(len(line[column]) for line in lines) for column in range(5)]
         return "\n".join(
-            "%s  %s  %s  %s  %s" % (n.rjust(widths[0]), a.ljust(widths[1]), b.ljust(widths[2]), c.rjust(widths[3]), d.rjust(widths[4]))
+            ("%s  %s  %s  %s  %s" % (n.rjust(widths[0]), a.ljust(widths[1]), b.ljust(widths[2]), c.rjust(widths[3]), d.rjust(widths[4]))).rstrip()
             for n, a, b, c, d in lines
         )
 
@@ -385,7 +385,8 @@ def make_room(need: int, source: Path) -> Path:
     if os.environ.get("TMPDIR"):
         wishes = [os.environ["TMPDIR"]]
     else:
-        wishes = [*(["/dev/shm"] if free_memory() > 4 * need else []), "/tmp", "/var/tmp"]
+        is_plenty = free_memory() > 4 * need and not os.environ.get("KEEP")
+        wishes = [*(["/dev/shm"] if is_plenty else []), "/tmp", "/var/tmp"]
     places = [place for place in map(Path, map(os.path.realpath, wishes)) if not place.is_relative_to(source)]
     if not places:
         stop("%s holds the temporary directory; name another with TMPDIR=" % source)
@@ -425,23 +426,25 @@ def main() -> int:
     finally:
         if not keep:
             remove(room)
-    print("\n%s\n\n%s" % (demo.table(), NEXT), end="")
+    print("\n%s\n\n%s" % (demo.table(), NEXT.format(root=ROOT)), end="")
     if keep:
-        print("\nEverything is still in %s:\n  build/openclaw-backup list %s/policy.json --state %s/state" % (room, room, room))
+        print("\nEverything is still in %s; build/openclaw-backup list %s/policy.json --state %s/state" % (room, room, room))
     return 0
 
 
 NEXT = """\
 seconds: from the start of ansible-playbook to its end; module: the work itself.
 
-What to type next:
-  make zipapp                                       build/openclaw-backup, the command line
-  build/openclaw-backup --help                      what it can do
-  echo '{"name": "etc", "sources": ["/etc"], "target": "/srv/vault"}' > etc.json
-  build/openclaw-backup run ./etc.json              back up; again, after an edit
-  build/openclaw-backup diff ./etc.json ID          what has changed since then
-  build/openclaw-backup restore ./etc.json --dest /tmp/back
-README.md goes on with the playbooks.
+What to type next, on the documentation as an example:
+  make zipapp     # the command line in one file; build/openclaw-backup --help explains it
+  echo '{{"name": "docs", "sources": ["{root}/docs"], "target": "{root}/build/vault"}}' >build/docs.json
+  export OPENCLAW_BACKUP_STATE="{root}/build/state"
+  build/openclaw-backup run build/docs.json
+  build/openclaw-backup list build/docs.json
+  build/openclaw-backup restore build/docs.json --dest build/restored
+The same by Ansible:
+  .venv/bin/ansible-playbook -i inventories/local playbooks/backup.yml -e 'openclaw_backup_source="{root}/docs" openclaw_backup_vault="{root}/build/vault"'
+README.md goes on from there.
 """
 
 

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -188,6 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     _check_space(options.directory, options.files)
     busy = os.getloadavg()[0]
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no tree stays behind
     room = Path(tempfile.mkdtemp(prefix="openclaw-backup-bench-", dir=options.directory))
     try:
         _say("Making %s files, %.2f GB, in %s ..." % (format(options.files, ","), options.files * MEAN_SIZE / 1e9, room))
@@ -201,6 +203,8 @@ def main(arguments: Sequence[str]) -> int:
     except Failed as error:
         _say("bench: %s" % error)
         return 1
+    except KeyboardInterrupt:
+        return 130
     finally:
         remove(room)
 

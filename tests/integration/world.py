@@ -222,7 +222,7 @@ def error_of(function: Callable[..., Any], *args: Any, **options: Any) -> Backup
     with pytest.raises(BackupError) as caught:
         function(*args, **options)
     error = caught.value
-    assert error.message and str(error)
+    assert error.message and error.next, (error.message, error.to_dict())
     assert set(error.to_dict()) == {"kind", "field", "found", "allowed", "next"}
     return error
 

@@ -379,7 +379,9 @@ class _Run:
         from ..transfer.rsync import Options
 
         transfer = self.policy.transfer
-        options = Options(bwlimit=transfer.bwlimit, checksum=transfer.checksum, streams=transfer.streams, timeout=transfer.timeout, whole_file=True)
+        # A default that this rsync does not know is nothing that somebody asked for.
+        checksum = transfer.checksum if "transfer.checksum" in self.policy.given else "auto"
+        options = Options(bwlimit=transfer.bwlimit, checksum=checksum, streams=transfer.streams, timeout=transfer.timeout, whole_file=True)
         staged: Set[bytes] = set(scanned.staged)
         counts: Mapping[bytes, Tuple[int, int]] = found.counts
         wanted: Sequence[Entry] = session.wanted(manifest)

@@ -83,7 +83,9 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
     by_path = manifest.by_path()
     for text in paths:
         if not os.path.isabs(text):
-            raise UsageError("The path %s is not absolute" % text, field="paths", found=text, allowed="absolute paths as `ls` shows them")
+            raise UsageError(
+                "The path %s is not absolute" % text, field="paths", found=text, allowed="absolute paths", next="write them as `openclaw-backup ls` shows them"
+            )
         wish = os.fsencode(text).strip(b"/")
         if wish and wish not in by_path:
             raise UsageError(

@@ -194,7 +194,7 @@ class _Restore:
             if value is None:
                 continue
             if not os.path.isabs(value):
-                raise UsageError("%s is not absolute" % name, field=name, found=value, allowed="an absolute path")
+                raise UsageError("%s is not absolute" % name, field=name, found=value, allowed="an absolute path", next="write the whole path")
             if os.path.realpath(value) != "/" and overlaps(self.policy.target.path, value):
                 raise UsageError(
                     "%s and the vault %s lie inside one another" % (name, self.policy.target.path),

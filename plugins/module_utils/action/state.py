@@ -150,7 +150,14 @@ class HostState:
 
     def known_ids(self) -> AbstractSet[str]:
         """Ids of snapshots that this host made, restored or adopted here, as far as it remembers."""
-        return frozenset((read_json(self.target_directory + b"/receipts.json") or {}).get("ids", ()))
+        return frozenset(self._memory(b"receipts.json").get("ids", ()))
+
+    def _memory(self, name: bytes) -> Mapping[str, Any]:
+        """A file that a host can do without: one that is damaged is forgotten, and made anew."""
+        try:
+            return read_json(self.target_directory + b"/" + name) or {}
+        except IntegrityError:
+            return {}
 
     def pending(self) -> Optional[Pending]:
         """The attempt that a past run did not finish."""
@@ -170,7 +177,7 @@ class HostState:
 
     def heartbeat_at(self) -> float:
         """When the target was last told that nothing changed (s since the epoch), 0 for never."""
-        return float((read_json(self.target_directory + b"/heartbeat.json") or {}).get("at", 0))
+        return float(self._memory(b"heartbeat.json").get("at", 0))
 
     def set_heartbeat(self, now: float) -> None:
         """Remember that the target was told."""
@@ -192,9 +199,7 @@ class HostState:
     def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Write the record of a run, and the operation into the audit log of this machine."""
         self.runs.append(run)
-        AuditLog(self.audit).append(
-            {"host": self.policy.host, "policy": self.policy.name, "target": self.policy.target.url, **event}, now=time.time()
-        )
+        AuditLog(self.audit).append({"host": self.policy.host, "policy": self.policy.name, "target": self.policy.target.url, **event}, now=time.time())
 
 
 def new_transaction() -> str:

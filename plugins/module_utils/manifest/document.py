@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from operator import itemgetter
-from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError, printable
 from .entry import FILE, Entry, decode, encode, load_json
@@ -25,6 +26,8 @@ FORMAT = 1
 MAX_UNPACKED = 4 << 30
 # Level 3 packs a manifest twice as fast as 6 for 15 % more bytes.
 _LEVEL = 3
+# RFC 1952: deflate, no flags, no time, no extra flags, Unix.
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 # No line is shorter: many empty ones would take far more memory than they unpack to.
 _SHORTEST_LINE = 40
 _PIECE = 1 << 16
@@ -114,6 +117,7 @@ class Manifest:
         self.lines = lines
         self._entries = entries
         self._digests: Optional[Tuple[str, str]] = None
+        self._packed: Optional[bytes] = None
 
     @classmethod
     def from_entries(cls, header: Header, entries: Iterable[Entry]) -> Manifest:
@@ -166,7 +170,7 @@ class Manifest:
     def with_header(self, **changes: Any) -> Manifest:
         """The same entries under a changed header."""
         result = Manifest(replace(self.header, **changes), self.lines, self._entries)
-        result._digests = self._digests
+        result._digests, result._packed = self._digests, self._packed
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -176,13 +180,24 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: deterministic for equal manifests."""
-        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
-        parts = [packer.compress(self.header.to_line() + b"\n")]
+        head = self.header.to_line() + b"\n"
+        if self._packed is None:
+            # Packed apart from the header, once for the target's copy and for the host's.
+            packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
+            self._packed = b"".join([packer.compress(text) for text in self._texts()] + [packer.flush()])
+        check, size = zlib.crc32(head), len(head)
+        for text in self._texts():
+            check, size = zlib.crc32(text, check), size + len(text)
+        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
+        # A full flush ends on a byte and refers to nothing before it: what follows may have been packed by itself.
+        opening = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
+        return _GZIP_HEADER + opening + self._packed + struct.pack("<II", check, size & 0xFFFFFFFF)
+
+    def _texts(self) -> Iterator[bytes]:
+        """Everything after the header line, piece by piece."""
         for start in range(0, len(self.lines), 8192):
-            parts.append(packer.compress(b"\n".join(self.lines[start : start + 8192]) + b"\n"))
-        parts.append(packer.compress(self._trailer() + b"\n"))
-        parts.append(packer.flush())
-        return b"".join(parts)
+            yield b"\n".join(self.lines[start : start + 8192]) + b"\n"
+        yield self._trailer() + b"\n"
 
     def _trailer(self) -> bytes:
         return _canonical({"content_digest": self.content_digest, "digest": self.digest, "entries": len(self.lines)})
@@ -245,7 +260,12 @@ def read_manifest(path: bytes) -> Manifest:
             data = stream.read()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise IntegrityError("The manifest %s cannot be read: %s" % (printable(path), reason), kind="manifest", found=reason) from error
+        raise IntegrityError(
+            "The manifest %s cannot be read: %s" % (printable(path), reason),
+            kind="manifest",
+            found=reason,
+            next="restore it from a copy, or use another snapshot",
+        ) from error
     try:
         return Manifest.from_bytes(data)
     except IntegrityError as error:

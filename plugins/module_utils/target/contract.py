@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError
 from ..manifest.document import Manifest
@@ -59,19 +59,30 @@ class Receipt:
     @classmethod
     def from_dict(cls, item: Any, where: str) -> Receipt:
         """Read a stored receipt; ``IntegrityError`` names ``where``."""
-        try:
-            receipt = cls(**item)
-        except TypeError as error:
-            raise IntegrityError("%s is not a receipt: %s" % (where, error), kind="receipt", found=str(error)) from error
-        if receipt.format != 1:
-            raise IntegrityError("%s has format %s" % (where, receipt.format), kind="receipt", field="format", found=receipt.format, allowed="format 1")
+
+        def refuse(field: str, found: Any, allowed: str) -> NoReturn:
+            raise IntegrityError(
+                "%s is not a receipt: %s is %r" % (where, field, found),
+                kind="receipt",
+                field=field,
+                found=found if isinstance(found, (int, str)) else repr(found),
+                allowed=allowed,
+                next="find out who edited it, and restore it from a copy",
+            )
+
+        names = {item.name for item in fields(cls)}
+        if type(item) is not dict or set(item) != names:
+            refuse("keys", ", ".join(sorted(set(item) ^ names)) if type(item) is dict else item, "an object with the keys of a receipt")
+        if item["format"] != 1:
+            refuse("format", item["format"], "format 1")
         for name, kind in _RECEIPT_TYPES.items():
-            value = getattr(receipt, name)
-            if type(value) is not kind and not (name == "parent" and value is None):
-                raise IntegrityError("%s: %s is not %s" % (where, name, kind.__name__), kind="receipt", field=name, found=str(value))
-        if not _TIME.fullmatch(receipt.created) or not _DIGEST.fullmatch(receipt.digest):
-            raise IntegrityError("%s has no sane time and digest" % where, kind="receipt", field="created", found=receipt.created)
-        return receipt
+            if type(item[name]) is not kind and not (name == "parent" and item[name] is None):
+                refuse(name, item[name], "a number" if kind is int else "text")
+        if not _TIME.fullmatch(item["created"]):
+            refuse("created", item["created"], "a time such as 2026-11-20T09:15:00.123Z")
+        if not _DIGEST.fullmatch(item["digest"]):
+            refuse("digest", item["digest"], "64 hexadecimal digits")
+        return cls(**item)
 
 
 _RECEIPT_TYPES = {item.name: int if item.type == "int" else str for item in fields(Receipt)}

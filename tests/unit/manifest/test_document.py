@@ -304,7 +304,7 @@ def test_a_changed_byte_of_the_text_is_refused() -> None:
             continue
         assert position < head, "only the header bears no digest"
         assert found.header != SMALL.header
-        assert found.to_bytes() == gzip_of(bytes(damaged))
+        assert gzip.decompress(found.to_bytes()) == bytes(damaged)
 
 
 def gzip_of(text: bytes) -> bytes:

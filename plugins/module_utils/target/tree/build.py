@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from array import array
 from operator import itemgetter
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -19,7 +20,7 @@ from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, path_of, read_xattrs
-from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_directory, open_file
+from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_directory, open_file, walk
 from ..contract import Damage, Shortfall, Tell, Verification
 from ..sources import NATIVE, Sources
 
@@ -241,47 +242,122 @@ def is_kept(entry: Entry, storage: str) -> bool:
     return storage == NATIVE or entry.type in (FILE, DIRECTORY, SYMLINK)
 
 
+class _Proven(NamedTuple):
+    """What one worker saw. ``inodes``: of the paths that are in no group, packed; ``grouped``: (path, group, inode) of those that are; ``strays``:
+    directories that the manifest does not have."""
+
+    checked: int
+    damaged: List[Damage]
+    missing: List[bytes]
+    extra: List[bytes]
+    strays: List[bytes]
+    inodes: "array[int]"
+    grouped: List[Tuple[bytes, bytes, int]]
+
+
 def prove(tree: Descent, manifest: Manifest, storage: str) -> Tuple[Verification, Set[bytes]]:
     """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
 
     Also the followers of hard-link groups that have an inode of their own (for want of links), whose content is theirs alone.
     """
     native = storage == NATIVE
-    expected: Dict[bytes, Entry] = {entry.path: entry for entry in manifest.entries if is_kept(entry, storage)}
-    damaged: List[Damage] = []
-    extra: List[bytes] = []
-    owners: Dict[int, bytes] = {}
-    grouped: Dict[bytes, Tuple[bytes, int]] = {}
-    checked = 0
-    pending = [b""]
-    while pending:
-        at = pending.pop()
-        try:
-            listing = list_directory(tree.directory(at))
-        except OSError:
-            damaged.append(Damage(at, "unreadable"))
-            continue
-        prefix = at + b"/" if at else b""
-        for item in listing:
-            path = prefix + item.name
-            if stat.S_ISDIR(item.stat.st_mode):
-                pending.append(path)
-            entry = expected.pop(path, None)
+    inside: Dict[bytes, List[Entry]] = {b"": []}
+    for entry in manifest.entries:
+        if is_kept(entry, storage):
+            inside[entry.path.rpartition(b"/")[0]].append(entry)
+            if entry.type == DIRECTORY:
+                inside[entry.path] = []
+    directories = list(inside)
+    root_fd = tree.root_fd
+
+    def work(start: int, stop: int) -> _Proven:
+        found = _Proven(0, [], [], [], [], array("Q"), [])
+        checked = 0
+        with Descent(b".", dir_fd=root_fd) as below:
+            for path in directories[start:stop]:
+                checked += _prove_directory(below, path, inside[path], native, found)
+        return found._replace(checked=checked)
+
+    # Looking at a path costs what hashing some 7 KB does, listing a directory three times that.
+    parts = list(pool.run(work, [20000 + 7000 * len(inside[path]) for path in directories]))
+    damaged = [damage for part in parts for damage in part.damaged]
+    missing = [path for part in parts for path in part.missing]
+    extra = [path for part in parts for path in part.extra]
+    for stray in (path for part in parts for path in part.strays):
+        extra.extend(_everything_below(tree, stray))
+    grouped = [item for part in parts for item in part.grouped]
+    if native:
+        damaged.extend(_shared_by_mistake(tree, inside, parts, grouped, {damage.path for damage in damaged}))
+    inode_of = {path: inode for path, _group, inode in grouped}
+    apart = {path for path, group, inode in grouped if group != path and inode_of.get(group) != inode}
+    checked = sum(part.checked for part in parts)
+    return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(missing)), tuple(sorted(extra))), apart
+
+
+def _prove_directory(below: Descent, path: bytes, expected: List[Entry], native: bool, found: _Proven) -> int:
+    """Hold one directory against its entries; how many of them are there."""
+    prefix = path + b"/" if path else b""
+    try:
+        listing = list_directory(below.directory(path))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # those the directory above tells of
+            found.damaged.append(Damage(path, "unreadable"))
+        found.missing.extend(entry.path for entry in expected)
+        return 0
+    by_name = {entry.path[len(prefix) :]: entry for entry in expected}
+    for item in listing:
+        entry = by_name.pop(item.name, None)
+        is_directory = stat.S_ISDIR(item.stat.st_mode)
+        if entry is None or (is_directory and entry.type != DIRECTORY):
+            if is_directory:
+                found.strays.append(prefix + item.name)
             if entry is None:
-                extra.append(path)
+                found.extra.append(prefix + item.name)
                 continue
-            checked += 1
-            reason = _proof(tree, entry, item.stat, native)
-            if entry.group is not None:
-                grouped[path] = entry.group, item.stat.st_ino
-            if reason is None and native and entry.type != DIRECTORY:
-                # Within one snapshot an inode has no names but those that its group lists.
-                if owners.setdefault(item.stat.st_ino, entry.group or path) != (entry.group or path):
-                    reason = "links"
-            if reason is not None:
-                damaged.append(Damage(path, reason))
-    apart = {path for path, (group, inode) in grouped.items() if group != path and grouped.get(group) != (group, inode)}
-    return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(expected)), tuple(sorted(extra))), apart
+        reason = _proof(below, entry, item.stat, native)
+        if reason is not None:
+            found.damaged.append(Damage(entry.path, reason))
+        if entry.group is not None:
+            found.grouped.append((entry.path, entry.group, item.stat.st_ino))
+        elif not is_directory:
+            found.inodes.append(item.stat.st_ino)
+    found.missing.extend(entry.path for entry in by_name.values())
+    return len(expected) - len(by_name)
+
+
+def _everything_below(tree: Descent, stray: bytes) -> List[bytes]:
+    result: List[bytes] = []
+    try:
+        for path, listing in walk(tree, stray):
+            result.extend(path + b"/" + item.name for item in listing)
+    except OSError:
+        pass  # that the directory itself is too many is already told
+    return result
+
+
+def _shared_by_mistake(
+    tree: Descent, inside: Dict[bytes, List[Entry]], parts: Sequence[_Proven], grouped: Sequence[Tuple[bytes, bytes, int]], told: Set[bytes]
+) -> List[Damage]:
+    """Paths that share an inode though no group says so: within one snapshot, an inode has no names but those that its group lists."""
+    owners: Dict[int, bytes] = {}
+    result = []
+    for path, group, inode in grouped:
+        if owners.setdefault(inode, group) != group and path not in told:
+            result.append(Damage(path, "links"))
+    count = sum(len(part.inodes) for part in parts)
+    alone = {inode for part in parts for inode in part.inodes}
+    if len(alone) == count and alone.isdisjoint(owners):
+        return result
+    for entry in (entry for entries in inside.values() for entry in entries):
+        if entry.type != DIRECTORY and entry.group is None and entry.path not in told:
+            try:
+                parent, name = tree.parent(entry.path)
+                inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
+            except OSError:
+                continue
+            if owners.setdefault(inode, entry.path) != entry.path:
+                result.append(Damage(entry.path, "links"))
+    return result
 
 
 def _proof(tree: Descent, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:

@@ -113,9 +113,13 @@ def _absent_or_foreign(vault: bytes) -> Optional[str]:
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
-        raise TargetError("The target %s is not a directory" % printable(vault), kind="not_a_vault", field="target", found=vault) from error
+        raise TargetError(
+            "The target %s is not a directory" % printable(vault), kind="not_a_vault", field="target", found=vault, next="name another directory"
+        ) from error
     except OSError as error:
-        raise TargetError("The target %s cannot be read: %s" % (printable(vault), error.strerror), field="target", found=vault) from error
+        raise TargetError(
+            "The target %s cannot be read: %s" % (printable(vault), error.strerror), field="target", found=vault, next="run as its owner"
+        ) from error
     if names:
         raise TargetError(
             "%s is not a vault: it holds other files and no format.json" % printable(vault),
@@ -178,7 +182,12 @@ def read_json(path: bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise IntegrityError("%s is damaged: %s" % (printable(path), error), kind="state", found=str(error)) from error
+        raise IntegrityError(
+            "%s is damaged: %s" % (printable(path), error),
+            kind="state",
+            found=str(error),
+            next="restore it from a copy; without one move it away, and adopt or verify what it told of",
+        ) from error
 
 
 def _read(path: bytes) -> bytes:

@@ -60,6 +60,7 @@ class TreeSession(Session):
         self._hashed = 0
         self._resumed = False
         self._distrusted = layout.damaged_paths(base) if base is not None else set()
+        self._planned: Optional[Tuple[Manifest, Sources]] = None
         self._locks: List[int] = []
         self._directory = history.incoming + b"/" + tx.encode("ascii")
         self._files = self._directory + b"/files"
@@ -106,8 +107,14 @@ class TreeSession(Session):
             self._base_manifest = manifest
 
     def wanted(self, manifest: Manifest) -> List[Entry]:
-        plan = plan_sources(self.base_manifest, manifest, self.storage, self._distrusted)
+        plan = self._plan(manifest)
         return [entry for entry in plan.wanted if self._proven.get(entry.path) != entry]
+
+    def _plan(self, manifest: Manifest) -> Sources:
+        """The plan for this manifest; asked for twice, made once."""
+        if self._planned is None or self._planned[0] is not manifest:
+            self._planned = (manifest, plan_sources(self.base_manifest, manifest, self.storage, self._distrusted))
+        return self._planned[1]
 
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
         try:
@@ -147,6 +154,7 @@ class TreeSession(Session):
             messages = report.messages
             if any("No space left" in text or "Disk quota" in text for text in messages):
                 raise _full(self.history, need)
+        self._resumed = False  # what is asked for again is not as it was received
         with Descent(self._files) as files:
             for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
                 chosen = [entry for entry in by_hand if (entry.path in delivery.staged) is is_staged]
@@ -214,7 +222,7 @@ class TreeSession(Session):
             raise explain(error, self.history) from error
 
     def _commit(self, manifest: Manifest, tell: Optional[Tell]) -> Receipt:
-        plan = plan_sources(self.base_manifest, manifest, self.storage, self._distrusted)
+        plan = self._plan(manifest)
         unproven = [entry for entry in plan.wanted if self._proven.get(entry.path) != entry]
         with Descent(self._files) as files:
             shortfalls, hashed = check_received(files, unproven, self.storage, tell)
@@ -292,6 +300,7 @@ class TreeSession(Session):
     def _distrust(self, broken: Set[bytes]) -> IncompleteError:
         """The base is damaged there: what the host sends instead heals it."""
         self._distrusted |= broken
+        self._planned = None
         with Descent(self._directory) as directory:
             remove_tree(directory.root_fd, b"snapshot")
         self._proven.clear()

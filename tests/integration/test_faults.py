@@ -1,0 +1,139 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs that are killed: the history holds only whole snapshots, the next run needs no help, and what was received is not sent again."""
+
+from __future__ import annotations
+
+import glob
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any, Iterator, List
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
+from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, error_of, fingerprint
+from ansible_collections.openclaw.backup.tests.torture import make_source, torture
+
+
+@pytest.fixture(params=STORAGES)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = World.make(request.param)
+    yield made
+    made.destroy()
+
+
+@pytest.mark.torture
+def test_runs_killed_at_random_instants_leave_only_whole_snapshots() -> None:
+    kills = int(os.environ.get("INSTANTS", "20"))
+    seed = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 30))))
+    print("seed %d" % seed)
+    report = torture(kills, seed=seed, say=print)
+    print(report)
+    assert report.kills >= kills - 1
+
+
+def test_a_transfer_that_was_killed_is_gone_on_with(world: World) -> None:
+    make_source(world.src, random.Random(1))
+    whole = sum(path.stat().st_size for path in world.src.rglob("f*") if path.is_file())
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        world.backup(policy=world.policy(transfer={"bwlimit": "4m", "streams": 1}))
+        os._exit(0)
+    received = 0
+    deadline = time.monotonic() + 20
+    while received < 100 and time.monotonic() < deadline:
+        received = len(list(world.history.glob("incoming/*/files/**/f*")))
+        time.sleep(0.01)
+    os.killpg(pid, signal.SIGKILL)
+    _pid, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) and received >= 100
+    result = world.backup()
+    assert result.files_sent > 500 and result.bytes_wire < result.bytes_sent
+    assert result.bytes_wire < whole + (7 << 20)
+    world.check_history(count=1)
+    assert world.restore(dest=world.root / "out").verified
+    assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
+
+
+def members(group: int) -> List[str]:
+    """The living processes of a process group; zombies are another's business."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            fields = Path(path).read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z" and int(fields[2]) == group:
+            found.append(path)
+    return found
+
+
+def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_source(world.src, random.Random(1))
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import build
+
+    parent = os.getpid()
+    real = build._check_one
+
+    def fall(*args: Any) -> Any:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_check_one", fall)
+        if len(os.sched_getaffinity(0)) > 1:
+            error = error_of(world.backup)
+            assert (error.kind, error.rc) == ("system", 1) and "worker" in error.message
+            assert world.snapshots() == []
+    assert world.backup().rc == 0
+    world.check_history(count=1)
+
+
+def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World) -> None:
+    make_source(world.src, random.Random(1))
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt()))
+        try:
+            world.backup(policy=world.policy(transfer={"bwlimit": "2m"}))
+        finally:
+            os._exit(3)
+    deadline = time.monotonic() + 20
+    while not list(world.history.glob("incoming/*/files/*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGTERM)
+    _pid, status = os.waitpid(pid, 0)
+    assert os.WEXITSTATUS(status) == 3
+    while members(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert members(pid) == []
+    assert list(world.history.glob("incoming/*/files/*")), "what was received is kept"
+    assert world.backup().rc == 0
+    world.check_history(count=1)
+
+
+def test_the_publishing_of_a_snapshot_is_one_rename(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until that instant nobody sees anything, from then on everybody sees all of it."""
+    (world.src / "a").write_text("a")
+    real = os.rename
+    seen = []
+
+    def rename(source: Any, *args: Any, **options: Any) -> None:
+        is_publishing = bytes(source).endswith(b"/snapshot") if isinstance(source, bytes) else False
+        if is_publishing:
+            seen.append(len(world.snapshots()))
+        real(source, *args, **options)
+        if is_publishing:
+            seen.append(len(world.snapshots()))
+            assert world.verify(dry_run=True).ok
+
+    monkeypatch.setattr(session_module.os, "rename", rename)
+    world.backup()
+    assert seen == [0, 1]

@@ -1,0 +1,149 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kill runs at random instants, whole process groups at once, and look at what is left: only whole snapshots, and a next run that needs no help.
+
+.venv/bin/python tests/torture.py --kills 200 [--seed N] [--storage native|portable]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional
+
+from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, fingerprint, killed_at
+
+FILES = 600
+# A history as long as this is begun anew: every snapshot of it is read after every kill.
+LONGEST = 6
+
+
+class Report(NamedTuple):
+    """``kills`` that hit a run at work, by the stage they hit: what the next run found in the vault; ``runs`` in all."""
+
+    kills: int
+    runs: int
+    stages: Dict[str, int]
+
+
+def make_source(src: Path, luck: random.Random) -> None:
+    for number in range(FILES):
+        folder = src / ("d%02d" % (number % 17)) / ("e%d" % (number % 3))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ("f%03d" % number)).write_bytes(luck.randbytes(luck.choice((0, 10, 3000, 20_000))))
+    (src / "large").write_bytes(luck.randbytes(6 << 20))
+    os.link(src / "large", src / "large too")
+
+
+def change(src: Path, luck: random.Random, number: int) -> None:
+    """A day's work."""
+    files = sorted(path for path in src.rglob("f*") if path.is_file() and not path.is_symlink())
+    for path in luck.sample(files, 40):
+        dice = luck.random()
+        if dice < 0.4:
+            path.write_bytes(luck.randbytes(luck.choice((1, 5000, 100_000))))
+        elif dice < 0.5:
+            path.unlink()
+        elif dice < 0.6:
+            path.rename(path.with_name("f%d-%s" % (number, path.name[-3:])))
+        elif dice < 0.7:
+            path.chmod(luck.choice((0o600, 0o644, 0o755)))
+        elif dice < 0.8:
+            os.link(path, path.with_name("f-link%d-%s" % (number, path.name[-3:])))
+        elif dice < 0.9:
+            path.unlink()
+            path.mkdir()
+            (path / ("f%d" % number)).write_bytes(b"inside")
+        else:
+            (path.parent / ("f-new%d-%s" % (number, path.name[-3:]))).write_bytes(luck.randbytes(2000))
+    (src / "large").write_bytes(luck.randbytes(6 << 20))
+
+
+def stage_of(world: World) -> str:
+    """Where the run was hit, as far as its leavings tell."""
+    if not world.vault.exists():
+        return "before the vault"
+    incoming = world.history / "incoming"
+    sessions = list(incoming.iterdir()) if incoming.exists() else []
+    if not sessions:
+        pending = list((world.state / "h" / "p").glob("targets/*/pending.json"))
+        return "between session and baseline" if pending else "before the session"
+    return "building" if (sessions[0] / "snapshot").exists() else "receiving"
+
+
+def torture(kills: int, *, seed: int = 0, storages: Optional[List[str]] = None, say: Callable[[str], None] = lambda _text: None) -> Report:
+    """Kill ``kills`` runs. ``AssertionError`` where something is left that should not be."""
+    luck = random.Random(seed)
+    stages: Dict[str, int] = {}
+    hit = runs = 0
+    for storage in storages or list(STORAGES):
+        share = kills // len(storages or STORAGES)
+        world: Optional[World] = None
+        typical = 0.4
+        number = done = 0
+        while done < share:
+            number += 1
+            if world is None or len(world.snapshots()) >= LONGEST or luck.random() < 0.3:
+                if world is not None:
+                    world.destroy()
+                world = World.make(storage)
+                make_source(world.src, luck)
+            else:
+                change(world.src, luck, number)
+            before = len(world.snapshots())
+            was_at_work = killed_at(world.backup, luck.uniform(0, typical * 1.1))
+            runs += 1
+            stage = stage_of(world)
+            if was_at_work:
+                done, hit = done + 1, hit + 1
+                stages[stage] = stages.get(stage, 0) + 1
+            check(world, stage)
+            assert before <= len(world.snapshots()) <= before + 1
+            started = time.monotonic()
+            result = world.backup()
+            runs += 1
+            typical = 0.8 * typical + 0.2 * (time.monotonic() - started)
+            assert result.rc == 0, result.to_dict()
+            assert len(world.snapshots()) == before + 1
+            assert os.listdir(world.history / "incoming") == []
+            assert not list((world.state / "h" / "p").glob("targets/*/pending.json")) and not (world.state / "h" / "p" / "staging").exists()
+            world.check_history()
+            dest = world.root / "out"
+            assert world.restore(dest=dest, verify=False).rc == 0
+            assert differences(fingerprint(world.src, times=False), fingerprint(world.restored(dest), times=False)) == []
+            shutil.rmtree(dest)
+            say("%4d of %d  %-9s %s" % (hit, kills, storage, stage if was_at_work else "too late"))
+        if world is not None:
+            world.destroy()
+    return Report(hit, runs, stages)
+
+
+def check(world: World, stage: str) -> None:
+    """What there is after a kill is whole."""
+    for snapshot in world.snapshots():
+        found = world.verify(snapshot=snapshot.id)
+        assert found.ok, (stage, found.to_dict())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
+    parser.add_argument("--storage", choices=STORAGES)
+    options = parser.parse_args()
+    print("seed %d" % options.seed, flush=True)
+    report = torture(options.kills, seed=options.seed, storages=[options.storage] if options.storage else None, say=lambda text: print(text, flush=True))
+    print("%d kills, %d runs; the histories held only whole snapshots and every next run succeeded" % (report.kills, report.runs))
+    for stage, count in sorted(report.stages.items()):
+        print("  %4d %s" % (count, stage))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hash is of the bytes that were read, and of the bytes that were written, whatever the file does meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import threading
+from pathlib import Path
+from typing import Callable, Iterator, Tuple
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest import content
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file, hash_file
+
+MIB = 1 << 20
+BLOCK = content._BLOCK
+
+
+@contextlib.contextmanager
+def opened(*paths: Path) -> Iterator[Tuple[int, ...]]:
+    fds = [os.open(path, os.O_RDONLY if index == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for index, path in enumerate(paths)]
+    try:
+        yield tuple(fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def copy(source: Path, destination: Path) -> Tuple[bytes, int]:
+    with opened(source, destination) as (one, other):
+        return copy_file(one, other)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_every_byte_counts(tmp_path: Path, size: int) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(random.Random(size).randbytes(size))
+    expected = (hashlib.sha256(source.read_bytes()).digest(), size)
+    with opened(source) as (fd,):
+        assert hash_file(fd) == expected
+    assert copy(source, tmp_path / "copy") == expected
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+
+
+def blocks(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+@pytest.mark.parametrize(
+    ("size", "data"),
+    [
+        (4 * MIB, []),
+        (4 * MIB, [(0, 4096)]),
+        (4 * MIB, [(4 * MIB - 4096, 4096)]),
+        (4 * MIB, [(MIB, 5000), (3 * MIB, 1)]),
+        (4 * MIB + 1, [(4 * MIB, 1)]),
+        (4 * MIB, [(position * 65536, 4096) for position in range(0, 64, 2)]),
+        (3 * MIB + 123, [(MIB - 4096, MIB)]),
+    ],
+)
+def test_holes_stay_holes_and_hash_as_zeros(tmp_path: Path, size: int, data: "list[Tuple[int, int]]") -> None:
+    source = tmp_path / "source"
+    with source.open("wb") as stream:
+        stream.truncate(size)
+        for position, length in data:
+            stream.seek(position)
+            stream.write(random.Random(position).randbytes(length))
+    if blocks(source) >= size:
+        pytest.skip("the file system keeps no holes")
+    expected = (hashlib.sha256(source.read_bytes()).digest(), size)
+    with opened(source) as (fd,):
+        assert hash_file(fd) == expected
+    assert copy(source, tmp_path / "copy") == expected
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    assert blocks(tmp_path / "copy") <= blocks(source)
+
+
+def test_a_huge_hole_takes_no_room(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    with source.open("wb") as stream:
+        stream.truncate(200 * MIB)
+        stream.write(b"start")
+    digest, size = copy(source, tmp_path / "copy")
+    assert size == 200 * MIB
+    assert digest == hashlib.sha256(b"start" + bytes(200 * MIB - 5)).digest()
+    assert blocks(tmp_path / "copy") <= 2 * MIB
+
+
+def test_a_copy_is_of_the_whole_file_wherever_it_was_read_to(tmp_path: Path) -> None:
+    for sparse in (False, True):
+        source = tmp_path / "source"
+        source.write_bytes(b"x" * 5000)
+        os.truncate(source, 5000 + sparse * MIB)
+        with opened(source, tmp_path / "copy") as (one, other):
+            hash_file(one)
+            os.lseek(one, 0, os.SEEK_SET)
+            assert copy_file(one, other)[1] == source.stat().st_size
+        assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[], object]) -> Iterator[None]:
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            work()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_what_is_said_is_what_was_written_while_the_file_grows_and_shrinks(tmp_path: Path, sparse: bool) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * MIB)
+    if sparse:
+        os.truncate(source, 3 * MIB)
+    fd = os.open(source, os.O_RDWR)
+    dice = random.Random(5)
+
+    def disturb() -> None:
+        how = dice.randrange(3)
+        if how == 0:
+            os.pwrite(fd, dice.randbytes(5000), dice.randrange(2 * MIB))
+        elif how == 1:
+            os.ftruncate(fd, dice.randrange(4 * MIB))
+        else:
+            os.lseek(fd, 0, os.SEEK_END)
+            os.write(fd, b"more" * 1000)
+
+    with meanwhile(disturb):
+        for _ in range(60):
+            digest, size = copy(source, tmp_path / "copy")
+            kept = (tmp_path / "copy").read_bytes()
+            assert (hashlib.sha256(kept).digest(), len(kept)) == (digest, size)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_file_that_grows_for_ever_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sparse: bool) -> None:
+    monkeypatch.setattr(content, "_GROWTH", 2 * MIB)
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 3 * MIB)
+    if sparse:
+        os.truncate(source, 5 * MIB)
+    start = source.stat().st_size
+    writer = os.open(source, os.O_WRONLY | os.O_APPEND)
+
+    def growing(read: Callable[..., int]) -> Callable[..., int]:
+        def grow(*arguments: object) -> int:
+            os.write(writer, b"y" * BLOCK)
+            return read(*arguments)
+
+        return grow
+
+    monkeypatch.setattr(os, "readv", growing(os.readv))
+    monkeypatch.setattr(os, "preadv", growing(os.preadv))
+    with opened(source) as (fd,):
+        assert start < hash_file(fd)[1] < start + 10 * MIB
+    before = source.stat().st_size
+    digest, size = copy(source, tmp_path / "copy")
+    assert before < size < before + 10 * MIB
+    assert hashlib.sha256((tmp_path / "copy").read_bytes()).digest() == digest
+    os.close(writer)
+
+
+def test_a_file_without_a_size_is_read_to_its_end(tmp_path: Path) -> None:
+    # Files that the kernel makes up say that they are empty.
+    source = Path("/proc/self/limits")
+    with opened(source, tmp_path / "copy") as (one, other):
+        assert os.fstat(one).st_size == 0
+        size = copy_file(one, other)[1]
+    assert size == len((tmp_path / "copy").read_bytes()) > 100
+    with opened(source) as (fd,):
+        assert hash_file(fd)[1] == size

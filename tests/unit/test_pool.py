@@ -1,0 +1,237 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Work that is shared out is done once, all of it, and leaves no process behind whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, IntegrityError
+from hypothesis import given
+from hypothesis import strategies as st
+
+LIGHT = [0] * 1000
+
+
+@pytest.fixture(autouse=True)
+def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    before = children()
+    yield
+    assert children() == before, "a worker is left over"
+
+
+def children() -> "set[int]":
+    found = set()
+    for tasks in Path("/proc/self/task").iterdir():
+        found.update(int(pid) for pid in (tasks / "children").read_text().split())
+    return found
+
+
+def indices(found: "List[Tuple[int, int]]") -> List[int]:
+    return sorted(index for start, stop in found for index in range(start, stop))
+
+
+def where(start: int, stop: int) -> Tuple[int, int, int]:
+    return start, stop, os.getpid()
+
+
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 20), st.integers(1, 200))
+def test_ranges_cover_every_index_once_and_stay_small(weights: List[int], items: int, weight: int) -> None:
+    cuts = pool.ranges(weights, items=items, weight=weight)
+    assert indices(cuts) == list(range(len(weights)))
+    assert cuts == sorted(cuts)
+    for start, stop in cuts:
+        assert 0 < stop - start <= items
+        assert sum(weights[start : stop - 1]) < weight
+
+
+@pytest.mark.parametrize(
+    "weights", [[], [5], [5] * 10, LIGHT, [0] * 5000, [pool.FORK_PAYS_BYTES], [pool.FORK_PAYS_BYTES] * 3, [1 << 30, *LIGHT], [*LIGHT, 1 << 30]]
+)
+def test_every_index_is_worked_on_exactly_once(weights: List[int]) -> None:
+    found = list(pool.run(where, weights))
+    assert indices([(start, stop) for start, stop, _pid in found]) == list(range(len(weights)))
+
+
+def test_small_work_stays_here_and_large_work_is_shared() -> None:
+    assert {pid for _start, _stop, pid in pool.run(where, [0] * 100)} == {os.getpid()}
+    assert {pid for _start, _stop, pid in pool.run(where, [1 << 40])} == {os.getpid()}, "one item cannot be shared"
+
+    def slow(start: int, stop: int) -> Tuple[int, int, int]:
+        time.sleep(0.02)
+        return where(start, stop)
+
+    for weights in (LIGHT, [pool.FORK_PAYS_BYTES] * 4):
+        pids = {pid for _start, _stop, pid in pool.run(slow, weights)}
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+
+
+def test_one_cpu_is_used_without_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    assert {pid for _start, _stop, pid in pool.run(where, LIGHT)} == {os.getpid()}
+
+
+def test_uneven_work_balances_itself() -> None:
+    def uneven(start: int, stop: int) -> Tuple[int, int, int]:
+        time.sleep(0.3 if start == 0 else 0.001)
+        return where(start, stop)
+
+    found = list(pool.run(uneven, LIGHT))
+    slow = next(pid for start, _stop, pid in found if start == 0)
+    assert sum(1 for _start, _stop, pid in found if pid == slow) < len(found) / 2
+
+
+def test_large_results_and_results_of_nothing_arrive() -> None:
+    found = list(pool.run(lambda start, stop: bytes([start % 256]) * 1_000_000, LIGHT))
+    assert len(found) > 2
+    assert all(len(part) == 1_000_000 for part in found)
+    assert set(pool.run(lambda start, stop: None, LIGHT)) == {None}
+
+
+@pytest.mark.parametrize("weights", [[0] * 10, LIGHT], ids=["here", "forked"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "/x"),
+        IntegrityError("damaged", kind="manifest", field="f", found="x", next="look"),
+        ValueError("a value"),
+    ],
+    ids=["OSError", "IntegrityError", "ValueError"],
+)
+def test_an_exception_arrives_as_it_was_raised(weights: List[int], error: Exception) -> None:
+    def fail(start: int, stop: int) -> None:
+        if stop == len(weights):
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        list(pool.run(fail, weights))
+    assert str(caught.value) == str(error)
+    assert vars(caught.value) == vars(error)
+    if isinstance(error, OSError):
+        assert (caught.value.errno, caught.value.filename) == (28, "/x")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("others", ["busy", "idle"])
+@pytest.mark.parametrize("when", [0, 500])
+def test_a_killed_worker_is_an_error_that_says_so(others: str, when: int) -> None:
+    def die(start: int, stop: int) -> Tuple[int, int]:
+        if start <= when < stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if others == "busy":
+            time.sleep(0.2)
+        return start, stop
+
+    with pytest.raises(BackupError) as caught:
+        list(pool.run(die, LIGHT))
+    assert caught.value.kind == "system"
+    assert "memory" in str(caught.value)
+
+
+def test_a_worker_killed_in_the_middle_of_its_answer_is_an_error() -> None:
+    def answer(start: int, stop: int) -> bytes:
+        pid = os.getpid()
+        if os.fork() == 0:
+            time.sleep(0.05)  # by then the answer fills the channel, and nobody reads it
+            os.kill(pid, signal.SIGKILL)
+            os._exit(0)
+        return bytes(50_000_000)
+
+    with pytest.raises(BackupError):
+        for _ in pool.run(answer, LIGHT):
+            time.sleep(0.3)
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_not_a_hang() -> None:
+    with pytest.raises((BackupError, AttributeError, TypeError)):
+        list(pool.run(lambda start, stop: lambda: None, LIGHT))
+
+
+def test_work_that_is_no_longer_wanted_ends(tmp_path: Path) -> None:
+    def slow(start: int, stop: int) -> int:
+        if start:
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(60)
+        return start
+
+    began = time.monotonic()
+    running = pool.run(slow, LIGHT)
+    assert next(running) == 0
+    running.close()  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        for _ in pool.run(slow, LIGHT):
+            raise KeyboardInterrupt
+    assert time.monotonic() - began < 20
+
+
+def test_workers_end_although_the_parent_ignores_the_signal_that_ends_them() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        for _ in range(10):
+
+            def fail(start: int, stop: int) -> None:
+                raise ValueError
+
+            with pytest.raises(ValueError):
+                list(pool.run(fail, LIGHT))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+PARENT = r"""
+import os, sys, time
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
+os.sched_getaffinity = lambda pid: {0, 1}
+def work(start, stop):
+    os.write(1, b"%%d\n" %% os.getpid())
+    time.sleep(%s)
+for _ in pool.run(work, [0] * 1000):
+    pass
+"""
+
+
+def start_parent(seconds: float) -> "Tuple[subprocess.Popen[str], List[int]]":
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT % seconds], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert parent.stdout is not None
+    return parent, [int(parent.stdout.readline()) for _ in range(2)]
+
+
+def wait_for(pids: List[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_workers_end_with_a_parent_that_was_killed() -> None:
+    parent, workers = start_parent(0.3)
+    parent.kill()
+    parent.communicate()
+    wait_for(workers)
+
+
+def test_ctrl_c_is_reported_once_by_the_parent() -> None:
+    parent, workers = start_parent(0.5)
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=20)[1].count("KeyboardInterrupt") == 1
+    wait_for(workers)
