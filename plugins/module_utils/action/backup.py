@@ -134,6 +134,7 @@ class _Run:
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
         self._needs_healing = False
+        self._unreadable: Dict[bytes, int] = {}
 
     def warn_of_unsupported_keys(self) -> None:
         """Say which keys of the policy nothing in this version acts on."""
@@ -199,19 +200,8 @@ class _Run:
         return scanned
 
     def _manifest(self, scanned: Scan) -> Manifest:
-        result = self.result
         entries = scanned.entries
-        result.stale = sum(1 for entry in entries if entry.stale)
-        result.unstable = sum(1 for entry in entries if entry.unstable)
-        if scanned.unreadable:
-            path, code = min(scanned.unreadable.items())
-            self._warn(
-                "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
-                % (len(scanned.unreadable), printable(b"/" + path), os.strerror(code), result.stale)
-            )
-        if result.unstable:
-            first = min(entry.path for entry in entries if entry.unstable)
-            self._warn("%d files changed while they were copied, the first is %s" % (result.unstable, printable(b"/" + first)))
+        self._tell_of_odd(entries, scanned.unreadable)
         header = Header(
             host=self.policy.host,
             policy=self.policy.name,
@@ -223,6 +213,23 @@ class _Run:
             parent=self.baseline.id if self.baseline is not None else None,
         )
         return Manifest(header, scanned.lines, entries)
+
+    def _tell_of_odd(self, entries: Sequence[Entry], unreadable: Mapping[bytes, int]) -> None:
+        """Say once, with counts, what could not be read and what moved, in this scan or when something of it was read again."""
+        result = self.result
+        result.stale = sum(1 for entry in entries if entry.stale)
+        result.unstable = sum(1 for entry in entries if entry.unstable)
+        self._unreadable.update(unreadable)
+        result.warnings.clear()
+        if self._unreadable:
+            path, code = min(self._unreadable.items())
+            self._warn(
+                "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
+                % (len(self._unreadable), printable(b"/" + path), os.strerror(code), result.stale)
+            )
+        if result.unstable:
+            first = min(entry.path for entry in entries if entry.unstable)
+            self._warn("%d files changed while they were copied, the first is %s" % (result.unstable, printable(b"/" + first)))
 
     def _warn(self, text: str) -> None:
         self.result.warnings.append(text)
@@ -364,6 +371,9 @@ class _Run:
         except (KeyboardInterrupt, SystemExit):
             keep = True
             raise
+        except BackupError as error:
+            keep = error.kind == "transfer"
+            raise
         finally:
             session.close(keep=keep)
         self.state.set_baseline(receipt, manifest)
@@ -410,14 +420,11 @@ class _Run:
         from ..manifest.scan import reread
 
         base = self._base_manifest()
-        entries, lost = reread(manifest.entries, paths, root=root, staging=staging, previous=base.by_path() if base is not None else {})
+        entries, lost, unreadable = reread(manifest.entries, paths, root=root, staging=staging, previous=base.by_path() if base is not None else {})
         staged.update(paths)
         self.result.vanished += lost
         fresh = Manifest.from_entries(manifest.header, entries)
-        self.result.unstable = sum(1 for entry in fresh.entries if entry.unstable)
-        self.result.stale = sum(1 for entry in fresh.entries if entry.stale)
-        if self.result.unstable:
-            self._warn("%d files changed while they were copied" % self.result.unstable)
+        self._tell_of_odd(fresh.entries, unreadable)
         self.result.digest, self.result.content_digest = fresh.digest, fresh.content_digest
         self.result.entries, self.result.bytes = len(fresh.lines), fresh.total_size
         # What was read again is younger than the cache believes.

@@ -267,7 +267,7 @@ class _Builder:
 
     def _settle_odd(self, task: _Task, read: _Read) -> None:
         if read.moving:
-            read = self._stage(task, read)
+            task, read = task._replace(known=b""), self._stage(task, read)  # what moves is not rotten
         if read.problem in _GONE:
             self.table(task.folder).gone.append(task.position)
             self.vanished += 1
@@ -537,13 +537,17 @@ def _read_file(below: Descent, path: bytes) -> _Read:
     return _Read(pack_row(before), digest, xattrs, 0, _moved(before, after, size, started))
 
 
-def reread(entries: Sequence[Entry], paths: AbstractSet[bytes], *, root: Descent, staging: Staging, previous: Mapping[bytes, Entry]) -> Tuple[List[Entry], int]:
-    """Replace the entries of ``paths`` by what is found there now, copied into ``staging``; (entries, how many are gone).
+def reread(
+    entries: Sequence[Entry], paths: AbstractSet[bytes], *, root: Descent, staging: Staging, previous: Mapping[bytes, Entry]
+) -> Tuple[List[Entry], int, Dict[bytes, int]]:
+    """Replace the entries of ``paths`` by what is found there now, copied into ``staging``; (entries, how many are gone, errno of the unreadable).
 
-    What is gone is left out; what cannot be read, or is no file any more, keeps its previous entry, marked stale.
+    What is gone is left out; what cannot be read, or is no file any more, keeps its previous entry, marked stale, unless that one's content is
+    what did not arrive.
     """
     result: List[Entry] = []
     lost = 0
+    unreadable: Dict[bytes, int] = {}
     for entry in entries:
         if (entry.group or entry.path) not in paths:
             result.append(entry)
@@ -552,10 +556,13 @@ def reread(entries: Sequence[Entry], paths: AbstractSet[bytes], *, root: Descent
             result.append(_read_again(entry, root, staging))
         except (FileNotFoundError, NotADirectoryError):
             lost += 1
-        except OSError:
-            if entry.path in previous:
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            unreadable[entry.path] = error.errno or errno.ESTALE
+            if entry.path in previous and not entry.stale:
                 result.append(previous[entry.path]._replace(stale=True, unstable=False))
-    return _regroup(result), lost
+    return _regroup(result), lost, unreadable
 
 
 def _read_again(entry: Entry, root: Descent, staging: Staging) -> Entry:

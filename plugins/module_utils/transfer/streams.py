@@ -74,9 +74,12 @@ def send(
     try:
         for group in groups:
             base = common_directory(group)
-            if shell and not _PLAIN.fullmatch(base):
+            if shell and (len(groups) > 1 or not _PLAIN.fullmatch(base)):
                 base = b""
             root, base = _enter(source_root, base)
+            if not shell:
+                # Two receivers that make the same missing directory at once: one of them dies (code 11).
+                _make_private(_below(destination, base))
             try:
                 argv = build_argv(
                     options,
@@ -245,6 +248,17 @@ def _open_directory(name: bytes, *, flags: int = 0, parent: Optional[int] = None
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _make_private(path: bytes) -> None:
+    """Make a directory and those above it, as ``--mkpath`` would under our umask."""
+    absent = []
+    while not os.path.isdir(path):
+        absent.append(path)
+        path = os.path.dirname(path)
+    for name in reversed(absent):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700)
 
 
 def _names(items: Sequence[Item], base: bytes) -> bytes:

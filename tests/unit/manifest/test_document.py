@@ -307,11 +307,6 @@ def test_a_changed_byte_of_the_text_is_refused() -> None:
         assert gzip.decompress(found.to_bytes()) == bytes(damaged)
 
 
-def gzip_of(text: bytes) -> bytes:
-    packer = zlib.compressobj(3, zlib.DEFLATED, 31)
-    return packer.compress(text) + packer.flush()
-
-
 @pytest.mark.parametrize(
     "data",
     [

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple
 
@@ -353,6 +354,24 @@ def test_two_streams_share_the_work_and_report_as_one(rsync: Capabilities, tmp_p
     assert read(destination) == files
     assert calls == sorted(calls)
     assert calls[-1] == (2500, sum(map(len, files.values())))
+
+
+def test_no_two_streams_have_to_make_the_same_directory(rsync: Capabilities, tmp_path: Path) -> None:
+    """rsync's own --mkpath fails, one time in ten, where another process makes the directory at the same moment."""
+    for index in range(60):
+        write(tmp_path / "s", {b"a/b/c%d/f%d" % (index % 2, index): b"x" * 4})
+    checking = tmp_path / "rsync"
+    checking.write_text('#!/bin/sh\nfor last do :; done\ncat >/dev/null\n[ -d "$last" ] || exit 11\n')
+    checking.chmod(0o755)
+    items = [Item(b"a/b/c0", 1 << 30, 30, True), Item(b"a/b/c1", 1 << 30, 30, True)]
+    report = send(
+        items,
+        source_root=os.fsencode(tmp_path / "s"),
+        destination=os.fsencode(tmp_path / "new" / "d"),
+        options=LOCAL,
+        capabilities=replace(rsync, program=str(checking)),
+    )
+    assert report.exit_codes == (0, 0)
 
 
 def test_nothing_to_send_starts_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import stat
 import time
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
 from ...errors import BackupError, IntegrityError, LockedError, RefusedError, TargetError, printable
 from ...manifest.content import copy_file
@@ -26,12 +26,17 @@ from . import layout
 from .build import build, check_received, prove
 from .layout import History
 
+if TYPE_CHECKING:
+    from ...transfer.plan import Item
+
 # A vault's clock may be set back a little between two runs; more means that it is wrong.
 _CLOCK_SLACK = 600
 ANOMALY_PERCENT = 50
 ANOMALY_FROM = 20
 # Smaller holes than this are not worth a look at the file.
 _SPARSE_FROM = 1 << 16
+# How often rsync is started for one transfer while it keeps dying.
+_ATTEMPTS = 3
 
 
 def lock(path: bytes, how: int, what: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
@@ -124,8 +129,6 @@ class TreeSession(Session):
 
     def _send(self, delivery: Delivery, options: Options, tell: Optional[Tell]) -> Sent:
         from ...transfer.plan import can_carry, plan_roots
-        from ...transfer.rsync import probe
-        from ...transfer.streams import send
 
         sparse, need = self._weigh(delivery)
         self._check_space(need)
@@ -139,21 +142,8 @@ class TreeSession(Session):
         wire = 0
         messages: Tuple[str, ...] = ()
         if by_rsync:
-            capabilities = probe()
             items = plan_roots([(entry.path, entry.size) for entry in by_rsync], delivery.counts, options.streams)
-            report = send(
-                items,
-                source_root=delivery.root,
-                destination=self._files,
-                options=options,
-                capabilities=capabilities,
-                resume=self._resumed,
-                on_progress=increments(tell) if tell is not None else None,
-            )
-            wire += report.bytes_wire
-            messages = report.messages
-            if any("No space left" in text or "Disk quota" in text for text in messages):
-                raise _full(self.history, need)
+            wire, messages = self._run_rsync(items, delivery.root, need, options, tell)
         self._resumed = False  # what is asked for again is not as it was received
         with Descent(self._files) as files:
             for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
@@ -167,6 +157,41 @@ class TreeSession(Session):
         for entry in delivery.wanted:
             self._proven.pop(entry.path, None)
         return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire, messages)
+
+    def _run_rsync(self, items: Sequence[Item], root: bytes, need: int, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
+        """(Bytes on the wire, messages). A process that died is started again, twice; which files arrived is for the proof to say."""
+        from ...transfer.exitcode import DONE, PARTIAL, RETRY, classify, worst
+        from ...transfer.exitcode import explain as explain_code
+        from ...transfer.rsync import probe
+        from ...transfer.streams import send
+
+        capabilities = probe()
+        wire, resume = 0, self._resumed
+        for _attempt in range(_ATTEMPTS):
+            report = send(
+                items,
+                source_root=root,
+                destination=self._files,
+                options=options,
+                capabilities=capabilities,
+                resume=resume,
+                on_progress=increments(tell) if tell is not None else None,
+            )
+            wire += report.bytes_wire
+            if any("No space left" in text or "Disk quota" in text for text in report.messages):
+                raise _full(self.history, need)
+            code = worst(report.exit_codes)
+            if classify(code).outcome in (DONE, PARTIAL):
+                return wire, report.messages
+            if classify(code).outcome != RETRY:
+                break
+            resume = True
+        raise BackupError(
+            "The transfer failed: %s%s" % (explain_code(code), ": " + report.messages[-1] if report.messages else ""),
+            kind="transfer",
+            found=code,
+            next="nothing was published; run again, and what has arrived is used",
+        )
 
     def _weigh(self, delivery: Delivery) -> Tuple[Set[bytes], int]:
         """(Paths of files with holes, bytes that all take on disk). rsync would fill the holes, or look for zeros in every file (+0.4 s per GB)."""
