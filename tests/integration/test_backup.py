@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -649,6 +650,53 @@ def test_a_file_that_cannot_be_read_keeps_its_last_entry(portable: World) -> Non
     in_child(go, uid=NOBODY if AS_ROOT else None)
 
 
+def test_what_becomes_unreadable_between_scan_and_transfer_is_told_and_not_forgotten(portable: World, between: Callable[..., None]) -> None:
+    world = portable
+    make_plain(world.src)
+    if AS_ROOT:
+        give(world.root, NOBODY)
+
+    def lock_away() -> None:
+        for name in ("a", "new"):
+            (world.src / name).chmod(0)
+
+    def go() -> None:
+        world.backup()
+        (world.src / "a").write_text("a, changed")
+        (world.src / "new").write_text("never read before")
+        between(lock_away)
+        result = world.backup()
+        assert (result.rc, result.stale) == (3, 1) and len(result.warnings) == 1, result.to_dict()
+        assert result.warnings[0].startswith("2 paths could not be read") and "1 entries were kept" in result.warnings[0]
+        assert world.restore(dest=world.root / "out").verified
+        assert (world.restored(world.root / "out") / "a").read_text() == "content of a"
+        assert not (world.restored(world.root / "out") / "new").exists()
+        world.check_history(count=2)
+
+    time.sleep(0.05)
+    in_child(go, uid=NOBODY if AS_ROOT else None)
+
+
+def test_what_is_lost_on_both_sides_does_not_stop_everything_else(portable: World) -> None:
+    world = portable
+    make_plain(world.src)
+    if AS_ROOT:
+        give(world.root, NOBODY)
+
+    def go() -> None:
+        made = world.backup()
+        stored = world.stored(made.snapshot_id, "a")
+        stored.parent.chmod(0o700)
+        stored.unlink()
+        (world.src / "a").chmod(0)
+        (world.src / "b").write_text("changed")
+        result = world.backup()
+        assert result.rc == 3 and "could not be read" in result.warnings[0]
+        assert world.verify().ok
+
+    in_child(go, uid=NOBODY if AS_ROOT else None)
+
+
 # ---- results ---------------------------------------------------------------------------------------------------------------
 
 
@@ -675,6 +723,41 @@ def test_the_result_says_what_changed(world: World) -> None:
     assert os.readlink(world.history / "latest") == "snapshots/%s" % third.snapshot_id
     record = [json.loads(line) for line in (world.state / "h" / "p" / "runs.jsonl").read_text().splitlines()]
     assert [run["result"] for run in record] == ["ok", "unchanged", "ok"]
+
+
+def test_a_run_that_finds_nothing_changed_opens_no_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.action import backup as module
+    from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan
+
+    make_plain(world.src)
+    monkeypatch.setattr(scan, "RACY_SECONDS", -1)  # as if everything were older than a minute
+    first = world.backup()
+    monkeypatch.delattr(module, "scan")
+    world.vault.rename(world.root / "away")
+    second = world.backup()
+    assert not second.changed and second.snapshot_id == first.snapshot_id and second.entries == first.entries, "no network when nothing changed"
+
+
+def test_a_vault_that_cannot_keep_what_the_source_has_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.manifest import metadata
+
+    make_plain(world.src)
+    os.setxattr(world.src / "a", "user.x", b"1")
+
+    def refuse(*_args: Any, **_options: Any) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata.os, "setxattr", refuse)
+        if world.storage == "native":
+            error = error_of(world.backup)
+            assert (error.kind, error.field, error.rc) == ("proof", "xattrs", 1) and "portable" in str(error.next)
+            assert world.snapshots() == []
+        else:
+            world.backup()
+            restored = world.restore(dest=world.root / "out")
+            assert restored.rc == 3 and restored.warnings == ["1 extended attributes or ACLs could not be kept"]
+    assert world.backup().rc == 0
 
 
 def test_a_run_that_dies_of_a_bug_is_not_recorded_as_a_success(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,8 +299,15 @@ def test_a_state_directory_that_cannot_be_written(kept: World) -> None:
         assert_leads_out(error, 1, "state", "state", state)
         assert error.allowed
         assert error_of(kept.restore, confirm=True, state_directory=str(state)).kind == "state"
+        assert error_of(kept.verify, state_directory=str(state)).kind == "state"
     found = kept.restore(dest=kept.root / "out", state_directory="/proc/nothing")
     assert found.verified and found.rc == 3, "what is needed most is not refused for want of a note"
+
+
+def test_a_lock_that_is_a_trap(kept: World) -> None:
+    (kept.state / "h" / "p" / "lock").unlink()
+    (kept.state / "h" / "p" / "lock").symlink_to(kept.src / "sub" / "b")
+    assert_leads_out(error_of(kept.backup), 1, "state", "state")
 
 
 @pytest.mark.parametrize("name", ["baseline.json", "baseline.jsonl.gz", "pending.json", "receipts.json", "heartbeat.json", "cache.bin"])
@@ -362,11 +369,18 @@ def test_rsync_that_is_missing_or_too_old(kept: World, monkeypatch: pytest.Monke
     assert kept.restore(dest=kept.root / "out").verified
 
 
-@pytest.mark.parametrize("script", ["exit 12\n", "kill -9 $$\n", "exit 0\n", "echo error >&2; exit 23\n"])
-def test_an_rsync_that_fails_or_lies_publishes_nothing_wrong(world: World, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+@pytest.mark.parametrize("script, is_told", [("exit 0\n", False), ("echo error >&2; exit 23\n", False), ("exit 12\n", True), ("kill -9 $$\n", True)])
+def test_an_rsync_that_fails_or_lies_publishes_nothing_wrong(world: World, monkeypatch: pytest.MonkeyPatch, script: str, is_told: bool) -> None:
     """Its exit code is a hint; what arrived is what was hashed. What did not arrive goes by hand."""
     fake_rsync(world.root / "bin", 'case "$1" in -VV|--version) echo "rsync  version 3.2.7  protocol version 31"; exit 0;; esac\n' + script)
-    monkeypatch.setenv("PATH", "%s:%s" % (world.root / "bin", os.environ["PATH"]))
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "%s:%s" % (world.root / "bin", os.environ["PATH"]))
+        if is_told:
+            error = error_of(world.backup)
+            assert (error.kind, error.rc) == ("transfer", 1)
+            assert world.snapshots() == []
+        else:
+            assert world.backup().rc == 0
     assert world.backup().rc == 0
     world.check_history(count=1)
 

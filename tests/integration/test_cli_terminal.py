@@ -64,7 +64,10 @@ class Terminal:
 
     def _read(self, seconds: float) -> bool:
         """Take in what is shown next; False at the end."""
-        assert select.select([self._master], [], [], max(0.0, seconds))[0], "nothing was shown for too long"
+        if not select.select([self._master], [], [], max(0.0, seconds))[0]:
+            alive = subprocess.run(["ps", "-eo", "pid,ppid,pgid,stat,wchan:20,etime,args"], capture_output=True, text=True, check=False).stdout
+            group = [line for line in alive.splitlines() if " %d " % self.process.pid in line]
+            raise AssertionError("nothing was shown for too long:\n%s\n%r" % ("\n".join(group), self.shown))
         try:
             chunk = os.read(self._master, 65536)
         except OSError:  # EIO: nobody has the other end any more

@@ -32,6 +32,7 @@ from ansible_collections.openclaw.backup.tests.integration.world import (
     killed_at,
     mounted,
     needs_root,
+    remove,
 )
 
 
@@ -215,7 +216,7 @@ def test_delete_never_takes_the_state_of_this_machine(portable: World) -> None:
     shutil.rmtree(world.root / "elsewhere")
     saved = fingerprint(world.state)
     with_file = World(world.root)
-    shutil.rmtree(world.vault)
+    remove(world.vault)
     os.rename(world.src / ".local", world.root / "aside")
     (world.src / ".local").write_text("a file in this snapshot")
     with_file.backup(state_directory=str(world.root / "elsewhere"))
@@ -456,6 +457,39 @@ def test_a_destination_that_is_too_small_is_left_alone(world: World) -> None:
         error = error_of(world.restore, dest=small)
         assert (error.kind, error.field, error.rc) == ("no_space", "dest", 1)
         assert os.listdir(small) == []
+
+
+@needs_root
+def test_a_disk_that_fills_up_during_a_restore_in_place_leaves_whole_files(world: World) -> None:
+    with mounted("tmpfs", "size=3m") as disk:
+        world.src = disk / "src"
+        world.src.mkdir()
+        for number in range(20):
+            (world.src / ("file %02d" % number)).write_bytes(os.urandom(100_000))
+        world.backup()
+        expected = fingerprint(world.src)
+        for number in range(20):
+            (world.src / ("file %02d" % number)).unlink()
+        (disk / "filler").write_bytes(bytes(2_000_000))
+        error = error_of(world.restore)
+        assert (error.kind, error.rc) == ("no_space", 1)
+        found = fingerprint(world.src)
+        assert 0 < len(found) < 20 and all(item == expected[path] for path, item in found.items())
+        (disk / "filler").unlink()
+        assert world.restore().verified
+        assert differences(expected, fingerprint(world.src)) == []
+
+
+def test_a_newest_snapshot_that_is_lost_does_not_keep_an_older_one_from_coming_back(world: World) -> None:
+    first = world.backup()
+    expected = fingerprint(world.src)
+    edit(world.src)
+    second = world.backup()
+    (world.history / "snapshots" / str(second.snapshot_id) / "manifest.jsonl.gz").write_bytes(b"lost")
+    assert error_of(world.restore, confirm=True).rc == 7
+    result = world.restore(confirm=True, delete=True, snapshot=first.snapshot_id)
+    assert (result.rc, result.verified) == (3, True) and "no baseline" in result.warnings[0]
+    assert differences(expected, fingerprint(world.src)) == []
 
 
 # ---- which snapshot --------------------------------------------------------------------------------------------------------
@@ -742,13 +776,21 @@ def test_an_ordinary_user_may_run_into_what_is_not_his(portable: World) -> None:
     (world.src / "sub" / "deep" / "g").write_text("changed")
     (world.src / "a").write_text("changed")
     os.chown(world.src / "sub", 0, 0)
+    os.chown(world.src / "b", 0, 0)
+    (world.src / "b").chmod(0o666)
+    (world.src / "h1").unlink()
+    (world.src / "h1").write_text("other")
+    (world.src / "sub" / "extra").write_text("x")
+    (world.src / "empty").rmdir()
 
     def take() -> Any:
-        return world.restore(confirm=True).to_dict()
+        return world.restore(confirm=True, delete=True).to_dict()
 
     result = in_child(take, uid=NOBODY)
-    assert result["rc"] == 3 and not result["verified"]
-    assert [text for text in result["warnings"] if text.startswith("1 files could not be written, the first is %s" % (world.src / "sub" / "f"))]
+    assert result["rc"] == 3 and not result["verified"] and result["files_removed"] == 0
+    # The mode of b, the content of sub/f, the name sub/h3 of h1, and the extra file.
+    assert [text for text in result["warnings"] if text.startswith("4 paths could not be written or removed, the first is %s (" % (world.src / "b"))], result
+    assert (world.src / "h1").read_text() == "hard" and (world.src / "empty").is_dir()
     assert (world.src / "a").read_text() == "content of a" and (world.src / "sub" / "deep" / "g").read_text() == "g"
     assert not temporaries(world.src)
 

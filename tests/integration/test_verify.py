@@ -12,6 +12,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import time
 import zlib
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Tuple
@@ -172,6 +173,14 @@ def test_a_check_of_a_verification_writes_nothing(world: World) -> None:
     assert differences(before, fingerprint(world.root)) == []
 
 
+def test_damage_is_told_even_where_it_cannot_be_written_down(world: World) -> None:
+    made = world.backup()
+    spoil(world.stored(made.snapshot_id, "b"))
+    assert world.verify(state_directory="/proc/nothing").rc == 7
+    assert [text for text in world.notes if "could not be written" in text]
+    assert error_of(world.verify, depth="deep").field == "depth"
+
+
 def test_rot_of_the_source_is_found(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert error_of(world.verify, source=True).kind == "no_cache"
     # Files that are younger than a minute are not trusted to show every change in their stat.
@@ -191,6 +200,7 @@ def test_rot_of_the_source_is_found(world: World, monkeypatch: pytest.MonkeyPatc
     data = data.replace(times, struct.pack("<qq", real.st_mtime_ns, new))
     data[-4:] = struct.pack("<I", zlib.crc32(bytes(data[:-4])))
     cache.write_bytes(bytes(data))
+    time.sleep(0.02)  # what changed in this tick of the clock is in motion, not rotten
     found = world.verify(source=True)
     assert found.rc == 7 and [item["path"] for item in found.damaged] == [str(victim)], found.to_dict()
     assert found.damaged[0]["reason"] == "changed without a trace"

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import state as state_module
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
-from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, error_of, fingerprint, in_child
+from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, error_of, fingerprint, in_child, remove
 
 
 @pytest.fixture(params=STORAGES)
@@ -160,7 +160,7 @@ def test_a_vault_that_went_back_is_told_and_gone_on_from(world: World) -> None:
     shutil.copytree(world.vault, world.root / "copy", symlinks=True)
     (world.src / "a").write_text("changed")
     world.backup()
-    shutil.rmtree(world.vault)
+    remove(world.vault)
     os.rename(world.root / "copy", world.vault)
     (world.src / "a").write_text("changed again")
     third = world.backup()
@@ -168,7 +168,7 @@ def test_a_vault_that_went_back_is_told_and_gone_on_from(world: World) -> None:
     assert third.receipt and (third.receipt["parent"], third.receipt["sequence"]) == (first.snapshot_id, 2)
     world.check_history(count=2)
     # The copy of it that lost everything is not taken for a new vault.
-    shutil.rmtree(world.vault)
+    remove(world.vault)
     (world.src / "a").write_text("changed once more")
     error = error_of(world.backup)
     assert (error.kind, error.rc) == ("history_lost", 6)
@@ -186,7 +186,7 @@ def test_a_vault_that_went_back_is_noticed_by_the_heartbeat_too(world: World) ->
     shutil.copytree(world.vault, world.root / "copy", symlinks=True)
     (world.src / "a").write_text("changed")
     world.backup(policy=policy)
-    shutil.rmtree(world.vault)
+    remove(world.vault)
     os.rename(world.root / "copy", world.vault)
     assert not world.backup(policy=policy).changed, "no network when nothing changed"
     world.edit_json(next((world.state / "h" / "p" / "targets").glob("*/heartbeat.json")), at=0)

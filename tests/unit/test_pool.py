@@ -25,9 +25,10 @@ LIGHT = [0] * 1000
 @pytest.fixture(autouse=True)
 def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    before = children()
+    before, opened = children(), len(os.listdir("/proc/self/fd"))
     yield
     assert children() == before, "a worker is left over"
+    assert len(os.listdir("/proc/self/fd")) <= opened, "a channel is left over"
 
 
 def children() -> "set[int]":

@@ -135,6 +135,7 @@ class _Run:
         self._baseline_manifest: Optional[Manifest] = None
         self._needs_healing = False
         self._unreadable: Dict[bytes, int] = {}
+        self._odd: List[str] = []
 
     def warn_of_unsupported_keys(self) -> None:
         """Say which keys of the policy nothing in this version acts on."""
@@ -220,16 +221,17 @@ class _Run:
         result.stale = sum(1 for entry in entries if entry.stale)
         result.unstable = sum(1 for entry in entries if entry.unstable)
         self._unreadable.update(unreadable)
-        result.warnings.clear()
+        told, self._odd = self._odd, []
         if self._unreadable:
             path, code = min(self._unreadable.items())
-            self._warn(
+            self._odd.append(
                 "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
                 % (len(self._unreadable), printable(b"/" + path), os.strerror(code), result.stale)
             )
         if result.unstable:
             first = min(entry.path for entry in entries if entry.unstable)
-            self._warn("%d files changed while they were copied, the first is %s" % (result.unstable, printable(b"/" + first)))
+            self._odd.append("%d files changed while they were copied, the first is %s" % (result.unstable, printable(b"/" + first)))
+        result.warnings = self._odd + [text for text in result.warnings if text not in told]
 
     def _warn(self, text: str) -> None:
         self.result.warnings.append(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .. import pool
 from ..manifest.content import copy_file
@@ -22,10 +22,21 @@ HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Failed(NamedTuple):
-    """A path that could not be written, and why. ``reason`` is empty where the snapshot's own bytes are damaged."""
+    """A path that could not be written or removed, and why. ``reason`` is empty where the snapshot's own bytes are damaged."""
 
     path: bytes
     reason: str
+
+
+def attempt(path: bytes, do: Callable[..., None], *args: Any) -> List[Failed]:
+    """``do(*args)``, which is about ``path``; what the system refuses for it alone is a failure of it alone."""
+    try:
+        do(*args)
+    except OSError as error:
+        if error.errno in HOPELESS:
+            raise
+        return [Failed(path, error.strerror or str(error))]
+    return []
 
 
 class Placer:
@@ -172,24 +183,26 @@ class Placer:
         into, last = self.undo.parent(path, create=0o700)
         return into, _free_name(into, last)
 
-    def remove(self, paths: Sequence[bytes]) -> None:
-        """Remove ``paths`` (sorted), each directory among them with everything in it."""
-        if self.undo is not None:
-            chosen = frozenset(paths)
-            for path in paths:
-                if path.rpartition(b"/")[0] not in chosen:
-                    self.set_aside(path)
-            return
-        for path in reversed(paths):
-            parent, name = self.root.parent(path)
-            try:
-                if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                    os.rmdir(name, dir_fd=parent)
-                else:
-                    os.unlink(name, dir_fd=parent)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):  # something came into it, or it went by itself
-                    raise
+    def remove(self, paths: Sequence[bytes]) -> List[Failed]:
+        """Remove ``paths`` (sorted), each directory among them with everything in it; what could not be removed."""
+        failed: List[Failed] = []
+        chosen = frozenset(paths)
+        for path in paths if self.undo is not None else reversed(paths):
+            if self.undo is None:
+                failed += attempt(path, self._delete, path)
+            elif path.rpartition(b"/")[0] not in chosen:
+                failed += attempt(path, self.set_aside, path)
+        return failed
+
+    def _delete(self, path: bytes) -> None:
+        parent, name = self.root.parent(path)
+        try:
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.rmdir(name, dir_fd=parent)  # empty by now, or something came into it
+            else:
+                os.unlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            pass
 
 
 def _unlink(name: bytes, parent: int) -> None:

@@ -10,13 +10,13 @@ import stat
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from ..errors import EXIT_DONE, EXIT_INTEGRITY, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import Losses, apply
-from ..manifest.walk import Descent, open_up, remove_tree
+from ..manifest.walk import Descent, open_up
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.model import Policy
@@ -25,7 +25,7 @@ from ..target.tree.target import overlaps
 from .choose import find_snapshot
 from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing
 from .locate import open_target
-from .placement import Failed, Placer
+from .placement import Failed, Placer, attempt
 from .state import HostState
 
 SAMPLE = 20
@@ -182,8 +182,7 @@ class _Restore:
             self._check_space(root, tree, plan)
             failed = self._write(root, tree, scope, plan)
             if in_place and is_own_history and not request.paths and not failed:
-                # This host now holds what its history holds: it may back up again.
-                self.state.set_baseline(snapshots[0].receipt, self.target.manifest(snapshots[0]))
+                self._take_baseline(snapshots[0])
         self._record(snapshot)
 
     # ---- what and where ----------------------------------------------------------------------------------------------------
@@ -312,26 +311,19 @@ class _Restore:
                 undo = stack.enter_context(Descent(os.fsencode(os.path.realpath(self.request.undo))))
             placer = Placer(root, undo, plan.replaced)
             self._open_up(root, scope, plan)
-            for path in plan.leftovers:
-                parent, name = root.parent(path)
-                remove_tree(parent, name)
+            unmoved = placer.remove(plan.leftovers + plan.extra)
             for path in plan.cleared:
-                placer.set_aside(path)
-            placer.remove(plan.extra)
+                unmoved += attempt(path, placer.set_aside, path)
             root.forget()
             for entry in plan.made:
-                parent, name = root.parent(entry.path)
-                try:
-                    os.mkdir(name, 0o700, dir_fd=parent)
-                except FileExistsError:
-                    continue  # below a directory that could not be listed
+                unmoved += attempt(entry.path, _make_directory, root, entry.path)
             self.progress.stage("restore", files=len(plan.content), bytes=self.result.bytes_restored)
             failed = placer.write_files(tree, plan.content, self.progress.advance)
-            failed += self._place_rest(placer, plan, {item.path for item in failed})
+            failed += self._place_rest(placer, plan, {item.path: item.reason for item in failed})
             for entry in plan.metadata:
                 if entry.type != DIRECTORY:
-                    apply(*root.parent(entry.path), entry, placer.losses)
-            self._tell_failures(plan, failed)
+                    unmoved += attempt(entry.path, _correct, root, entry, placer.losses)
+            self._tell_failures(plan, failed, unmoved)
             wrong = []
             if self.request.verify:
                 self.progress.stage("verify", files=len(scope.entries))
@@ -339,11 +331,11 @@ class _Restore:
                 is_lossy = bool(placer.losses.counts)
                 wrong = find_wrong(root, scope, plan, as_root=self.as_root, is_lossy=is_lossy, advance=self.progress.advance)
             wrong += self._finish_directories(root, scope, plan, placer.losses)
-        self._tell_wrong(wrong, failed)
+        self._tell_wrong(wrong, failed + unmoved)
         self.result.kept = placer.kept
         placer.losses.add("devices", len(plan.skipped))
         self._tell_losses(placer.losses)
-        return failed
+        return failed + unmoved
 
     def _open_up(self, root: Descent, scope: Scope, plan: Plan) -> None:
         """An ordinary user's own directories may forbid writing; they get their modes back at the end."""
@@ -361,18 +353,17 @@ class _Restore:
                     continue  # missing, or another's: writing will say so
         root.forget()
 
-    def _place_rest(self, placer: Placer, plan: Plan, failed: Set[bytes]) -> List[Failed]:
+    def _place_rest(self, placer: Placer, plan: Plan, unwritten: Dict[bytes, str]) -> List[Failed]:
         result = []
-        for entry in plan.specials:
-            problem = placer.write_special(entry)
+        for entry in plan.specials + plan.links:
+            if entry.group in unwritten:
+                # Its group's content is what was there before; it must not get another name.
+                problem: Optional[Failed] = Failed(entry.path, unwritten[entry.group])
+            else:
+                problem = placer.write_link(entry) if entry.is_group_follower else placer.write_special(entry)
             if problem is not None:
                 result.append(problem)
-        unwritten = failed.union(item.path for item in result)
-        for entry in plan.links:
-            # Its group's content is what was there before; it must not get another name.
-            problem = Failed(entry.path, "") if entry.group in unwritten else placer.write_link(entry)
-            if problem is not None:
-                result.append(problem)
+                unwritten[problem.path] = problem.reason
         return result
 
     def _finish_directories(self, root: Descent, scope: Scope, plan: Plan, losses: Losses) -> List[bytes]:
@@ -394,16 +385,18 @@ class _Restore:
 
     # ---- afterwards ----------------------------------------------------------------------------------------------------------
 
-    def _tell_failures(self, plan: Plan, failed: Sequence[Failed]) -> None:
+    def _tell_failures(self, plan: Plan, failed: Sequence[Failed], unmoved: Sequence[Failed]) -> None:
         result = self.result
         result.damaged = [printable(b"/" + item.path) for item in sorted(failed) if not item.reason]
         result.files_restored -= len(failed)
         lost = {item.path for item in failed}
         result.bytes_restored -= sum(entry.size for entry in plan.content if entry.path in lost)
-        unwritten = sorted(item for item in failed if item.reason)
+        stays = set(plan.extra).intersection(item.path for item in unmoved)
+        result.files_removed -= len(stays)
+        unwritten = sorted(item for item in [*failed, *unmoved] if item.reason)
         if unwritten:
             path, reason = unwritten[0]
-            result.warnings.append("%d files could not be written, the first is %s (%s)" % (len(unwritten), printable(b"/" + path), reason))
+            result.warnings.append("%d paths could not be written or removed, the first is %s (%s)" % (len(unwritten), printable(b"/" + path), reason))
 
     def _tell_wrong(self, wrong: Sequence[bytes], failed: Sequence[Failed]) -> None:
         self.result.verified = self.request.verify and not wrong
@@ -422,6 +415,13 @@ class _Restore:
         for kind, count in sorted(losses.counts.items()):
             if count:
                 self.result.warnings.append(words[kind] % count)
+
+    def _take_baseline(self, newest: Snapshot) -> None:
+        """This host now holds what its history holds: it may back up again."""
+        try:
+            self.state.set_baseline(newest.receipt, self.target.manifest(newest))
+        except IntegrityError as error:
+            self.result.warnings.append("this host has no baseline still: %s" % error)
 
     def _record(self, snapshot: Snapshot) -> None:
         result = self.result
@@ -445,6 +445,18 @@ class _Restore:
             self.state.record(run, {"event": "restore", "snapshot": snapshot.id, "dest": printable(result.dest), "result": run["result"]})
         except (OSError, BackupError) as error:
             result.warnings.append("the record of this restore could not be written: %s" % error)
+
+
+def _make_directory(root: Descent, path: bytes) -> None:
+    parent, name = root.parent(path)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        pass  # below a directory that could not be listed
+
+
+def _correct(root: Descent, entry: Entry, losses: Losses) -> None:
+    apply(*root.parent(entry.path), entry, losses)
 
 
 def _taken(tree: Descent, entry: Entry) -> int:

@@ -89,20 +89,26 @@ class HostState:
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             os.unlink(probe)
         except OSError as error:
-            raise BackupError(
-                "The state directory %s cannot be written: %s" % (printable(self.root), error.strerror),
-                kind="state",
-                field="state",
-                found=self.root,
-                allowed="a directory that this user can write",
-                next="name another with --state or OPENCLAW_BACKUP_STATE",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> BackupError:
+        return BackupError(
+            "The state directory %s cannot be written: %s" % (printable(self.root), error.strerror),
+            kind="state",
+            field="state",
+            found=self.root,
+            allowed="a directory that this user can write",
+            next="name another with --state or OPENCLAW_BACKUP_STATE",
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Only one run of this policy at a time (``LockedError``)."""
         path = self.directory + b"/lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..errors import EXIT_DONE, EXIT_INTEGRITY, IntegrityError, UsageError, printable
+from ..errors import EXIT_DONE, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
 from ..manifest.scan import scan
@@ -113,7 +113,7 @@ def verify(
     unless ``dry_run``. Raises ``BackupError`` where the check itself cannot be made.
     """
     if depth not in DEPTHS:
-        raise UsageError("The depth %s is unknown" % depth, field="depth", found=depth, allowed=" or ".join(DEPTHS))
+        raise UsageError("The depth %s is unknown" % depth, field="depth", found=depth, allowed=" or ".join(DEPTHS), next="leave it out for full")
     progress = progress or Progress()
     started = time.time()
     state = HostState(state_directory, policy)
@@ -127,7 +127,12 @@ def verify(
         progress.finish()
         result.duration = time.time() - started
     if not dry_run:
-        _record(policy, state, result, source)
+        try:
+            _record(policy, state, result, source)
+        except (BackupError, OSError) as error:
+            if result.ok:
+                raise
+            progress.note("the record of this verification could not be written: %s" % error)  # what was found matters more
     return result
 
 

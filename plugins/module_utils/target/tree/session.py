@@ -487,7 +487,7 @@ def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
             field="digest",
             found=manifest.digest,
             allowed=snapshot.receipt.digest,
-            next="restore an older snapshot, and this vault's file from a copy",
+            next="restore an older snapshot, and this file from a copy of the vault; without one move the snapshot's directory out of the history",
         )
     return manifest
 
