@@ -175,6 +175,7 @@ def test_a_check_of_a_verification_writes_nothing(world: World) -> None:
 
 def test_damage_is_told_even_where_it_cannot_be_written_down(world: World) -> None:
     made = world.backup()
+    assert error_of(world.verify, state_directory="/proc/nothing").kind == "state"
     spoil(world.stored(made.snapshot_id, "b"))
     assert world.verify(state_directory="/proc/nothing").rc == 7
     assert [text for text in world.notes if "could not be written" in text]
