@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
+from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.document import Header, Manifest
@@ -26,7 +26,7 @@ from ..policy.model import Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
 from ..target.tree.target import TreeTarget
 from ..version import VERSION
-from .locate import check_apart, open_target
+from .locate import check_apart, history_lost, open_target
 from .state import HostState, Pending, new_transaction, user_names
 
 SAMPLE = 20
@@ -137,6 +137,14 @@ class _Run:
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
 
+    def _vault_identity(self) -> FrozenSet[Tuple[int, int]]:
+        """(device, inode) of the vault: mounted a second time inside a source, it would be backed up into itself."""
+        try:
+            found = os.stat(self.target.vault)
+        except OSError:
+            return frozenset()
+        return frozenset(((found.st_dev, found.st_ino),))
+
     def warn_of_unsupported_keys(self) -> None:
         """Say which keys of the policy nothing in this version acts on."""
         keys = self.policy.unsupported()
@@ -150,7 +158,7 @@ class _Run:
             self._check_sources(root)
             cache = Cache.load(self.state.cache)
             self.progress.stage("walk")
-            found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=self.state.identity())
+            found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=self.state.identity() | self._vault_identity())
             if self.baseline is not None and found.content_digest == self.baseline.content_digest and not self.adopt:
                 if self._still_unchanged(dry_run):
                     self._settle_unchanged(found.entries, dry_run)
@@ -280,13 +288,7 @@ class _Run:
         baseline = self.baseline
         if latest is None:
             if baseline is not None and not self.adopt:
-                raise TargetError(
-                    "The target %s holds no history, but this host committed %s to it" % (self.target.url, baseline.id),
-                    kind="history_lost",
-                    field="target",
-                    found=self.target.url,
-                    next="check that the vault is mounted; if its history is really gone, start a new one with --adopt",
-                )
+                raise history_lost(self.policy, baseline)
             self.baseline = None
             self._baseline_manifest = None
             return
@@ -364,6 +366,8 @@ class _Run:
         tx = new_transaction()
         parent = self.baseline.id if self.baseline is not None else None
         self.state.set_pending(Pending(tx, parent, manifest.digest))
+        if not self.target.exists():
+            self.progress.note("%s is a new vault" % self.target.url)
         session = self.target.begin(tx, parent)
         keep = False
         try:

@@ -17,10 +17,16 @@ _PREFIX = re.compile(r"[0-9]{4,8}(T[0-9]{0,6}(\.[0-9]{0,3}(Z(-[0-9a-f]{0,8})?)?)
 _ALLOWED = "latest, a snapshot id, the beginning of one, or a time such as 2026-11-20T09:15:00Z, 2026-11-20 09:15 or 2026-11-20 (UTC, to its end)"
 
 
-def find_snapshot(snapshots: Sequence[Snapshot], wish: str) -> Snapshot:
-    """Choose from ``snapshots`` (newest first). ``RefusedError`` (kind ``no_snapshot``) or ``UsageError`` say what there is instead."""
+def find_snapshot(snapshots: Sequence[Snapshot], wish: str, where: str) -> Snapshot:
+    """Choose from ``snapshots`` (newest first) of the history ``where``; ``RefusedError`` (kind ``no_snapshot``) or ``UsageError`` say what there is."""
     if not snapshots:
-        raise RefusedError("There is no snapshot yet", kind="no_snapshot", field="snapshot", found=wish, next="make one with `openclaw-backup run POLICY`")
+        raise RefusedError(
+            "There is no snapshot of %s" % where,
+            kind="no_snapshot",
+            field="snapshot",
+            found=wish,
+            next="check the target, host and name, and that the vault is mounted; if all are right, make one with `openclaw-backup run POLICY`",
+        )
     if wish == "latest":
         return snapshots[0]
     if _PREFIX.fullmatch(wish):
@@ -33,7 +39,7 @@ def find_snapshot(snapshots: Sequence[Snapshot], wish: str) -> Snapshot:
                 field="snapshot",
                 found=wish,
                 allowed="one of %s" % ", ".join(snapshot.id for snapshot in matches[:5]),
-                next="give more of the id",
+                next="give more of the id, or write a day as 2026-11-20 to mean its newest",
             )
         raise _absent(wish, snapshots)
     moment = _parse_time(wish)

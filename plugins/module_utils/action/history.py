@@ -17,7 +17,7 @@ from ..policy.model import Policy
 from ..target.contract import Snapshot
 from ..target.tree.layout import damaged_paths
 from .choose import find_snapshot
-from .locate import open_target
+from .locate import name_of, open_target
 
 LISTED = 500
 SAMPLE = 20
@@ -61,7 +61,7 @@ def _bounded(item: Dict[str, Any]) -> Dict[str, Any]:
 def show_snapshot(policy: Policy, wish: str) -> Tuple[Snapshot, Manifest]:
     """A snapshot with its manifest."""
     target = open_target(policy.target, policy.host, policy.name)
-    snapshot = find_snapshot(target.list(), wish)
+    snapshot = find_snapshot(target.list(), wish, name_of(policy))
     return snapshot, target.manifest(snapshot)
 
 
@@ -103,7 +103,7 @@ def compare(policy: Policy, old: str, new: str) -> Tuple[Snapshot, Snapshot, Cha
     """Two snapshots and what leads from the first to the second."""
     target = open_target(policy.target, policy.host, policy.name)
     snapshots = target.list()
-    first, second = find_snapshot(snapshots, old), find_snapshot(snapshots, new)
+    first, second = (find_snapshot(snapshots, wish, name_of(policy)) for wish in (old, new))
     return first, second, diff(target.manifest(first), target.manifest(second))
 
 

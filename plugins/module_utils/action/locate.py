@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..errors import TargetError, UsageError
 from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec
+from ..target.contract import Receipt
 from ..target.tree.target import TreeTarget, overlaps
 
 
@@ -23,6 +24,22 @@ def open_target(spec: TargetSpec, host: str, policy: str) -> TreeTarget:
             next="name an absolute path such as /srv/vault",
         )
     return TreeTarget(spec.path, host, policy, spec.storage)
+
+
+def name_of(policy: Policy) -> str:
+    """The history of a policy, for messages."""
+    return "host %s, policy %s in %s" % (policy.host, policy.name, policy.target.url)
+
+
+def history_lost(policy: Policy, baseline: Receipt) -> TargetError:
+    """The failure to report where a target is empty to which this host has committed: a mount that is missing looks the same."""
+    return TargetError(
+        "There is no history of %s, but this host committed %s to it" % (name_of(policy), baseline.id),
+        kind="history_lost",
+        field="target",
+        found=policy.target.url,
+        next="check that the vault is mounted; if its history is really gone, start a new one with `openclaw-backup run POLICY --adopt`",
+    )
 
 
 def check_apart(policy: Policy) -> None:

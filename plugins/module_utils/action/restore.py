@@ -24,7 +24,7 @@ from ..target.contract import Snapshot
 from ..target.tree.target import overlaps
 from .choose import find_snapshot
 from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing
-from .locate import open_target
+from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .state import HostState
 
@@ -149,7 +149,10 @@ class _Restore:
         self._check_directories()
         in_place = result.dest == "/"
         snapshots = self.target.list()
-        snapshot = find_snapshot(snapshots, request.snapshot)
+        baseline = self.state.baseline() if is_own_history else None
+        if not snapshots and baseline is not None:
+            raise history_lost(self.policy, baseline)
+        snapshot = find_snapshot(snapshots, request.snapshot, name_of(self.policy))
         manifest = self.target.manifest(snapshot)
         result.snapshot_id = snapshot.id
         scope = make_scope(manifest, request.paths, snapshot.id)

@@ -156,19 +156,24 @@ class HostState:
 
     def known_ids(self) -> AbstractSet[str]:
         """Ids of snapshots that this host made, restored or adopted here, as far as it remembers."""
-        return frozenset(self._memory(b"receipts.json").get("ids", ()))
+        ids = self._memory(b"receipts.json").get("ids")
+        return frozenset(item for item in ids if type(item) is str) if type(ids) is list else frozenset()
 
     def _memory(self, name: bytes) -> Mapping[str, Any]:
         """A file that a host can do without: one that is damaged is forgotten, and made anew."""
         try:
-            return read_json(self.target_directory + b"/" + name) or {}
-        except IntegrityError:
+            item = read_json(self.target_directory + b"/" + name)
+        except BackupError:
             return {}
+        return item if type(item) is dict else {}
 
     def pending(self) -> Optional[Pending]:
         """The attempt that a past run did not finish."""
-        item = read_json(self.target_directory + b"/pending.json")
-        return None if item is None else Pending(item["tx"], item["parent"], item["digest"])
+        item = self._memory(b"pending.json")
+        tx, parent, digest = item.get("tx"), item.get("parent"), item.get("digest")
+        if type(tx) is not str or type(digest) is not str or type(parent) not in (str, type(None)):
+            return None
+        return Pending(tx, parent, digest)
 
     def set_pending(self, pending: Optional[Pending]) -> None:
         """Record an attempt, durably, before it begins; or its end."""
@@ -182,8 +187,9 @@ class HostState:
             pass
 
     def heartbeat_at(self) -> float:
-        """When the target was last told that nothing changed (s since the epoch), 0 for never."""
-        return float(self._memory(b"heartbeat.json").get("at", 0))
+        """When the target was last told that nothing changed (s since the epoch), 0 for never, or for a time that is still to come."""
+        at = self._memory(b"heartbeat.json").get("at")
+        return at if type(at) is float and at <= time.time() else 0.0
 
     def set_heartbeat(self, now: float) -> None:
         """Remember that the target was told."""

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError
 from ..observe.audit import rfc3339, seconds_of
 from ..policy.model import Policy
+from ..target.contract import is_time
 from .locate import open_target
 from .state import HostState
 
@@ -37,7 +38,9 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     success = state.runs.last_success(policy=policy.name)
     until = _protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
-    if newest is None:
+    if newest is None and baseline is not None:
+        problems.append("the target holds no history, but this host committed %s to it: is the vault mounted?" % baseline.id)
+    elif newest is None:
         problems.append("there is no snapshot yet")
     elif newest.damaged:
         problems.append("the newest snapshot is damaged")
@@ -49,6 +52,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         problems.append("the last known good state is %d s old, the objective (rpo) is %d s" % (age, policy.objectives.rpo))
     if last is not None and last.get("result") == "failed":
         problems.append("the last run failed: %s" % (last.get("error") or {}).get("message"))
+    for text in (last or {}).get("warnings") or ():
+        problems.append("the last run warned: %s" % text)
     return {
         "ok": not problems,
         "rc": EXIT_WARNINGS if problems else EXIT_DONE,
@@ -76,6 +81,6 @@ def _protected_until(created: Optional[str], unchanged_until: Optional[str], suc
     times = [created]
     if unchanged_until:
         times.append(unchanged_until)
-    if success and isinstance(success.get("started"), str):
+    if success and is_time(success.get("started")):
         times.append(success["started"])
     return max(times)

@@ -22,7 +22,7 @@ from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.tree.target import in_part
 from .choose import find_snapshot
-from .locate import open_target
+from .locate import history_lost, name_of, open_target
 from .state import HostState
 
 DEPTHS = ("quick", "full")
@@ -122,7 +122,7 @@ def verify(
         if source:
             _verify_source(policy, state, part, result, progress)
         else:
-            _verify_snapshot(policy, snapshot, depth, part, result, progress, not dry_run)
+            _verify_snapshot(policy, snapshot, depth, part, result, progress, state, not dry_run)
     finally:
         progress.finish()
         result.duration = time.time() - started
@@ -136,9 +136,22 @@ def verify(
     return result
 
 
-def _verify_snapshot(policy: Policy, wish: str, depth: str, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress, record: bool) -> None:
+def _verify_snapshot(
+    policy: Policy,
+    wish: str,
+    depth: str,
+    part: Optional[Tuple[int, int]],
+    result: VerifyResult,
+    progress: Progress,
+    state: HostState,
+    record: bool,
+) -> None:
     target = open_target(policy.target, policy.host, policy.name)
-    chosen = find_snapshot(target.list(), wish)
+    snapshots = target.list()
+    baseline = state.baseline() if not snapshots else None
+    if baseline is not None:
+        raise history_lost(policy, baseline)
+    chosen = find_snapshot(snapshots, wish, name_of(policy))
     result.snapshot_id = chosen.id
     progress.stage("verify", files=chosen.receipt.files, bytes=chosen.receipt.bytes if depth == "full" and part is None else 0)
     found = target.verify(chosen, depth=depth, part=part, record=record, tell=progress.advance)

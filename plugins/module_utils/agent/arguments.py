@@ -117,7 +117,7 @@ VERBS: Dict[str, Verb] = {
             Argument("B", "the newer one (default: latest)", is_optional=True),
         ),
         (_HOST,),
-        (("diff web 20261119", "since yesterday's snapshot"), ("diff web '2026-11-01' '2026-11-15'", "between two days")),
+        (("diff web 2026-11-19", "since yesterday's snapshot"), ("diff web '2026-11-01' '2026-11-15'", "between two days")),
     ),
     "restore": Verb(
         "bring files back",
@@ -139,7 +139,7 @@ VERBS: Dict[str, Verb] = {
         (
             ("restore web --dry-run", "what would be replaced?"),
             ("restore web --undo /root/undo", "everything, keeping what is replaced"),
-            ("restore web --snapshot 20261119 --path /srv/www/index.html", "one file as it was yesterday"),
+            ("restore web --snapshot 2026-11-19 --path /srv/www/index.html", "one file as it was yesterday"),
             ("restore web --host web1 --dest /mnt/web1", "another host's files"),
         ),
     ),
@@ -208,6 +208,11 @@ def parse(argv: Sequence[str]) -> Union[argparse.Namespace, str]:
     if "--help" in rest or "-h" in rest:  # also where the rest is wrong, which is why help is asked for
         return parser.format_help()
     request = parser.parse_intermixed_args(rest)
+    for option in (*VERBS[name].options, *COMMON):
+        given = getattr(request, option.flag.lstrip("-").replace("-", "_"))
+        if given == "" or (isinstance(given, list) and "" in given):
+            # Most often a shell variable that is not set.
+            raise UsageError("%s: %s is empty" % (name, option.flag), field=option.flag, found="", allowed="a value", next="give it one, or leave it out")
     request.verb = name
     return request
 

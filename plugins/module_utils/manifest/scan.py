@@ -26,7 +26,7 @@ _NO_HASH = bytes(SLOT)
 _NS = 10**9
 # What opening a path says when the file that was listed is there no more: nothing, or something else, stands in its place.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 # The clock that ctimes are taken from (CLOCK_REALTIME_COARSE, which Python does not name): it goes by ticks of some ms, behind the precise one.
 _CTIME_CLOCK = 5
 

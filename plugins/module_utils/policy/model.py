@@ -47,6 +47,9 @@ _SOCKET_OPTION = re.compile("[A-Z][A-Z0-9_]*(=[0-9]{1,10})?")
 # rsync clamps a level that its algorithm does not have, silently; lowest, highest, default (man 1 rsync, --compress-level).
 COMPRESS_LEVELS = {"zstd": (-131072, 22, 3), "zlibx": (1, 9, 6), "lz4": (0, 0, 0), "none": (0, 0, 0), "auto": (0, 0, 0)}
 
+# Files of a vault or of the state directory, where hosts and policies have directories.
+_TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found"))
+
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
     "profile",
@@ -68,7 +71,7 @@ NOT_YET = (
 
 def _check_name(value: Any, where: str) -> str:
     allowed = "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first, without '..'"
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value or value in _TAKEN:
         raise bad(where, "must be a name", value, allowed, "choose a name such as web1; it becomes a directory of the vault")
     return value
 

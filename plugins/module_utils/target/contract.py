@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +21,24 @@ Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
 
 _TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
 _DIGEST = re.compile("[0-9a-f]{64}")
+_A_TIME = "a time such as 2026-11-20T09:15:00.123Z"
+_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def is_time(value: Any) -> bool:
+    """Whether ``value`` is the text of a time that was or will be, RFC 3339, UTC, with milliseconds."""
+    if type(value) is not str or not _TIME.fullmatch(value):
+        return False
+    year, month, day = int(value[:4]), int(value[5:7]), int(value[8:10])
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return year > 0 and day <= _MONTHS[month - 1] and (is_leap or (month, day) != (2, 29))
+
+
+def _shown(value: Any) -> Any:
+    """What an error shows of a value: nested ones can be deeper and longer than anyone wants to read."""
+    if type(value) in (list, dict):
+        return "a list" if type(value) is list else "an object"
+    return value if type(value) in (int, str) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -62,10 +81,10 @@ class Receipt:
 
         def refuse(field: str, found: Any, allowed: str) -> NoReturn:
             raise IntegrityError(
-                "%s is not a receipt: %s is %r" % (where, field, found),
+                "%s is not a receipt: %s is %r" % (where, field, _shown(found)),
                 kind="receipt",
                 field=field,
-                found=found if isinstance(found, (int, str)) else repr(found),
+                found=_shown(found),
                 allowed=allowed,
                 next="find out who edited it, and restore it from a copy",
             )
@@ -78,8 +97,8 @@ class Receipt:
         for name, kind in _RECEIPT_TYPES.items():
             if type(item[name]) is not kind and not (name == "parent" and item[name] is None):
                 refuse(name, item[name], "a number" if kind is int else "text")
-        if not _TIME.fullmatch(item["created"]):
-            refuse("created", item["created"], "a time such as 2026-11-20T09:15:00.123Z")
+        if not is_time(item["created"]):
+            refuse("created", item["created"], _A_TIME)
         if not _DIGEST.fullmatch(item["digest"]):
             refuse("digest", item["digest"], "64 hexadecimal digits")
         return cls(**item)
@@ -121,6 +140,57 @@ class Snapshot:
             "held": dict(self.held) if self.held else None,
             "unchanged_until": self.unchanged_until,
         }
+
+
+def check_state(state: Any, where: str) -> Dict[str, Any]:
+    """The stored state of a snapshot, as ``Snapshot`` takes it; ``IntegrityError`` (kind ``state``) names ``where``."""
+
+    def refuse(field: str, found: Any, allowed: str) -> NoReturn:
+        raise IntegrityError(
+            "%s is not the state of a snapshot: %s is %r" % (where, field, _shown(found)),
+            kind="state",
+            field=field,
+            found=_shown(found),
+            allowed=allowed,
+            next="move it away and verify the snapshot",
+        )
+
+    if type(state) is not dict:
+        refuse("state", state, "an object")
+    for name, parts in _STATE.items():
+        item = state.get(name)
+        if item is None:
+            continue
+        if type(item) is not dict:
+            refuse(name, item, "an object")
+        for part, (is_allowed, allowed) in parts.items():
+            if (part in item or (name, part) == ("verified", "at")) and not is_allowed(item.get(part)):
+                refuse("%s.%s" % (name, part), item.get(part), allowed)
+    if state.get("unchanged_until") is not None and not is_time(state["unchanged_until"]):
+        refuse("unchanged_until", state["unchanged_until"], _A_TIME)
+    return state
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        return type(value) is str and bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False
+
+
+def _are_paths(value: Any) -> bool:
+    return type(value) is list and all(map(_is_text, value))
+
+
+_STATE: Mapping[str, Mapping[str, Tuple[Callable[[Any], bool], str]]] = {
+    "verified": {"at": (is_time, _A_TIME)},
+    "damaged": {"at": (is_time, _A_TIME), "count": (_is_count, "a number"), "paths": (_are_paths, "a list of paths")},
+    "held": {"at": (is_time, _A_TIME), "reason": (_is_text, "text")},
+}
 
 
 class Shortfall(NamedTuple):

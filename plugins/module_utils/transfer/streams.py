@@ -20,6 +20,8 @@ from .rsync import Capabilities, Options, build_argv, clean_environment
 TICK_MS = 20  # how often output is looked at; 64 KiB of pipe hold the progress of 800 files
 REPORT_SECONDS = 0.25
 STOP_SECONDS = 2.0
+WATCH_SECONDS = 1.0
+SLACK_SECONDS = 10  # what a stream may stand still beyond rsync's own timeout, which is the one to strike first
 MAX_MESSAGES = 20
 _TAIL = 8192
 
@@ -63,6 +65,7 @@ def send(
     written in place: the destination must own its inodes. A recursed directory may bring files that appeared after the scan.
     ``on_progress(files, bytes)`` is called a few times a second and once at the end, with logical bytes.
 
+    A process that stands still for longer than ``options.timeout`` (if not 0) and does not end by itself is killed: SIGKILL.
     Missing, unreadable and unwritable files and dead processes are told by the report. Raises BackupError ``rsync_missing`` if rsync
     cannot be started, ``source`` if ``source_root`` cannot be entered. Whatever is raised meanwhile, also by ``on_progress`` or a
     signal handler, stops all processes first.
@@ -70,7 +73,7 @@ def send(
     environment = clean_environment(os.environb, local=not shell)
     groups = partition(items, options.streams)
     streams: List[_Stream] = []
-    next_report = 0.0
+    next_report = next_watch = 0.0
     try:
         for group in groups:
             base = common_directory(group)
@@ -100,6 +103,10 @@ def send(
             _wait_for_any(running)
             running = [stream for stream in running if stream.is_alive()]
             now = time.monotonic()
+            if options.timeout and now >= next_watch:
+                next_watch = now + WATCH_SECONDS
+                for stream in running:
+                    stream.watch(options.timeout + SLACK_SECONDS)
             if on_progress and (now >= next_report or not running):
                 next_report = now + REPORT_SECONDS
                 on_progress(sum(stream.files for stream in streams), sum(stream.bytes for stream in streams))
@@ -143,6 +150,8 @@ class _Stream:
         self._names = memoryview(names)
         self._said = b""
         self._errors = b""
+        self._signs: Tuple[object, ...] = ()
+        self._still = 0.0
 
     def feed(self) -> None:
         """Hand over as many names as fit now."""
@@ -171,6 +180,27 @@ class _Stream:
             wire = _WIRE.findall(self._said)
             self.wire = sum(map(int, wire[-1])) if wire else self.bytes
         return alive
+
+    def watch(self, seconds: float) -> None:
+        """Kill the process if it showed no sign of life in ``seconds`` of looks, one every ``WATCH_SECONDS``.
+
+        rsync keeps its own timeout only between system calls: open() of a FIFO that somebody put in a listed file's place never ends.
+        Silence alone is no proof, a long list is silent too; but whatever works or waits for the other side runs at least once a minute.
+        Looks are counted, not the clock: time in which we were stopped or held up, and read nothing, is not the process's fault.
+        """
+        try:
+            with open("/proc/%d/status" % self.process.pid, "rb") as file:
+                switches = file.read().partition(b"\nvoluntary_ctxt_switches:")[2]
+        except OSError:
+            switches = b""
+        signs = (self._said, self._errors, len(self._names), switches)
+        if not switches or signs != self._signs:
+            self._signs, self._still = signs, 0.0
+            return
+        before, self._still = self._still, self._still + WATCH_SECONDS
+        if before < seconds <= self._still:
+            self._errors += b"\nrsync stood still for %d s and was killed: a file that cannot be opened or read?\n" % self._still
+            self.process.kill()
 
     def messages(self) -> List[str]:
         lines = self._errors.splitlines()[1 if len(self._errors) == _TAIL else 0 :]

@@ -853,8 +853,9 @@ QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, H
     planted=st.lists(STEPS, max_size=25),
     rounds=st.lists(st.tuples(SELECTIONS, st.lists(STEPS, max_size=4)), min_size=1, max_size=4),
     sources=st.sampled_from([[b"src"], [b"src"], [b""], [b"src/a", b"src/b"], [b"src/a/b"]]),
+    skip=st.booleans(),
 )
-def test_a_run_with_the_cache_equals_a_run_without(planted: List[Step], rounds: List[Tuple[Selection, List[Step]]], sources: List[bytes]) -> None:
+def test_a_run_with_the_cache_equals_a_run_without(planted: List[Step], rounds: List[Tuple[Selection, List[Step]]], sources: List[bytes], skip: bool) -> None:
     with temporary_host() as host:
         host.sources = sources
         garden = Garden(host.path(b"src"))
@@ -862,6 +863,9 @@ def test_a_run_with_the_cache_equals_a_run_without(planted: List[Step], rounds: 
             os.mkdir(garden.root + b"/" + name)
         for step in planted:
             garden.take(step)
+        if skip:
+            found = os.stat(max(garden.listed("d")))
+            host.skip = frozenset([(found.st_dev, found.st_ino)])
         for selection, steps in rounds:
             host.selection = selection
             if all(os.path.lexists(host.path(source)) for source in sources):
@@ -950,6 +954,37 @@ def test_what_cannot_be_read_keeps_its_previous_entry_marked_stale(host: Host, a
         os.unlink(host.path(b"src/new but closed"))
         assert_same_as_fresh(host)
         assert not any(entry.stale for entry in host.run().entries)
+
+    as_ordinary_user(work)
+
+
+def test_a_run_with_the_cache_equals_a_run_without_where_much_cannot_be_read(host: Host, as_ordinary_user: Callable[[Work], None]) -> None:
+    def work() -> None:
+        dice = random.Random(11)
+        verbs = [verb for verb in VERBS if verb != "acl"]  # what it grants depends on who runs this
+        garden = Garden(host.path(b"src"))
+        stale = 0
+        for _ in range(40):
+            for _ in range(dice.randrange(12)):
+                step = Step(dice.choice(verbs), dice.randrange(40), dice.randrange(40), dice.choice([b"a", b"b", b"c", b"x.txt"]), 10**18 + dice.randrange(99))
+                with contextlib.suppress(shutil.Error):
+                    garden.take(step)
+            host.selection = dice.choice([Selection(), Selection(), Selection(include=("*.txt", "a")), Selection(exclude=("b",))])
+            assert_same_as_fresh(host)
+            host.previous = by_path(host.run())
+            tick()
+            closed = [path for path in garden.listed("df") if dice.random() < 0.2 and path != garden.root]
+            for path in reversed(closed):
+                os.chmod(path, dice.choice([0, 0o111, 0o444, 0o200]))
+            assert_same_as_fresh(host)
+            done = host.run()
+            assert_whole(done)
+            stale += sum(1 for entry in done.entries if entry.stale)
+            host.previous = by_path(done)
+            assert_same_as_fresh(host)
+            for path in closed:
+                os.chmod(path, 0o755)
+        assert stale > 20
 
     as_ordinary_user(work)
 

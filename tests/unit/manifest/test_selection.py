@@ -28,7 +28,9 @@ def make_tree(root: bytes, paths: Iterable[bytes]) -> None:
     """``a/`` is a directory, ``a@`` a link to a directory, all else a file; what is in the way of an earlier path is left out."""
     os.makedirs(root, exist_ok=True)
     for path in paths:
-        full = os.path.join(root, path.rstrip(b"/@"))
+        full = os.path.join(os.path.realpath(root), path.rstrip(b"/@"))
+        if os.path.realpath(os.path.dirname(full)) != os.path.dirname(full):
+            continue  # through one of those links, and so out of the tree
         try:
             os.makedirs(full if path.endswith(b"/") else os.path.dirname(full), exist_ok=True)
             if path.endswith(b"@"):

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set
 from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import CREATE_FLAGS
 from ...observe.audit import open_locked, open_regular
-from ..contract import Receipt, Snapshot
+from ..contract import Receipt, Snapshot, check_state
 from ..sources import NATIVE, PORTABLE
 
 FORMAT = 1
@@ -88,7 +88,7 @@ def read_format(vault: bytes) -> Optional[str]:
     try:
         item = json.loads(text)
         layout, number, storage = item["layout"], item["format"], item["storage"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(
             "%s/format.json is damaged: %s" % (printable(vault), error),
             kind="vault_format",
@@ -109,7 +109,8 @@ def read_format(vault: bytes) -> Optional[str]:
 
 def _absent_or_foreign(vault: bytes) -> Optional[str]:
     try:
-        names = [name for name in os.listdir(vault) if name != b"lost+found"]
+        # A run that was killed while it made the vault leaves the one name, a new file system the other.
+        names = [name for name in os.listdir(vault) if name not in (b"lost+found", _FORMAT_FILE + b".new")]
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
@@ -181,7 +182,7 @@ def read_json(path: bytes) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(
             "%s is damaged: %s" % (printable(path), error),
             kind="state",
@@ -237,6 +238,16 @@ def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
     if item is None:
         raise IntegrityError("The snapshot %s has no receipt" % snapshot_id, kind="receipt", found=path, next="verify the vault, restore it from a copy")
     receipt = Receipt.from_dict(item, printable(path))
+    owner = "/".join(map(os.fsdecode, history.base.split(b"/")[-2:]))
+    if owner != "%s/%s" % (receipt.host, receipt.policy):
+        raise IntegrityError(
+            "The snapshot %s is one of %s/%s and lies in the history of %s" % (snapshot_id, receipt.host, receipt.policy, owner),
+            kind="foreign",
+            field="host",
+            found="%s/%s" % (receipt.host, receipt.policy),
+            allowed=owner,
+            next="find out who put it there and move it away",
+        )
     if receipt.id != snapshot_id or make_id(receipt.created, receipt.digest) != snapshot_id:
         raise IntegrityError(
             "%s speaks of another snapshot than %s" % (printable(path), snapshot_id),
@@ -253,12 +264,7 @@ def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
 def _read_state(history: History, snapshot_id: str) -> Dict[str, Any]:
     path = state_path(history, snapshot_id)
     state = read_json(path)
-    if state is None:
-        return {}
-    kinds = {"verified": dict, "damaged": dict, "held": dict, "unchanged_until": str}
-    if type(state) is not dict or any(type(state.get(key)) not in (kind, type(None)) for key, kind in kinds.items()):
-        raise IntegrityError("%s is not the state of a snapshot" % printable(path), kind="state", found=path, next="move it away and verify the snapshot")
-    return state
+    return {} if state is None else check_state(state, printable(path))
 
 
 def damaged_paths(snapshot: Snapshot) -> Set[bytes]:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
 from ...errors import BackupError, IntegrityError, LockedError, RefusedError, TargetError, printable
-from ...manifest.content import copy_file
+from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest, read_manifest
 from ...manifest.entry import FILE, Entry, decode_trusted
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
@@ -80,17 +80,26 @@ class TreeSession(Session):
                 os.mkdir(self._directory, 0o700)
                 for name in dead:
                     if not self._resumed:
-                        try:
-                            os.rename(self.history.incoming + b"/" + name + b"/files", self._files)
-                            self._resumed = True
-                        except OSError:
-                            pass
+                        self._resumed = self._take_over(incoming, name)
                     remove_tree(incoming.root_fd, name)
                     self._audit({"event": "sweep", "dead_tx": printable(name)})
             if not self._resumed:
                 os.mkdir(self._files, 0o700)
         except OSError as error:
             raise explain(error, self.history) from error
+
+    def _take_over(self, incoming: Descent, name: bytes) -> bool:
+        """Move what a dead session received into this one. A link that somebody put there leads nowhere."""
+        try:
+            found = os.stat(b"files", dir_fd=incoming.directory(name), follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode):
+                return False
+            os.rename(b"files", self._files, src_dir_fd=incoming.directory(name))
+        except OSError:
+            return False
+        finally:
+            incoming.forget()
+        return True
 
     def _audit(self, event: Dict[str, object]) -> None:
         AuditLog(self.history.audit).append({"host": self.host, "policy": self.policy, "tx": self.tx, **event}, now=time.time())
@@ -342,7 +351,8 @@ class TreeSession(Session):
                     field="clock",
                     found=rfc3339(now),
                     allowed="a time after the newest snapshot",
-                    next="set the vault's clock right; nothing was published",
+                    next="set the vault's clock right; where it is right and the snapshot's date is wrong, move that snapshot out of the history and adopt "
+                    "(see Clocks in docs/recovery.md); nothing was published",
                 )
             now = max(now, newest + 0.001)
         return rfc3339(now)
@@ -453,13 +463,23 @@ def _send_by_hand(source: Descent, files: Descent, entry: Entry) -> int:
         try:
             return copy_file(fd, out)[1]
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                raise
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or _is_readable(fd):
+                raise  # the vault's fault, which must not be taken for the source's
             return 0
         finally:
             os.close(out)
     finally:
         os.close(fd)
+
+
+def _is_readable(fd: int) -> bool:
+    """Whether the whole of an open file can be read."""
+    try:
+        os.lseek(fd, 0, os.SEEK_SET)
+        hash_file(fd)
+    except OSError:
+        return False
+    return True
 
 
 def increments(tell: Tell) -> Tell:
