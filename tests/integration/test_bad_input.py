@@ -10,10 +10,12 @@ import json
 import os
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.tests.integration.world import (
@@ -322,6 +324,116 @@ def test_a_damaged_file_of_the_state_is_an_error_or_is_made_anew(world: World, n
         assert len(world.snapshots()) == 1
     else:
         world.check_history(count=2)
+
+
+DEEP = "[" * 60_000
+
+
+@pytest.mark.parametrize(
+    "text, field",
+    [
+        ("[]", "state"),
+        (DEEP, None),
+        ('{"damaged":5}', "damaged"),
+        ('{"damaged":{"paths":5}}', "damaged.paths"),
+        ('{"damaged":{"paths":[5]}}', "damaged.paths"),
+        ('{"damaged":{"paths":["\\ud800"]}}', "damaged.paths"),
+        ('{"damaged":{"count":"x"}}', "damaged.count"),
+        ('{"damaged":{"count":-1}}', "damaged.count"),
+        ('{"verified":{}}', "verified.at"),
+        ('{"verified":{"at":5}}', "verified.at"),
+        ('{"verified":{"at":"2026-02-29T00:00:00.000Z"}}', "verified.at"),
+        ('{"held":{"reason":[]}}', "held.reason"),
+        ('{"unchanged_until":"x"}', "unchanged_until"),
+        ('{"unchanged_until":{}}', "unchanged_until"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_state_of_a_snapshot_that_is_wrong_is_named_wherever_it_is_read(world: World, text: str, field: Optional[str]) -> None:
+    world.backup(policy=world.policy(heartbeat="1s"))
+    (world.src / "a").write_text("changed")
+    (snapshot,) = world.snapshots()
+    path = world.history / "state" / (snapshot.id + ".json")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    before = seen(world)
+    calls: Dict[str, Callable[[], Any]] = {
+        "run": world.backup,
+        "dry run": lambda: world.backup(dry_run=True),
+        "list": world.snapshots,
+        "verify": world.verify,
+        "restore": lambda: world.restore(dest=world.root / "out"),
+        "adopt": world.adopt,
+    }
+    for name, call in calls.items():
+        error = error_of(call)
+        assert_leads_out(error, 7, "state", field)
+        assert str(path) in error.message and (error.allowed or field is None), name
+    found = status(world.policy(), state_directory=str(world.state))
+    assert found["rc"] == 3 and any(str(path) in problem for problem in found["problems"])
+    assert differences(before, seen(world)) == []
+
+
+@pytest.mark.parametrize("name", ["pending.json", "receipts.json", "heartbeat.json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "5",
+        '"x"',
+        "{}",
+        "[1]",
+        "null",
+        DEEP,
+        '{"ids":5}',
+        '{"ids":[5,"x"]}',
+        '{"ids":[[]]}',
+        '{"at":"x"}',
+        '{"at":1e999}',
+        '{"tx":5,"parent":5,"digest":5}',
+    ],
+    ids=lambda text: text[:30],
+)
+def test_odd_memories_of_the_host_are_as_good_as_none(world: World, name: str, text: str) -> None:
+    policy = world.policy(heartbeat="1s")
+    world.backup(policy=policy)
+    (place,) = (world.state / "h" / "p" / "targets").iterdir()
+    (place / name).write_text(text)
+    assert status(policy, state_directory=str(world.state))["pending"] is None
+    assert not world.backup(policy=policy).changed
+    assert name != "heartbeat.json" or 0 < json.loads((place / name).read_text())["at"] <= time.time()
+    (place / name).write_text(text)
+    (world.src / "a").write_text("changed")
+    assert world.backup(policy=policy).changed
+    world.check_history(count=2)
+
+
+def test_brackets_without_end_are_damage_like_any_other(world: World) -> None:
+    world.backup()
+    (world.src / "a").write_text("changed")
+    (baseline,) = (world.state / "h" / "p" / "targets").glob("*/baseline.json")
+    (receipt,) = world.history.glob("snapshots/*/receipt.json")
+    for path, rc, kind in ((baseline, 7, "state"), (receipt, 7, "state"), (world.vault / "format.json", 6, "vault_format")):
+        whole = path.read_bytes()
+        path.write_text(DEEP)
+        error = error_of(world.backup)
+        assert (error.rc, error.kind) == (rc, kind) and str(path) in error.message and error.next
+        path.write_bytes(whole)
+    for depth in (100, 900, 950, 980):  # what can be read may still be too deep to be shown
+        receipt.write_text('{"id":%s}' % ("[" * depth + "]" * depth))
+        assert error_of(world.backup).rc == 7
+        receipt.write_text("[" * depth + "]" * depth)
+        assert error_of(world.backup).rc == 7
+    receipt.write_bytes(whole)
+
+
+def test_a_receipt_of_a_day_that_never_was(world: World) -> None:
+    world.backup()
+    (receipt,) = world.history.glob("snapshots/*/receipt.json")
+    for day in ("2026-02-29", "2100-02-29", "2026-04-31", "0000-01-01"):
+        world.edit_json(receipt, created=day + "T00:00:00.000Z")
+        error = error_of(world.backup, dry_run=True) if (world.src / "a").write_text(day) else None
+        assert error is not None and (error.kind, error.field) == ("receipt", "created")
 
 
 def test_a_baseline_manifest_that_is_lost_is_fetched_and_one_lost_on_both_sides_is_told(world: World) -> None:

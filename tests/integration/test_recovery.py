@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import backup
+from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import verify
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.tests.integration.world import error_of, in_child
 
 ROOT = Path(__file__).resolve().parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -107,4 +111,49 @@ def test_versions_of_one_file_are_told_apart(tmp_path: Path, source: Path) -> No
 
 
 def test_no_recipe_is_left_untested() -> None:
-    assert len(recipes()) == 4
+    assert len(recipes()) == 5
+
+
+def test_a_vault_written_with_a_clock_far_ahead_goes_on_after_the_recipe(tmp_path: Path, source: Path) -> None:
+    state = str(tmp_path / "state")
+    policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": str(tmp_path / "vault")}, default_host="x")
+    first = backup(policy, state_directory=state)
+    (source / "zero").write_text("written in the future")
+    now = time.time
+
+    def ahead() -> Any:
+        time.time = lambda: now() + 400 * 86400
+        return backup(policy, state_directory=state).snapshot_id
+
+    future = in_child(ahead)
+    (source / "zero").write_text("written today")
+    error = error_of(backup, policy, state_directory=state)
+    assert (error.rc, error.kind) == (4, "clock") and "docs/recovery.md" in str(error.next)
+    history = tmp_path / "vault" / "web1" / "files"
+    done = run(recipe("set-aside"), HISTORY=str(history), FUTURE=future)
+    assert done.returncode == 0, done.stderr
+    assert adopt(policy, state_directory=state)["snapshot_id"] == first.snapshot_id
+    again = backup(policy, state_directory=state)
+    assert again.rc == 0 and again.receipt and again.receipt["parent"] == first.snapshot_id
+    assert verify(policy, state_directory=state, depth="full").rc == 0
+    assert (history / "latest").resolve().name == again.snapshot_id
+    aside = history / "set-aside" / future
+    assert run(recipe("hashlib"), SNAPSHOT=str(aside)).returncode == 0
+    assert (aside / "tree" / str(source)[1:] / "zero").read_text() == "written in the future"
+
+
+def test_where_the_only_snapshot_is_from_the_future_a_new_history_begins(tmp_path: Path, source: Path) -> None:
+    state = str(tmp_path / "state")
+    policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": str(tmp_path / "vault")}, default_host="x")
+    now = time.time
+
+    def ahead() -> Any:
+        time.time = lambda: now() + 400 * 86400
+        return backup(policy, state_directory=state).snapshot_id
+
+    future = in_child(ahead)
+    (source / "zero").write_text("written today")
+    assert error_of(backup, policy, state_directory=state).kind == "clock"
+    assert run(recipe("set-aside"), HISTORY=str(tmp_path / "vault" / "web1" / "files"), FUTURE=future).returncode == 0
+    assert error_of(backup, policy, state_directory=state).kind == "history_lost"
+    assert backup(policy, state_directory=state, adopt=True).changed

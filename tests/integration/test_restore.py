@@ -395,6 +395,69 @@ def test_somebody_who_swaps_what_is_being_made_gains_nothing(world: World, monke
     assert world.restore().verified
 
 
+@needs_root
+@pytest.mark.parametrize("name", ["a", "empty"])
+def test_what_is_moved_into_a_place_after_it_was_looked_at_gets_no_metadata(world: World, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The owner of a directory can move root's own file in it to where a file of his had only lost its mode."""
+    from ansible_collections.openclaw.backup.plugins.module_utils.action import restore
+
+    place, moved = world.src / name, world.root / "moved"
+    os.chown(place, NOBODY, NOBODY)
+    world.backup()
+    place.chmod(0o777)
+    secret = world.root / "secret"
+    secret.mkdir() if place.is_dir() else secret.write_text("top secret")
+    secret.chmod(0o600)
+    real = restore.compare
+
+    def swap(*arguments: Any, **options: Any) -> Any:
+        plan = real(*arguments, **options)
+        place.rename(moved)
+        secret.rename(place)
+        return plan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "compare", swap)
+        result = world.restore(confirm=True)
+    assert result.rc == 3 and not (result.verified and name == "a")
+    found = place.stat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o600)
+    assert world.restore(confirm=True).rc == 0
+
+
+@pytest.mark.parametrize("name", ["a", "link", "sub", "sub/deep", "sub/f", "empty", "extra", "extra/x"])
+@pytest.mark.parametrize("becomes", ["nothing", "file", "link"])
+def test_what_vanishes_or_changes_while_it_is_compared_ends_no_restore(portable: World, monkeypatch: pytest.MonkeyPatch, name: str, becomes: str) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.action import comparison
+
+    portable.backup()
+    (portable.src / "extra").mkdir()
+    (portable.src / "extra" / "x").write_text("x")
+    for function in ("look", "survey"):
+        real = getattr(comparison, function)
+        place = portable.src / name
+
+        def change(*arguments: Any, real: Any = real, place: Path = place, **options: Any) -> Any:
+            result = real(*arguments, **options)
+            if place.parent.is_dir():
+                remove(place)
+                if becomes == "file":
+                    place.write_text("new")
+                elif becomes == "link":
+                    place.symlink_to("/nowhere")
+            (options.get("root") or arguments[0]).forget()
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(comparison, function, change)
+            assert portable.restore(confirm=True, delete=True).rc in (0, 3)
+        result = portable.restore(confirm=True, delete=True)
+        assert result.rc == 0 and result.verified
+        assert not portable.restore(confirm=True, delete=True).changed
+        (portable.src / "extra").mkdir()
+        (portable.src / "extra" / "x").write_text("x")
+
+
 # ---- elsewhere -------------------------------------------------------------------------------------------------------------
 
 

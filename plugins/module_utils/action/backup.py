@@ -366,8 +366,6 @@ class _Run:
         tx = new_transaction()
         parent = self.baseline.id if self.baseline is not None else None
         self.state.set_pending(Pending(tx, parent, manifest.digest))
-        if not self.target.exists():
-            self.progress.note("%s is a new vault" % self.target.url)
         session = self.target.begin(tx, parent)
         keep = False
         try:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
-from typing import AbstractSet, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
 from ..errors import RefusedError, UsageError, printable
@@ -16,14 +17,15 @@ from ..manifest.cache import Cache
 from ..manifest.content import hash_file
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ..manifest.metadata import Xattrs, device_of, differs, entry_type, needs_privilege, path_of, read_xattrs
+from ..manifest.metadata import DeviceInode, Xattrs, device_of, differs, entry_type, mode_without_acl, needs_privilege, path_of, read_xattrs
 from ..manifest.selection import Selection
-from ..manifest.survey import check_source, survey
-from ..manifest.walk import Descent, list_directory, open_file, walk
+from ..manifest.survey import check_source, lstat, survey
+from ..manifest.walk import Descent, list_directory, open_file
 
 TEMPORARY = b".openclaw-backup-restore."
 
-DeviceInode = Tuple[int, int]
+# Somebody removed or replaced it between two looks. EINVAL is what readlink says of what is no link any more.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
 class Scope(NamedTuple):
@@ -44,7 +46,8 @@ class Plan(NamedTuple):
     ``made``: missing directories; ``cleared``: what stands where a directory must be; ``content``: files to write; ``specials`` to make;
     ``links``: names to link to their group's first path; ``metadata``: right bytes, wrong metadata; ``extra``: paths that the snapshot does not
     have, to be removed; ``spared``: those of them that lie on another file system and stay; ``leftovers`` of a restore that was killed;
-    ``replaced``: paths at which something is lost; ``skipped``: devices that only root can make.
+    ``replaced``: paths at which something is lost; ``skipped``: devices that only root can make;
+    ``inodes``: of every directory that was there and every path of ``metadata`` the inode that was looked at.
     """
 
     made: List[Entry]
@@ -58,6 +61,7 @@ class Plan(NamedTuple):
     leftovers: List[bytes]
     replaced: Set[bytes]
     skipped: List[Entry]
+    inodes: Dict[bytes, DeviceInode]
 
     @property
     def is_empty(self) -> bool:
@@ -156,12 +160,22 @@ def look(root: Descent, scope: Scope) -> Tuple[Dict[bytes, os.stat_result], Set[
                         continue
             except PermissionError:
                 closed.add(parent)
+            except OSError as error:
+                _check_gone(error)
+        except OSError as error:
+            _check_gone(error)
     return present, closed, leftovers
+
+
+def _check_gone(error: OSError) -> None:
+    """Raise ``error`` unless it only says that the path vanished or changed its type: then nothing is there."""
+    if error.errno not in _GONE:
+        raise error
 
 
 def missing(scope: Scope, *, as_root: bool) -> Plan:
     """The plan for a destination that does not exist yet."""
-    plan = Plan([], [], [], [], [], [], [], [], [], set(), [])
+    plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {})
     for entry in scope.entries:
         if entry.type == DIRECTORY:
             plan.made.append(entry)
@@ -190,7 +204,7 @@ def compare(
     ``as_root``: owners, devices and all attributes count; ``delete``: look for what the snapshot does not have; ``keep_replaced``: a file whose
     metadata differ is written anew, so that the old one can be kept; ``guarded``: directories that must not be removed.
     """
-    plan = Plan([], [], [], [], [], [], [], [], [], set(), [])
+    plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {})
     present, closed, leftovers = look(root, scope)
     plan.leftovers.extend(leftovers)
     names: Dict[bytes, int] = {}
@@ -211,7 +225,9 @@ def compare(
         if entry.type == DIRECTORY:
             if found is None:
                 plan.made.append(entry)
-            elif path in scope.inside and has_other_metadata(root, entry, as_root, found):
+                continue
+            plan.inodes[path] = (found.st_dev, found.st_ino)
+            if path in scope.inside and _has_other_metadata(root, entry, found, as_root):
                 plan.metadata.append(entry)
             continue
         if needs_privilege(entry) and not as_root:
@@ -235,7 +251,7 @@ def compare(
         rewritten.add(path)
         if found is not None:
             plan.replaced.add(path)
-    states, _unreadable = examine(root, to_read, advance)
+    states, _unreadable = examine(root, to_read, present, advance)
     for entry in to_read:
         found = present[entry.path]
         state = states.get(entry.path)
@@ -248,6 +264,7 @@ def compare(
             rewritten.add(entry.path)
         elif is_other:
             plan.metadata.append(entry)
+            plan.inodes[entry.path] = (found.st_dev, found.st_ino)
     linked = {entry.path for entry in plan.links}
     for entry in scope.entries:
         if entry.is_group_follower and entry.group in rewritten and entry.path not in linked:
@@ -281,8 +298,16 @@ def _replace_other_type(root: Descent, plan: Plan, scope: Scope, entry: Entry, f
 def _check_removable(root: Descent, path: bytes, found: os.stat_result, guarded: FrozenSet[DeviceInode]) -> None:
     """``RefusedError`` where a directory that gives way to a file holds the vault, the state or another file system."""
     inodes = {(found.st_dev, found.st_ino)}
-    for _path, listing in walk(root, path):
-        inodes.update((item.stat.st_dev, item.stat.st_ino) for item in listing if stat.S_ISDIR(item.stat.st_mode))
+    pending = [path]
+    while pending:
+        at = pending.pop()
+        try:
+            below = [item for item in list_directory(root.directory(at)) if stat.S_ISDIR(item.stat.st_mode)]
+        except OSError as error:
+            _check_gone(error)
+            continue
+        inodes.update((item.stat.st_dev, item.stat.st_ino) for item in below)
+        pending.extend(at + b"/" + item.name for item in below)
     if guarded & inodes or any(device != found.st_dev for device, _inode in inodes):
         raise RefusedError(
             "The directory /%s would have to give way, and it holds the vault, the state of this machine or another file system" % printable(path),
@@ -314,15 +339,30 @@ def has_other_metadata(root: Descent, entry: Entry, as_root: bool, found: Option
     return _of_user(read_xattrs(path_of(parent, name)), as_root) != _of_user(entry.xattrs, as_root)
 
 
-def _special_differs(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
-    parent, name = root.parent(entry.path)
-    if entry.type == SYMLINK and os.readlink(name, dir_fd=parent) != entry.link:
+def _has_other_metadata(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
+    try:
+        return has_other_metadata(root, entry, as_root, found)
+    except OSError as error:
+        _check_gone(error)
         return True
-    return device_of(found) != entry.device or has_other_metadata(root, entry, as_root, found)
 
 
-def examine(root: Descent, entries: Sequence[Entry], advance: Callable[[int], None]) -> Tuple[Dict[bytes, Xattrs], Set[bytes]]:
-    """Read files; the xattrs of those whose bytes are as the entry says, and those that this user may not read."""
+def _special_differs(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
+    try:
+        parent, name = root.parent(entry.path)
+        if entry.type == SYMLINK and os.readlink(name, dir_fd=parent) != entry.link:
+            return True
+    except OSError as error:
+        _check_gone(error)
+        return True
+    return device_of(found) != entry.device or _has_other_metadata(root, entry, found, as_root)
+
+
+def examine(
+    root: Descent, entries: Sequence[Entry], present: Mapping[bytes, os.stat_result], advance: Callable[[int], None]
+) -> Tuple[Dict[bytes, Xattrs], Set[bytes]]:
+    """Read files; the xattrs of those that are still what ``present`` shows and whose bytes are as the entry says, and those that this user may
+    not read."""
     root_fd = root.root_fd
 
     def work(start: int, stop: int) -> Tuple[List[Tuple[bytes, Xattrs]], List[bytes], int]:
@@ -332,7 +372,7 @@ def examine(root: Descent, entries: Sequence[Entry], advance: Callable[[int], No
             for entry in entries[start:stop]:
                 try:
                     parent, name = below.parent(entry.path)
-                    fd, _found = open_file(parent, name)
+                    fd, _found = open_file(parent, name, present[entry.path])
                     try:
                         if hash_file(fd)[0].hex() == entry.hash:
                             right.append((entry.path, read_xattrs(fd)))
@@ -367,7 +407,7 @@ def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_los
         if entry.type == DIRECTORY or entry.path in skipped:
             continue
         found = present.get(entry.path)
-        if found is None or differs(_within_reach(entry, found, as_root), found, owner=as_root) is not None:
+        if found is None or _is_wrong(_within_reach(entry, found, as_root), found, as_root, is_lossy):
             wrong.append(entry.path)
         elif entry.is_group_follower:
             first = present.get(entry.group or b"")
@@ -377,7 +417,7 @@ def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_los
             to_read.append(entry)
         elif entry.type != FILE and not is_lossy and _special_differs(root, entry, found, as_root):
             wrong.append(entry.path)
-    states, unreadable = examine(root, to_read, advance)
+    states, unreadable = examine(root, to_read, present, advance)
     for entry in to_read:
         if entry.path in unreadable and not entry.mode & 0o400:
             continue  # its own mode forbids it; its bytes were hashed when they were written
@@ -385,6 +425,12 @@ def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_los
         if state is None or (not is_lossy and _of_user(state, as_root) != _of_user(entry.xattrs, as_root)):
             wrong.append(entry.path)
     return sorted(wrong)
+
+
+def _is_wrong(entry: Entry, found: os.stat_result, as_root: bool, is_lossy: bool) -> bool:
+    if is_lossy and stat.S_IMODE(found.st_mode) == mode_without_acl(entry):
+        entry = entry._replace(mode=mode_without_acl(entry))  # its ACL was lost, and that is told
+    return differs(entry, found, owner=as_root) is not None
 
 
 def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, guarded: AbstractSet[DeviceInode]) -> None:
@@ -400,16 +446,26 @@ def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, gua
             devices[os.fsencode(text).strip(b"/")] = found.st_dev
     known = {entry.path for entry in manifest.entries}.union(plan.leftovers)
     below = tuple(path + b"/" if path else b"" for path in scope.roots)
-    for folder in survey(sorted(devices), selection, Cache(), now=time.time(), root=root, skip=guarded).folders:
-        prefix = folder.path + b"/" if folder.path else b""
-        extra = [prefix + name for name in (folder.names.split(b"\0") if folder.names else ())]
-        for path in extra:
-            if path in known or not path.startswith(below) or not plan.replaced.isdisjoint(_parents(path)):
-                continue  # what lies in a directory that gives way to a file goes with it
-            parent, name = root.parent(path)
-            device = os.stat(name, dir_fd=parent, follow_symlinks=False).st_dev
-            home = next(source for source in devices if not source or path == source or path.startswith(source + b"/"))
-            (plan.extra if device == devices[home] else plan.spared).append(path)
+    found_paths: Set[bytes] = set()
+    for source in devices:
+        try:
+            folders = survey([source], selection, Cache(), now=time.time(), root=root, skip=guarded).folders
+        except OSError as error:
+            _check_gone(error)  # a source that is not there any more holds nothing to be removed
+            continue
+        for folder in folders:
+            prefix = folder.path + b"/" if folder.path else b""
+            found_paths.update(prefix + name for name in (folder.names.split(b"\0") if folder.names else ()))
+    for path in found_paths:
+        if path in known or not path.startswith(below) or not plan.replaced.isdisjoint(_parents(path)):
+            continue  # what lies in a directory that gives way to a file goes with it
+        try:
+            device = lstat(root, path).st_dev
+        except OSError as error:
+            _check_gone(error)
+            continue
+        home = next(source for source in devices if not source or path == source or path.startswith(source + b"/"))
+        (plan.extra if device == devices[home] else plan.spared).append(path)
     plan.extra[:] = _without_kept_directories(root, sorted(plan.extra))
     plan.spared.sort()
 
@@ -418,8 +474,13 @@ def _without_kept_directories(root: Descent, extra: Sequence[bytes]) -> List[byt
     """Of ``extra`` paths those that will really go: a directory that holds something else stays, and those above it."""
     going = set(extra)
     for path in reversed(extra):
-        parent, name = root.parent(path)
-        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        try:
+            is_directory = stat.S_ISDIR(lstat(root, path).st_mode)
+        except OSError as error:
+            _check_gone(error)
+            going.discard(path)
+            continue
+        if is_directory:
             try:
                 stays = any(path + b"/" + os.fsencode(inner) not in going for inner in os.listdir(root.directory(path)))
             except OSError:

@@ -15,8 +15,8 @@ from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 from ..errors import EXIT_DONE, EXIT_INTEGRITY, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
-from ..manifest.metadata import Losses, apply
-from ..manifest.walk import Descent, open_up
+from ..manifest.metadata import DeviceInode, Losses, apply
+from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.model import Policy
@@ -319,13 +319,13 @@ class _Restore:
                 unmoved += attempt(path, placer.set_aside, path)
             root.forget()
             for entry in plan.made:
-                unmoved += attempt(entry.path, _make_directory, root, entry.path)
+                unmoved += attempt(entry.path, _make_directory, root, entry.path, plan, self.as_root)
             self.progress.stage("restore", files=len(plan.content), bytes=self.result.bytes_restored)
             failed = placer.write_files(tree, plan.content, self.progress.advance)
             failed += self._place_rest(placer, plan, {item.path: item.reason for item in failed})
             for entry in plan.metadata:
                 if entry.type != DIRECTORY:
-                    unmoved += attempt(entry.path, _correct, root, entry, placer.losses)
+                    unmoved += attempt(entry.path, _correct, root, entry, placer.losses, plan.inodes[entry.path])
             self._tell_failures(plan, failed, unmoved)
             wrong = []
             if self.request.verify:
@@ -379,7 +379,9 @@ class _Restore:
             try:
                 if has_other_metadata(root, entry, self.as_root):
                     # That the directories above are root's is nothing that an ordinary user lost.
-                    apply(*root.parent(entry.path), entry, losses if entry.path in scope.inside else Losses())
+                    if entry.path not in plan.inodes:
+                        raise ReplacedError("neither looked at nor made")
+                    apply(*root.parent(entry.path), entry, losses if entry.path in scope.inside else Losses(), plan.inodes[entry.path])
                     if not losses.counts and has_other_metadata(root, entry, self.as_root):
                         wrong.append(entry.path)
             except OSError:
@@ -450,16 +452,27 @@ class _Restore:
             result.warnings.append("the record of this restore could not be written: %s" % error)
 
 
-def _make_directory(root: Descent, path: bytes) -> None:
+def _make_directory(root: Descent, path: bytes, plan: Plan, as_root: bool) -> None:
+    """Make it and note in ``plan`` which inode it is. What root did not make and has not looked at gets no metadata."""
     parent, name = root.parent(path)
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
-        pass  # below a directory that could not be listed
+        if as_root:
+            return
+        # below a directory that could not be listed
+    fd = os.open(name, DIRECTORY_FLAGS | (0 if as_root else os.O_PATH), dir_fd=parent)
+    try:
+        if as_root and os.listdir(fd):
+            raise ReplacedError("replaced meanwhile")  # a new one is empty
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    plan.inodes[path] = (found.st_dev, found.st_ino)
 
 
-def _correct(root: Descent, entry: Entry, losses: Losses) -> None:
-    apply(*root.parent(entry.path), entry, losses)
+def _correct(root: Descent, entry: Entry, losses: Losses, expected: DeviceInode) -> None:
+    apply(*root.parent(entry.path), entry, losses, expected)
 
 
 def _taken(tree: Descent, entry: Entry) -> int:

@@ -189,7 +189,7 @@ class HostState:
     def heartbeat_at(self) -> float:
         """When the target was last told that nothing changed (s since the epoch), 0 for never, or for a time that is still to come."""
         at = self._memory(b"heartbeat.json").get("at")
-        return at if type(at) is float and at <= time.time() else 0.0
+        return float(at) if isinstance(at, (int, float)) and 0 <= at <= time.time() else 0.0
 
     def set_heartbeat(self, now: float) -> None:
         """Remember that the target was told."""

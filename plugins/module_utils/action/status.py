@@ -51,8 +51,10 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     if age is not None and age > policy.objectives.rpo:
         problems.append("the last known good state is %d s old, the objective (rpo) is %d s" % (age, policy.objectives.rpo))
     if last is not None and last.get("result") == "failed":
-        problems.append("the last run failed: %s" % (last.get("error") or {}).get("message"))
-    for text in (last or {}).get("warnings") or ():
+        error = last.get("error")
+        problems.append("the last run failed: %s" % (error.get("message") if isinstance(error, dict) else "its record does not say why"))
+    told = last.get("warnings") if last is not None else None
+    for text in told if isinstance(told, list) else ():
         problems.append("the last run warned: %s" % text)
     return {
         "ok": not problems,

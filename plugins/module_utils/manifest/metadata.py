@@ -8,16 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 from typing import Optional, Tuple, Union
 
 from .entry import BLOCK, CHARACTER, FILE, FORMATS, SYMLINK, TYPES, Entry
 from .walk import ReplacedError
 
 Xattrs = Tuple[Tuple[bytes, bytes], ...]
+DeviceInode = Tuple[int, int]
 
 NS_MIN, NS_MAX = -(1 << 63), (1 << 63) - 1
 # SELinux labels belong to the host's policy, overlay's marks to the mount; both do harm elsewhere.
 _LEFT_OUT = ("security.selinux", "trusted.overlay.")
+_ACL = b"system.posix_acl_access"
+_ACL_VERSION, _ACL_GROUP_OBJ = 2, 0x04
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA, errno.EBADF)
 
 
@@ -98,11 +102,25 @@ class Losses:
             self.add(kind, count)
 
 
-def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses) -> None:
+def mode_without_acl(entry: Entry) -> int:
+    """The mode that gives nobody more than ``entry`` does where its access ACL is not set: the group bits of a mode with an ACL are its mask."""
+    acl = dict(entry.xattrs).get(_ACL)
+    if acl is None:
+        return entry.mode
+    group = 0
+    try:
+        if struct.unpack_from("<I", acl)[0] == _ACL_VERSION:
+            group = next((bits & 7 for tag, bits, _id in struct.iter_unpack("<HHI", acl[4:]) if tag == _ACL_GROUP_OBJ), 0)
+    except struct.error:
+        pass
+    return entry.mode & ~0o070 | group << 3
+
+
+def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses, expected: Optional[DeviceInode] = None) -> None:
     """Give what stands under ``name`` the owner, mode, xattrs and mtime of ``entry``.
 
-    ``ReplacedError`` where it is not of the entry's type: in a directory that others can write it may be somebody's link by now, and the inode
-    that was looked at is the one that is changed.
+    ``ReplacedError`` where it is not of the entry's type, or, symlinks aside, not the inode ``expected``: in a directory that others can write it
+    may be somebody's link by now, or another's file, and the inode that was looked at is the one that is changed.
     """
     if entry.type == SYMLINK:
         _set_owner(dir_fd, name, entry, losses)
@@ -111,8 +129,11 @@ def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses) -> None:
         return
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        if entry_type(os.fstat(fd).st_mode) != entry.type:
+        found = os.fstat(fd)
+        if entry_type(found.st_mode) != entry.type:
             raise ReplacedError("not what was put there")
+        if expected is not None and (found.st_dev, found.st_ino) != expected:
+            raise ReplacedError("replaced meanwhile")
         apply_open(b"/proc/self/fd/%d" % fd, entry, losses)
     finally:
         os.close(fd)
@@ -122,9 +143,10 @@ def apply_open(at: Union[int, bytes], entry: Entry, losses: Losses) -> None:
     """The same for an open descriptor, or for the path in /proc of one that was opened as a path only. Not for symlinks.
 
     An ordinary user cannot set everything: what the system refuses for lack of privilege is counted in ``losses``. Order matters: ``chown``
-    clears setuid, an ACL rewrites the group bits, and every one of them moves ctime but not mtime.
+    clears setuid, an ACL rewrites the group bits (until it is set, the owning group has its own rights and not the mask's), and every one of them
+    moves ctime but not mtime.
     """
-    mode = entry.mode
+    mode = mode_without_acl(entry)
     try:
         os.chown(at, entry.uid, entry.gid)
     except PermissionError:

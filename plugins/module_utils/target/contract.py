@@ -177,13 +177,13 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     try:
-        return type(value) is str and bool(os.fsencode(value))
+        return type(value) is str and os.fsencode(value) is not None
     except UnicodeEncodeError:
         return False
 
 
 def _are_paths(value: Any) -> bool:
-    return type(value) is list and all(map(_is_text, value))
+    return type(value) is list and all(map(_is_text, value))  # an empty one stands for the whole tree
 
 
 _STATE: Mapping[str, Mapping[str, Tuple[Callable[[Any], bool], str]]] = {

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -22,6 +23,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.metadata 
     device_of,
     differs,
     entry_type,
+    mode_without_acl,
     mtime_ns,
     needs_privilege,
     path_of,
@@ -136,6 +138,47 @@ def test_an_acl_inherited_from_the_new_parent_is_removed(at: int) -> None:
         found = make(at, entry)
         assert read_xattrs(path_of(at, entry.path)) == ()
         assert differs(entry, found) is None
+
+
+@pytest.mark.parametrize("kind", "fd")
+def test_the_owning_group_never_has_the_rights_of_the_mask(at: int, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    entry = mine(b"x", kind, 0o664, xattrs=((b"system.posix_acl_access", ACL),))
+    seen = []
+    real = os.setxattr
+
+    def look(path: "int | bytes", name: bytes, value: bytes, **options: bool) -> None:
+        seen.append(stat.S_IMODE(os.stat(path).st_mode))
+        real(path, name, value, **options)
+
+    monkeypatch.setattr(os, "setxattr", look)
+    assert stat.S_IMODE(make(at, entry).st_mode) == 0o664
+    assert seen == [0o644]
+
+
+@pytest.mark.parametrize("value, mode", [(ACL, 0o644), (b"", 0o604), (b"\2\0\0", 0o604), (ACL[:-1], 0o604), (b"\3" + ACL[1:], 0o604)])
+def test_where_an_acl_cannot_be_set_the_group_gets_its_own_rights_at_most(at: int, monkeypatch: pytest.MonkeyPatch, value: bytes, mode: int) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOTSUP, "refused")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    os.close(os.open(b"x", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=at))
+    entry, losses = mine(b"x", "f", 0o664, xattrs=((b"system.posix_acl_access", value),)), Losses()
+    apply(at, b"x", entry, losses)
+    assert losses.counts == {"xattrs": 1}
+    assert stat.S_IMODE(os.stat(b"x", dir_fd=at).st_mode) == mode == mode_without_acl(entry)
+
+
+def test_another_inode_than_the_one_that_was_looked_at_is_left_alone(at: int) -> None:
+    for kind in "fdp":
+        seen = make(at, mine(kind.encode(), kind))
+        before = make(at, mine(b"other " + kind.encode(), kind, 0o600))
+        os.rename(kind.encode(), b"away " + kind.encode(), src_dir_fd=at, dst_dir_fd=at)
+        os.rename(b"other " + kind.encode(), kind.encode(), src_dir_fd=at, dst_dir_fd=at)
+        with pytest.raises(ReplacedError):
+            apply(at, kind.encode(), mine(kind.encode(), kind, 0o666, 9), Losses(), (seen.st_dev, seen.st_ino))
+        assert stat.S_IMODE(os.stat(kind.encode(), dir_fd=at).st_mode) == 0o600
+        apply(at, kind.encode(), mine(kind.encode(), kind, 0o666, 9), Losses(), (before.st_dev, before.st_ino))
+        assert os.stat(kind.encode(), dir_fd=at).st_mtime_ns == 9
 
 
 def test_attributes_are_read_without_following_a_link(at: int) -> None:

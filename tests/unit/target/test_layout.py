@@ -113,7 +113,7 @@ def test_a_file_is_replaced_in_one_step_and_never_through_a_link(tmp_path: Path)
 def test_a_missing_file_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path / "x")
     assert layout.read_json(path) is None
-    for data in (b"", b"{", b"\xff\xfe", b"\x00"):
+    for data in (b"", b"{", b"\xff\xfe", b"\x00", b"[" * 60_000):
         (tmp_path / "x").write_bytes(data)
         with pytest.raises(IntegrityError) as caught:
             layout.read_json(path)
@@ -127,7 +127,8 @@ def test_two_who_write_about_a_snapshot_at_once_lose_nothing(tmp_path: Path) -> 
         for _time in range(40):
             layout.update_state(history, ID, {key: value})
 
-    values: Dict[str, Any] = {"unchanged_until": "2026", "verified": {"at": "x"}, "held": {"at": "y"}, "damaged": {"paths": []}}
+    at = "2026-11-20T09:15:00.123Z"
+    values: Dict[str, Any] = {"unchanged_until": at, "verified": {"at": at}, "held": {"at": at}, "damaged": {"paths": []}}
     threads = [threading.Thread(target=write, args=item) for item in values.items()]
     for thread in threads:
         thread.start()

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tupl
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.transfer import streams
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.exitcode import RETRY, classify
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.plan import MAX_PATH, Item, can_carry, partition, plan_roots
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.rsync import Capabilities, Options, probe
@@ -480,6 +481,48 @@ def test_rsync_does_not_outlive_a_killed_parent(rsync: Capabilities, tmp_path: P
     os.waitpid(child, 0)
     wait_until(lambda: not processes(tmp_path / "d"))
     assert (tmp_path / "d/a/big").stat().st_size < 50_000_000
+
+
+def test_a_program_that_stands_still_is_killed_and_one_that_only_keeps_silent_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "SLACK_SECONDS", 0)
+    write(tmp_path / "s", {b"f": b"1"})
+    program = tmp_path / "rsync"
+    program.touch(0o755)
+    hanging = Capabilities(str(program), (3, 2, 3), frozenset(), frozenset())
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    begin = time.monotonic()
+    report = carry(hanging, tmp_path / "s", tmp_path / "d", singly({b"f": b"1"}), replace(LOCAL, timeout=1))
+    assert time.monotonic() - begin < 10
+    assert report.exit_codes == (-signal.SIGKILL,)
+    assert "stood still" in report.messages[-1]
+    program.write_text("#!/bin/sh\nfor n in 1 2 3 4 5 6; do sleep 0.5; done\n")
+    assert carry(hanging, tmp_path / "s", tmp_path / "d", singly({b"f": b"1"}), replace(LOCAL, timeout=1)).exit_codes == (0,)
+    program.write_text("#!/bin/sh\nexec sleep 3\n")
+    assert carry(hanging, tmp_path / "s", tmp_path / "d", singly({b"f": b"1"}), replace(LOCAL, timeout=0)).exit_codes == (0,)
+
+
+def test_a_fifo_in_the_place_of_a_listed_file_does_not_hold_the_transfer_for_ever(rsync: Capabilities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "SLACK_SECONDS", 1)
+    source, destination = tmp_path / "s", tmp_path / "d"
+    files = {b"d/a": os.urandom(2_000_000), b"d/z": b"1"}
+    items = [Item(b"d", 2_000_001, 2, True)]
+    write(source, files)
+    swapped: List[int] = []
+
+    def swap(_files: int, size: int) -> None:
+        if size and not swapped:  # the list is complete, and "a" on its way
+            (source / "d/z").unlink()
+            os.mkfifo(source / "d/z")
+            swapped.append(size)
+
+    report = carry(rsync, source, destination, items, replace(SLOW, timeout=1), on_progress=swap)
+    assert swapped and swapped[0] < 2_000_000
+    print("DBG", report)
+    assert classify(report.exit_codes[0]).outcome == RETRY
+    wait_until(lambda: not processes(destination))
+    again = carry(rsync, source, destination, items, replace(LOCAL, timeout=1), resume=True)
+    assert again.exit_codes == (0,)
+    assert read(destination)[b"d/a"] == files[b"d/a"]
 
 
 def test_an_interrupted_large_file_goes_on_where_it_stopped(rsync: Capabilities, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def read_json(path: bytes) -> Any:
     """A JSON file, or None where it is missing. ``IntegrityError`` where it is damaged."""
     try:
         text = _read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return json.loads(text)
