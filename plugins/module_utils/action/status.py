@@ -51,8 +51,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     if age is not None and age > policy.objectives.rpo:
         problems.append("the last known good state is %d s old, the objective (rpo) is %d s" % (age, policy.objectives.rpo))
     if last is not None and last.get("result") == "failed":
-        error = last.get("error")
-        problems.append("the last run failed: %s" % (error.get("message") if isinstance(error, dict) else "its record does not say why"))
+        why = last.get("error")
+        problems.append("the last run failed: %s" % (why.get("message") if isinstance(why, dict) else "its record does not say why"))
     told = last.get("warnings") if last is not None else None
     for text in told if isinstance(told, list) else ():
         problems.append("the last run warned: %s" % text)

@@ -517,7 +517,6 @@ def test_a_fifo_in_the_place_of_a_listed_file_does_not_hold_the_transfer_for_eve
 
     report = carry(rsync, source, destination, items, replace(SLOW, timeout=1), on_progress=swap)
     assert swapped and swapped[0] < 2_000_000
-    print("DBG", report)
     assert classify(report.exit_codes[0]).outcome == RETRY
     wait_until(lambda: not processes(destination))
     again = carry(rsync, source, destination, items, replace(LOCAL, timeout=1), resume=True)
