@@ -113,7 +113,7 @@ def mode_without_acl(entry: Entry) -> int:
             group = next((bits & 7 for tag, bits, _id in struct.iter_unpack("<HHI", acl[4:]) if tag == _ACL_GROUP_OBJ), 0)
     except struct.error:
         pass
-    return entry.mode & ~0o070 | group << 3
+    return entry.mode & (~0o070 | group << 3)
 
 
 def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses, expected: Optional[DeviceInode] = None) -> None:

@@ -155,7 +155,9 @@ def test_the_owning_group_never_has_the_rights_of_the_mask(at: int, monkeypatch:
     assert seen == [0o644]
 
 
-@pytest.mark.parametrize("value, mode", [(ACL, 0o644), (b"", 0o604), (b"\2\0\0", 0o604), (ACL[:-1], 0o604), (b"\3" + ACL[1:], 0o604)])
+@pytest.mark.parametrize(
+    "value, mode", [(ACL, 0o644), (b"", 0o604), (b"\2\0\0", 0o604), (ACL[:-1], 0o604), (ACL.replace(b"\4\0\4", b"\4\0\7"), 0o664), (b"\3" + ACL[1:], 0o604)]
+)
 def test_where_an_acl_cannot_be_set_the_group_gets_its_own_rights_at_most(at: int, monkeypatch: pytest.MonkeyPatch, value: bytes, mode: int) -> None:
     def refuse(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.ENOTSUP, "refused")
