@@ -13,6 +13,7 @@ import os
 from typing import Any, Callable, Iterator, List, Sequence, Tuple, TypeVar
 
 from .errors import BackupError
+from .process import starting
 
 T = TypeVar("T")
 Range = Tuple[int, int]
@@ -71,12 +72,13 @@ def _run_forked(work: Callable[[int, int], T], cuts: List[Range]) -> Iterator[T]
 
     context = multiprocessing.get_context("fork")
 
-    def serve(channel: Any, foreign: List[Any]) -> None:
+    def serve(channel: Any, foreign: List[Any], bind: Callable[[], None]) -> None:
         import signal
 
         # A terminal's Ctrl-C reaches the whole group; the parent alone reports it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        bind()
         for other in foreign:  # a copy kept open here would hide the parent's death from the others
             other.close()
         try:
@@ -98,11 +100,12 @@ def _run_forked(work: Callable[[int, int], T], cuts: List[Range]) -> Iterator[T]
     try:
         for _ in range(min(available_cpus(), len(cuts))):
             ours, theirs = context.Pipe()
-            worker = context.Process(target=serve, args=(theirs, [*channels, ours]), daemon=True)
-            worker.start()
+            with starting() as bind:
+                worker = context.Process(target=serve, args=(theirs, [*channels, ours], bind), daemon=True)
+                worker.start()
+                workers.append(worker)
+                channels.append(ours)
             theirs.close()
-            workers.append(worker)
-            channels.append(ours)
             ours.send(pending.pop())
         busy = list(channels)
         while busy:

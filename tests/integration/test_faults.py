@@ -119,6 +119,29 @@ def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World
     world.check_history(count=1)
 
 
+@pytest.mark.parametrize("group", [True, False], ids=["group", "parent alone"])
+def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, group: bool) -> None:
+    make_source(world.src, random.Random(1))
+    for bwlimit, wanted in ((None, "writer.lock"), ("2m", "incoming/*/files/**/f*")):
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            try:
+                world.backup(policy=world.policy(transfer={"bwlimit": bwlimit} if bwlimit else {}))
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + 20
+        while not list(world.history.glob(wanted)) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        # What the dead run started must neither refuse this one nor write into what it takes over.
+        assert world.backup().rc == 0
+        assert members(pid) == []
+        make_source(world.src / str(wanted[0]), random.Random(2))
+    assert world.verify().ok
+
+
 def test_the_publishing_of_a_snapshot_is_one_rename(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until that instant nobody sees anything, from then on everybody sees all of it."""
     (world.src / "a").write_text("a")

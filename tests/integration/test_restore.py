@@ -12,6 +12,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -716,16 +717,19 @@ def test_a_restore_that_was_killed_goes_on_and_leaves_nothing_behind(world: Worl
     world.backup()
     expected = fingerprint(world.src)
     luck = random.Random(1)
-    killed = 0
-    for number in range(10):
+    killed, typical = 0, 0.0
+    for number in range(12):
         if number % 2:
             shutil.rmtree(world.src / "sub")
             (world.src / "sub").write_text("in the way")
         for name in ("l000", "a", "h2"):
             (world.src / name).unlink()
             (world.src / name).write_text("other")
-        killed += killed_at(lambda: world.restore(confirm=True, delete=True), luck.uniform(0.002, 0.08))
+        if number > 1:
+            killed += killed_at(lambda: world.restore(confirm=True, delete=True), luck.uniform(0, typical))
+        began = time.monotonic()
         result = world.restore(confirm=True, delete=True)
+        typical = max(typical, time.monotonic() - began)
         assert (result.rc, result.verified) == (0, True)
         assert differences(expected, fingerprint(world.src)) == []
     assert killed > 2

@@ -267,7 +267,7 @@ def test_two_policies_and_two_hosts_share_a_vault_and_a_state(world: World) -> N
 # ---- locks -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_on_this_host_is_told_at_once(world: World) -> None:
+def test_a_second_run_on_this_host_is_told(world: World) -> None:
     world.backup()
     (world.src / "a").write_text("changed")
     fd = os.open(world.state / "h" / "p" / "lock", os.O_RDWR)
@@ -280,7 +280,7 @@ def test_a_second_run_on_this_host_is_told_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("name, how", [("writer.lock", fcntl.LOCK_SH), ("lock", fcntl.LOCK_EX)])
-def test_a_second_session_on_the_vault_is_told_at_once(world: World, name: str, how: int) -> None:
+def test_a_second_session_on_the_vault_is_told(world: World, name: str, how: int) -> None:
     world.backup()
     (world.src / "a").write_text("changed")
     fd = os.open(world.history / name, os.O_RDWR)

@@ -24,7 +24,7 @@ FLOORS = (
     {"action"},
     {"agent"},
 )
-ROOT_FILES = {"errors", "pool", "version"}
+ROOT_FILES = {"errors", "pool", "process", "version"}
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # Standard in some of the Pythons 3.9 to 3.14, but not in all of them.

@@ -225,7 +225,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_workers_end_with_a_parent_that_was_killed() -> None:
-    parent, workers = start_parent(0.3)
+    parent, workers = start_parent(60)
     parent.kill()
     parent.communicate()
     wait_for(workers)

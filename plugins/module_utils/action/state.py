@@ -9,7 +9,6 @@ adopts before it backs up again.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -17,12 +16,13 @@ import time
 from contextlib import contextmanager
 from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Tuple
 
-from ..errors import BackupError, IntegrityError, LockedError, printable
+from ..errors import BackupError, IntegrityError, printable
 from ..manifest.document import Manifest, read_manifest
 from ..manifest.walk import remove_tree
 from ..observe.audit import AuditLog
 from ..observe.runs import RunLog
 from ..policy.model import Policy
+from ..process import lock
 from ..target.contract import Receipt
 from ..target.tree.layout import make_private, read_json, write_file, write_json
 
@@ -106,21 +106,10 @@ class HostState:
         """Only one run of this policy at a time (``LockedError``)."""
         path = self.directory + b"/lock"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = lock(path, fcntl.LOCK_EX, "Another run of %s" % self.policy.name)
         except OSError as error:
             raise self._unusable(error) from error
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                raise LockedError(
-                    "Another run of %s is under way" % self.policy.name,
-                    field="lock",
-                    found=path,
-                    next="wait until it is done; a lock never outlives its process",
-                ) from error
             yield
         finally:
             os.close(fd)

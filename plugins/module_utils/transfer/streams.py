@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Callable, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import BackupError, printable
+from ..process import starting
 from .plan import Item, common_directory, partition
 from .rsync import Capabilities, Options, build_argv, clean_environment
 
@@ -57,12 +58,14 @@ def send(
     resume: bool = False,
     basis: bytes = b"",
     shell: Sequence[bytes] = (),
+    hold: Sequence[int] = (),
     on_progress: Optional[Callable[[int, int], None]] = None,
 ) -> Report:
     """Write the content of ``items`` to ``destination/<path>``, by at most ``options.streams`` rsync processes at once.
 
     ``source_root`` is a local directory; for ``destination``, ``resume``, ``basis`` and ``shell`` see :func:`build_argv`. Files are
     written in place: the destination must own its inodes. A recursed directory may bring files that appeared after the scan.
+    ``hold``: descriptors of locks that last as long as the processes do.
     ``on_progress(files, bytes)`` is called a few times a second and once at the end, with logical bytes.
 
     A process that stands still for longer than ``options.timeout`` (if not 0) and does not end by itself is killed: SIGKILL.
@@ -95,7 +98,8 @@ def send(
                     shell=shell,
                     streams=len(groups),
                 )
-                streams.append(_Stream(argv, _names(group, base), environment, root))
+                with starting() as bind:
+                    streams.append(_Stream(argv, _names(group, base), environment, root, hold, bind))
             finally:
                 os.close(root)
         running = list(streams)
@@ -124,7 +128,9 @@ def send(
 class _Stream:
     """One rsync process with its three pipes, none of which ever blocks us."""
 
-    def __init__(self, argv: Sequence[bytes], names: bytes, environment: Mapping[bytes, bytes], root: int) -> None:
+    def __init__(
+        self, argv: Sequence[bytes], names: bytes, environment: Mapping[bytes, bytes], root: int, hold: Sequence[int], bind: Callable[[], None]
+    ) -> None:
         import subprocess
 
         try:
@@ -136,6 +142,8 @@ class _Stream:
                 stderr=subprocess.PIPE,
                 cwd="/proc/self/fd/%d" % root,
                 env=environment,
+                pass_fds=hold,
+                preexec_fn=bind,
                 umask=0o077,  # for directories that --mkpath makes: no --chmod reaches them
             )
         except OSError as error:

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import time
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
-from ...errors import BackupError, IntegrityError, LockedError, RefusedError, TargetError, printable
+from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest, read_manifest
 from ...manifest.entry import FILE, Entry, decode_trusted
@@ -37,17 +36,6 @@ ANOMALY_FROM = 20
 _SPARSE_FROM = 1 << 16
 # How often rsync is started for one transfer while it keeps dying.
 _ATTEMPTS = 3
-
-
-def lock(path: bytes, how: int, what: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Take an advisory lock without waiting; the open descriptor. ``LockedError`` names ``what`` holds it."""
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise LockedError("%s holds %s" % (what, printable(path)), field="lock", found=path, next="wait until it is done and try again") from error
-    return fd
 
 
 class TreeSession(Session):
@@ -184,6 +172,7 @@ class TreeSession(Session):
                 options=options,
                 capabilities=capabilities,
                 resume=resume,
+                hold=self._locks,
                 on_progress=increments(tell) if tell is not None else None,
             )
             wire += report.bytes_wire

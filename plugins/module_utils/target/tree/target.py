@@ -17,12 +17,13 @@ from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
+from ...process import lock
 from ..contract import Damage, Heartbeat, Snapshot, Target, Tell, Verification
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .layout import History
-from .session import TreeSession, explain, lock, read_snapshot_manifest
+from .session import TreeSession, explain, read_snapshot_manifest
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
@@ -134,7 +135,7 @@ class TreeTarget(Target):
             return
         if names:
             try:
-                fd = lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session")
+                fd = lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session", patience=0)
             except LockedError:
                 return
             try:

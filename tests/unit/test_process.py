@@ -1,0 +1,101 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lock is free when the last process that holds it is gone, and none of them outlives the one that made it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import process
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import LockedError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> bytes:
+    return os.fsencode(tmp_path / "lock")
+
+
+def test_a_lock_that_is_held_is_an_error_that_names_it(path: bytes) -> None:
+    held = process.lock(path, fcntl.LOCK_SH, "A prune")
+    os.close(process.lock(path, fcntl.LOCK_SH, "A prune"))
+    opened = len(os.listdir("/proc/self/fd"))
+    began = time.monotonic()
+    with pytest.raises(LockedError, match="^A session holds .*/lock[.] Next: wait") as caught:
+        process.lock(path, fcntl.LOCK_EX, "A session")
+    assert time.monotonic() - began >= process.PATIENCE_SECONDS
+    assert (caught.value.field, caught.value.found) == ("lock", path)
+    with pytest.raises(LockedError):
+        process.lock(path, fcntl.LOCK_EX, "A session", patience=0)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    os.close(held)
+    os.close(process.lock(path, fcntl.LOCK_EX, "A session", patience=0))
+
+
+def test_a_lock_is_waited_for_while_its_last_processes_die(path: bytes) -> None:
+    held = process.lock(path, fcntl.LOCK_EX, "A session")
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.3)
+        os._exit(0)
+    os.close(held)  # the child has it still
+    os.close(process.lock(path, fcntl.LOCK_EX, "A session"))
+    os.waitpid(child, 0)
+
+
+def test_a_lock_is_no_link_and_no_secret(path: bytes, tmp_path: Path) -> None:
+    os.close(process.lock(path, fcntl.LOCK_EX, "A session"))
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    os.symlink(path, path + b".link")
+    with pytest.raises(OSError):
+        process.lock(path + b".link", fcntl.LOCK_EX, "A session")
+
+
+PARENT = """
+import subprocess, time
+from ansible_collections.openclaw.backup.plugins.module_utils.process import starting
+with starting() as bind:
+    child = subprocess.Popen(["sleep", "60"], preexec_fn=bind)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_dies_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = os.pidfd_open(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            signal.pidfd_send_signal(child, 0)
+        except ProcessLookupError:
+            break
+        assert time.monotonic() < deadline, "it outlives its parent"
+        time.sleep(0.02)
+    os.close(child)
+
+
+def test_a_signal_that_comes_while_a_child_is_started_is_heard_when_the_child_is_known() -> None:
+    heard: List[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
+    try:
+        with process.starting() as bind:
+            signal.raise_signal(signal.SIGTERM)
+            child = subprocess.Popen(["sleep", "60"], preexec_fn=bind)
+            assert heard == []
+        assert heard == [signal.SIGTERM]
+        child.terminate()  # the child does not inherit that it waits
+        assert child.wait(10) == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
