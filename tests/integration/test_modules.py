@@ -99,6 +99,7 @@ def tell(story: Story, home: Path) -> None:
     story.task("list_verified", "snapshot_info", **history)
     story.task("verify_quick", "verify", depth="quick", **history)
     story.task("verify_slice", "verify", slice="1/2", snapshot="latest", **history)
+    story.task("verify_other_slice", "verify", slice="2/2", snapshot="latest", **history)
     story.task("verify_source", "verify", source=True, policy=policy)
 
     # Restoring elsewhere, in place, and in place after an accident.
@@ -471,11 +472,11 @@ def test_a_verification_is_remembered_unless_it_was_a_rehearsal(told: Told) -> N
 
 
 def test_a_verification_reads_what_it_says(told: Told) -> None:
-    full, quick, part = told["verify"], told["verify_quick"], told["verify_slice"]
+    full, quick, part, rest = told["verify"], told["verify_quick"], told["verify_slice"], told["verify_other_slice"]
     assert full["ok"] and full["checked"] == told["second"]["entries"] and full["snapshot_id"] == told["second"]["snapshot_id"]
     assert (full["hashed_bytes"], quick["hashed_bytes"]) == (told["second"]["bytes"], 0)
     assert (part["slice"], full["slice"], quick["depth"]) == ("1/2", None, "quick")
-    assert 0 <= part["hashed_files"] < full["hashed_files"]
+    assert part["hashed_files"] + rest["hashed_files"] == full["hashed_files"]
     assert told["verify_source"]["ok"] and told["verify_source"]["snapshot_id"] is None and told["verify_source"]["hashed_files"] == full["hashed_files"]
 
 

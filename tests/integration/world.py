@@ -267,21 +267,24 @@ def in_child(function: Callable[[], T], *, uid: Optional[int] = None) -> T:
 
 def killed_at(function: Callable[[], Any], delay: float) -> bool:
     """Run ``function`` in a process group of its own and kill all of it after ``delay`` seconds; whether it was still at work."""
+    ready, started = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.setsid()
         devnull = os.open(os.devnull, os.O_RDWR)
         os.dup2(devnull, 2)
         try:
+            os.close(ready)
+            os.close(started)  # a fork takes its time where coverage is measured
             function()
             os._exit(0)
         except BaseException:  # noqa: BLE001 - only the exit code counts
             os._exit(1)
+    os.close(started)
+    with open(ready, "rb") as stream:
+        stream.read()
     time.sleep(delay)
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    os.killpg(pid, signal.SIGKILL)
     _pid, status = os.waitpid(pid, 0)
     return os.WIFSIGNALED(status)
 

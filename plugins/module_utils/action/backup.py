@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, RefusedError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.document import Header, Manifest
@@ -27,6 +27,7 @@ from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snaps
 from ..target.tree.target import TreeTarget
 from ..version import VERSION
 from .locate import check_apart, history_lost, open_target
+from .result import Result
 from .state import HostState, Pending, new_transaction, user_names
 
 SAMPLE = 20
@@ -35,7 +36,7 @@ _ROUNDS = 4
 
 
 @dataclass
-class BackupResult:
+class BackupResult(Result):
     """What a run did, or in check mode would do.
 
     ``unchanged``: entries that are as in the baseline; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved;
@@ -65,15 +66,6 @@ class BackupResult:
     warnings: List[str] = field(default_factory=list)
     receipt: Optional[Dict[str, Any]] = None
     duration: float = 0.0
-
-    @property
-    def rc(self) -> int:
-        """The exit code: 0, or 3 with warnings."""
-        return EXIT_WARNINGS if self.warnings else EXIT_DONE
-
-    def to_dict(self) -> Dict[str, Any]:
-        """The public result."""
-        return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
 
 
 def backup(

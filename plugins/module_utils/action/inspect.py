@@ -9,9 +9,9 @@ import errno
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional
 
-from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError, IntegrityError, UsageError, printable
+from ..errors import BackupError, IntegrityError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.changeset import diff
 from ..manifest.document import Header, Manifest, read_manifest
@@ -25,11 +25,12 @@ from ..policy.guards import Removal, check_guards
 from ..policy.model import Guards, Policy
 from ..version import VERSION
 from .backup import sample
+from .result import Result
 from .state import default_host, new_transaction, user_names
 
 
 @dataclass
-class InspectResult:
+class InspectResult(Result):
     """What the sources hold, and how that differs from the baseline.
 
     ``changed``: ``dest`` was written, or in check mode would be; ``compared_with``: the file that the counts speak of, None where there was none
@@ -53,15 +54,6 @@ class InspectResult:
     truncated: bool = False
     warnings: List[str] = field(default_factory=list)
     duration: float = 0.0
-
-    @property
-    def rc(self) -> int:
-        """The exit code: 0, or 3 with warnings."""
-        return EXIT_WARNINGS if self.warnings else EXIT_DONE
-
-    def to_dict(self) -> Dict[str, Any]:
-        """The public result."""
-        return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
 
 
 def inspect(

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
-from ..errors import EXIT_DONE, EXIT_INTEGRITY, EXIT_WARNINGS, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import DeviceInode, Losses, apply
@@ -26,6 +26,7 @@ from .choose import find_snapshot
 from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
+from .result import Result
 from .state import HostState
 
 SAMPLE = 20
@@ -33,7 +34,7 @@ DAMAGED = 100
 
 
 @dataclass
-class RestoreResult:
+class RestoreResult(Result):
     """What a restore did, or in check mode would do.
 
     ``bytes_restored``: content written; ``files_replaced``: paths where something else was before; ``files_removed``: paths deleted because
@@ -62,20 +63,16 @@ class RestoreResult:
     @property
     def rc(self) -> int:
         """The exit code: 0, 3 with warnings, 7 when something in the target was damaged."""
-        if self.damaged:
-            return EXIT_INTEGRITY
-        return EXIT_WARNINGS if self.warnings else EXIT_DONE
+        return EXIT_INTEGRITY if self.damaged else super().rc
 
     def to_dict(self) -> Dict[str, Any]:
         """The public result: up to 100 of ``damaged``, and ``files_damaged`` for how many there are."""
         listed = self.damaged[:DAMAGED]
         return {
-            **self.__dict__,
-            "rc": self.rc,
+            **super().to_dict(),
             "damaged": listed,
             "files_damaged": len(self.damaged),
             "truncated": self.truncated or len(self.damaged) > len(listed),
-            "duration": round(self.duration, 3),
         }
 
     def failure(self) -> Optional[IntegrityError]:

@@ -23,6 +23,7 @@ from ..policy.model import Policy
 from ..target.tree.target import in_part
 from .choose import find_snapshot
 from .locate import history_lost, name_of, open_target
+from .result import Result
 from .state import HostState
 
 DEPTHS = ("quick", "full")
@@ -31,7 +32,7 @@ SAMPLE = 20
 
 
 @dataclass
-class VerifyResult:
+class VerifyResult(Result):
     """What a verification found.
 
     ``checked``: paths looked at; ``hashed_files`` and ``hashed_bytes`` were read whole; ``damaged``, ``missing`` and ``extra``: up to 100 paths
@@ -61,12 +62,10 @@ class VerifyResult:
         found = {"damaged": [item["path"] for item in self.damaged], "missing": self.missing, "extra": self.extra}
         sample = [{"path": path, "change": word} for word, paths in found.items() for path in paths][:SAMPLE]
         return {
-            **self.__dict__,
+            **super().to_dict(),
             "changed": False,
-            "rc": self.rc,
             "sample": sample,
             "truncated": sum(self.counts.values()) > len(sample),
-            "duration": round(self.duration, 3),
         }
 
     def failure(self) -> Optional[IntegrityError]:
