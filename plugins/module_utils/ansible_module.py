@@ -17,6 +17,7 @@ from .errors import BackupError, PolicyError, UsageError, printable, refused_by_
 from .observe.progress import Progress
 from .policy.model import Policy
 from .policy.target_spec import masked
+from .process import collector_at_rest
 
 SELECTION_OPTIONS: Dict[str, Any] = {
     "include": {"type": "list", "elements": "str"},
@@ -83,7 +84,8 @@ class BackupModule(AnsibleModule):  # type: ignore[misc]
     def reporting(self) -> Iterator[Progress]:
         """Turn the engine's errors into a failure of the task. The value takes the engine's progress."""
         try:
-            yield _Notes(self)
+            with collector_at_rest():
+                yield _Notes(self)
         except BackupError as error:
             self.fail(error)
         except OSError as error:

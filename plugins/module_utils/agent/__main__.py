@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Union
 
 from ..errors import EXIT_DONE, EXIT_FAILED, BackupError, printable, refused_by_system
+from ..process import collector_at_rest
 from . import terminal
 from .arguments import PROGRAM, parse
 
@@ -32,7 +33,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     request: Union[Namespace, str, None] = None
     try:
         request = parse(words)
-        with _stoppable():
+        with _stoppable(), collector_at_rest():
             answer = Answer(EXIT_DONE, request.splitlines(), []) if isinstance(request, str) else _answer(request)
             terminal.tell(answer.output)
     except BaseException as error:  # noqa: BLE001 - the last place where it can be told

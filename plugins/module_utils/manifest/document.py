@@ -30,7 +30,9 @@ _LEVEL = 3
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 # No line is shorter: many empty ones would take far more memory than they unpack to.
 _SHORTEST_LINE = 40
-_PIECE = 1 << 16
+# Small enough for memory that is used again: fresh pages for every piece would take as long as the work.
+_PIECE = 1 << 13
+_LINES = 512
 # Half of a surrogate pair, other than those that stand for a byte that is not UTF-8.
 _NO_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 _DIRECTORY_MARK = b'"t":"d"'
@@ -109,15 +111,22 @@ def _refuse(reason: str, **more: Any) -> NoReturn:
     raise IntegrityError("The manifest is not valid: %s" % reason, kind="manifest", found=reason, next="restore or verify an older snapshot", **more)
 
 
+class _Made:
+    """What is made of a manifest's lines when it is first asked for: once for all headers that they stand under."""
+
+    def __init__(self, entries: Optional[Sequence[Entry]]) -> None:
+        self.entries = entries
+        self.digests: Optional[Tuple[str, str]] = None
+        self.packed: Optional[bytes] = None
+
+
 class Manifest:
     """A complete list of what a snapshot holds. Compared by header and lines; entries are parsed when they are first asked for."""
 
     def __init__(self, header: Header, lines: Sequence[bytes], entries: Optional[Sequence[Entry]] = None) -> None:
         self.header = header
         self.lines = lines
-        self._entries = entries
-        self._digests: Optional[Tuple[str, str]] = None
-        self._packed: Optional[bytes] = None
+        self._made = _Made(entries)
 
     @classmethod
     def from_entries(cls, header: Header, entries: Iterable[Entry]) -> Manifest:
@@ -128,9 +137,9 @@ class Manifest:
     @property
     def entries(self) -> Sequence[Entry]:
         """All entries, sorted by path bytes. ``IntegrityError`` where a line is not valid."""
-        if self._entries is None:
-            self._entries = decode(self.lines)
-        return self._entries
+        if self._made.entries is None:
+            self._made.entries = decode(self.lines)
+        return self._made.entries
 
     def by_path(self) -> Dict[bytes, Entry]:
         """The entries keyed by path."""
@@ -147,15 +156,16 @@ class Manifest:
         return self._both_digests()[1]
 
     def _both_digests(self) -> Tuple[str, str]:
-        if self._digests is None:
+        if self._made.digests is None:
             exact = hashlib.sha256()
             content = hashlib.sha256()
-            for start in range(0, len(self.lines), 8192):
-                part = self.lines[start : start + 8192]
+            for start in range(0, len(self.lines), _LINES):
+                part = self.lines[start : start + _LINES]
                 exact.update(b"\n".join(part) + b"\n")
-                content.update(b"\n".join([content_line(line) for line in part]) + b"\n")
-            self._digests = (exact.hexdigest(), content.hexdigest())
-        return self._digests
+                # Looked at here first: a call for each line would cost more than all the rest.
+                content.update(b"\n".join([content_line(line) if _DIRECTORY_MARK in line else line for line in part]) + b"\n")
+            self._made.digests = (exact.hexdigest(), content.hexdigest())
+        return self._made.digests
 
     @property
     def files(self) -> int:
@@ -169,8 +179,8 @@ class Manifest:
 
     def with_header(self, **changes: Any) -> Manifest:
         """The same entries under a changed header."""
-        result = Manifest(replace(self.header, **changes), self.lines, self._entries)
-        result._digests, result._packed = self._digests, self._packed
+        result = Manifest(replace(self.header, **changes), self.lines)
+        result._made = self._made
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -181,22 +191,29 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The file's bytes: deterministic for equal manifests."""
         head = self.header.to_line() + b"\n"
-        if self._packed is None:
-            # Packed apart from the header, once for the target's copy and for the host's.
-            packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
-            self._packed = b"".join([packer.compress(text) for text in self._texts()] + [packer.flush()])
+        if self._made.packed is None:
+            self._made.packed = self.pack()
         check, size = zlib.crc32(head), len(head)
         for text in self._texts():
             check, size = zlib.crc32(text, check), size + len(text)
         packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
         # A full flush ends on a byte and refers to nothing before it: what follows may have been packed by itself.
         opening = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
-        return _GZIP_HEADER + opening + self._packed + struct.pack("<II", check, size & 0xFFFFFFFF)
+        return _GZIP_HEADER + opening + self._made.packed + struct.pack("<II", check, size & 0xFFFFFFFF)
+
+    def pack(self) -> bytes:
+        """The larger part of ``to_bytes``, which goes by the lines alone: packed once for the target's copy and for the host's."""
+        packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
+        return b"".join([packer.compress(text) for text in self._texts()] + [packer.flush()])
+
+    def keep_packed(self, packed: bytes) -> None:
+        """Use what ``pack`` returned for this manifest in another process."""
+        self._made.packed = packed
 
     def _texts(self) -> Iterator[bytes]:
         """Everything after the header line, piece by piece."""
-        for start in range(0, len(self.lines), 8192):
-            yield b"\n".join(self.lines[start : start + 8192]) + b"\n"
+        for start in range(0, len(self.lines), _LINES):
+            yield b"\n".join(self.lines[start : start + _LINES]) + b"\n"
         yield self._trailer() + b"\n"
 
     def _trailer(self) -> bytes:
@@ -233,11 +250,12 @@ def _unpack(data: bytes, limit: int) -> List[bytes]:
             _refuse("it unpacks to more than %d bytes" % limit)
         if breaks * _SHORTEST_LINE > unpacked:
             _refuse("its lines are too short")
-        first, *more = text.split(b"\n")
-        begun.append(first)
-        if more:
-            lines[-1] = b"".join(begun)
+        more = text.split(b"\n")
+        begun.append(more[0])
+        if len(more) > 1:
+            more[0] = b"".join(begun)
             begun = [more[-1]]
+            lines.pop()
             lines += more
         if unpacker.eof:
             break

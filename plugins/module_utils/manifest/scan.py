@@ -348,7 +348,10 @@ class _Builder:
         if not self.groups:
             return
         spots: Dict[bytes, Tuple[int, int]] = {}
+        folders = {path.rpartition(b"/")[0] for path in self.groups}
         for number, folder in enumerate(self.found.folders):
+            if folder.path not in folders:
+                continue
             record = self.records[number]
             prefix = folder.path + b"/" if folder.path else b""
             for index, name in enumerate(self.tables[number].names if number in self.tables else record.split_names()):

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import zlib
+from copy import copy
 from struct import error as StructError
 from typing import AbstractSet, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
+from .. import pool
 from ..errors import UsageError, printable
 from .cache import ROW, VOLATILE_SECONDS, Cache, Record
 from .entry import MAX_COMPONENT, MAX_PATH
@@ -25,7 +28,12 @@ _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _VOLATILE = frozenset(("tmpfs", "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs"))
 
+# From so many directories on, several processes walk.
+_SHARE_FROM = 500
+_KNOWN = Record(b"", b"", b"", b"", b"", 0)
+
 DeviceInode = Tuple[int, int]
+_Pending = Tuple[bytes, bool]  # a directory to walk, and whether it is included
 
 
 class Folder(NamedTuple):
@@ -42,7 +50,7 @@ class Folder(NamedTuple):
 class Survey:
     """What a walk found.
 
-    ``folders`` in walk order; ``links`` (device, inode) of every selected path that has more than one name; ``unreadable`` paths of
+    ``folders`` in any order; ``links`` (device, inode) of every selected path that has more than one name; ``unreadable`` paths of
     directories, and of what no manifest can name, with their errno; ``counts`` per directory (regular files, subdirectories) on disk where
     all of them are selected, else -1 for the files; ``ancestors`` directories above sources; ``content_digest`` is set when the cache proves
     that nothing changed.
@@ -79,9 +87,40 @@ class _Walk:
 
     def source(self, source: bytes, device: int) -> None:
         """Walk one source, a path relative to ``/`` that is a directory on ``device``."""
-        pending: List[Tuple[bytes, bool]] = [(source, not self.matcher.has_include)]
+        pending: List[_Pending] = [(source, not self.matcher.has_include)]
+        self._walk(pending, source, device, _SHARE_FROM)
+        if pending:
+            self._share(pending, source, device)
+
+    def _share(self, pending: Sequence[_Pending], source: bytes, device: int) -> None:
+        """Walk what is left of a large source with several processes."""
+        cache, survey = self.cache, self.survey
+
+        def work(start: int, stop: int) -> Tuple[Survey, Dict[bytes, bool]]:
+            part = copy(self)
+            part.survey, part.tentative = Survey(survey.sources, self.matcher), {}
+            with Descent(b".", dir_fd=self.root.root_fd) as part.root:
+                part._walk(list(pending[start:stop]), source, device)
+            found = part.survey
+            # A record that is known here is known over there.
+            found.folders = [folder if folder.known is None else folder._replace(known=_KNOWN) for folder in found.folders]
+            del found.matcher
+            return found, part.tentative
+
+        # Nobody knows how large they are: many small ranges are shared out evenly.
+        for found, tentative in pool.run(work, [pool.FORK_PAYS_BYTES] * len(pending)):
+            survey.folders += [folder if folder.known is None else folder._replace(known=cache.get(folder.path)) for folder in found.folders]
+            survey.links.update(found.links)
+            survey.unreadable.update(found.unreadable)
+            survey.counts.update(found.counts)
+            survey.entries += found.entries
+            self.tentative.update(tentative)
+
+    def _walk(self, pending: List[_Pending], source: bytes, device: int, most: int = sys.maxsize) -> None:
+        """Walk ``pending`` and what is below, up to ``most`` directories; what is left stays in the list."""
         strip = len(source) + 1 if source else 0
-        while pending:
+        while pending and most > 0:
+            most -= 1
             path, included = pending.pop()
             here, on_disk = 0, -1
             kept: List[Listed] = []

@@ -6,6 +6,7 @@ through a symbolic link, never blocking on a special file."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -95,7 +96,8 @@ class Descent:
         except FileNotFoundError:
             if create is None:
                 raise
-            os.mkdir(name, create, dir_fd=self._fd)
+            with contextlib.suppress(FileExistsError):  # another process makes the same way
+                os.mkdir(name, create, dir_fd=self._fd)
             fd = _open_directory(name, self._fd)
         self._path = b"%s/%s" % (self._path, name) if self._path else name
         self._fd = fd

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, Entry, decode_trusted
@@ -37,36 +37,42 @@ def plan_sources(base: Optional[Manifest], new: Manifest, storage: str, distrust
     base_lines = frozenset(base.lines) if base is not None else frozenset()
     native = storage == NATIVE
     changed: List[Entry] = []
-    donors: Dict[Tuple[int, str], Entry] = {}
+    fresh: Set[bytes] = set()
     for entry, line in zip(new.entries, new.lines):
         kind = entry.type
+        is_known = line in base_lines
+        if not is_known:
+            fresh.add(entry.path)
         if kind == DIRECTORY:
             plan.directories.append(entry)
         elif entry.group is not None and entry.group != entry.path:
             plan.followers.append(entry)
-        elif line in base_lines and (kind == FILE or native) and entry.path not in distrusted:
+        elif is_known and (kind == FILE or native) and entry.path not in distrusted:
             plan.linked.append(entry)
-            if kind == FILE:
-                donors[entry.size, entry.hash] = entry
         elif kind != FILE:
             plan.specials.append(entry)
         else:
             changed.append(entry)
     if changed:
-        _place_changed(plan, changed, donors, base, new, native, distrusted)
+        _place_changed(plan, changed, fresh, base, new, native, distrusted)
     return plan
 
 
 def _place_changed(
     plan: Sources,
     changed: Sequence[Entry],
-    donors: Dict[Tuple[int, str], Entry],
+    taken: Set[bytes],
     base: Optional[Manifest],
     new: Manifest,
     native: bool,
     distrusted: AbstractSet[bytes],
 ) -> None:
-    """Find what the base can give to files whose lines are not in it. Only lines of the base that the new manifest lacks are parsed."""
+    """Find what the base can give to files whose lines are not in it. Only lines of the base that the new manifest lacks are parsed.
+
+    ``taken``: those paths of the new manifest whose lines the base lacks; a path of both whose line differs is no free donor of an inode.
+    """
+    hashes = {entry.hash for entry in changed}
+    donors = {(entry.size, entry.hash): entry for entry in plan.linked if entry.hash in hashes}
     gone: Dict[bytes, Entry] = {}
     if base is not None:
         new_lines = frozenset(new.lines)
@@ -74,7 +80,6 @@ def _place_changed(
         gone = {old.path: old for old in old_entries if old.type == FILE and old.path not in distrusted}
         for old in gone.values():
             donors.setdefault((old.size, old.hash), old)
-    taken = {entry.path for entry in new.entries} if gone else set()
     for entry in changed:
         before = gone.get(entry.path)
         if before is not None and before.same_content(entry):

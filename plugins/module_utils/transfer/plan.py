@@ -8,6 +8,7 @@ rsync spends twice the time on a named file that it spends on one found by recur
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 # rsync's fixed work for a file, in bytes that it moves in the same time (50 us at 1 GB/s, rsync 3.5 on tmpfs).
@@ -39,13 +40,19 @@ def can_carry(path: bytes, *roots: bytes) -> bool:
     return len(path) + max(map(len, roots), default=0) < MAX_PATH
 
 
-def plan_roots(wanted: Sequence[Tuple[bytes, int]], directories: Mapping[bytes, Tuple[int, int]], streams: int = 1) -> List[Item]:
+def plan_roots(
+    wanted: Sequence[Tuple[bytes, int]],
+    directories: Mapping[bytes, Tuple[int, int]],
+    streams: int = 1,
+    spare: Mapping[bytes, int] = MappingProxyType({}),
+) -> List[Item]:
     """Cover the ``wanted`` files exactly once with directories that hold nothing else, and single files.
 
     ``wanted``: (path, bytes) of regular files, strictly increasing. ``directories``: path -> (regular files in it, subdirectories
     in it), both counted on disk with what is *not* selected; the source root is ``b""``. A directory is full when all its regular
     files are wanted and all its subdirectories are full. One that the walk did not enter (excluded, another file system) must be
     missing from ``directories``: then it is not full, nor is any directory above it. Symlinks and special files do not count.
+    ``spare``: in each directory, how many of its regular files are not wanted but may come along.
 
     Directories without a wanted file are not sent. With several ``streams``, roots stay small enough for :func:`partition`.
     """
@@ -64,7 +71,7 @@ def plan_roots(wanted: Sequence[Tuple[bytes, int]], directories: Mapping[bytes, 
     for path in descending:
         own_files, own_size = direct.get(path, (0, 0))
         subdirs, files, size = children.get(path, (0, 0, 0))
-        if path and (own_files, subdirs) == directories[path]:
+        if path and (own_files + spare.get(path, 0), subdirs) == directories[path]:
             full[path] = files, size = files + own_files, size + own_size
             parent = path.rpartition(b"/")[0]
             above = children.get(parent, (0, 0, 0))

@@ -124,8 +124,11 @@ def build_argv(
     basis: bytes = b"",
     shell: Sequence[bytes] = (),
     streams: int = 1,
+    names: Sequence[bytes] = (),
 ) -> List[bytes]:
-    """The command that reads NUL-separated names, relative to ``source_root``, from standard input and writes ``destination/<name>``.
+    """The command that writes ``destination/<name>`` for names relative to ``source_root``: ``names``, or what it reads from standard input,
+    each with a NUL behind it. ``names`` are for directories: rsync's hardened way to names that it reads costs half as much again, but
+    everybody on this machine sees arguments.
 
     ``destination`` is a directory that rsync makes if needed: an absolute path, or ``host:directory`` when ``shell`` (the argv of a
     remote shell, as rsync's ``-e``) is given. ``basis`` is an absolute path as the receiver sees it, a directory that holds old
@@ -139,8 +142,6 @@ def build_argv(
         basis = b""
     argv = [
         capabilities.program,
-        "--files-from=-",
-        "--from0",
         "--relative",
         "--times",
         "--omit-dir-times",
@@ -153,10 +154,10 @@ def build_argv(
         "--mkpath",
         "--no-human-readable",
         "--info=progress2,stats2,nonreg0",
-        # Unbuffered, because only then rsync notices that nobody reads its progress any more and ends when its parent was killed.
-        "--outbuf=N",
         "--timeout=%d" % options.timeout,
     ]
+    if not names:
+        argv += ["--files-from=-", "--from0"]
     if recursive:
         argv.append("--recursive")
     if basis or not resume:
@@ -187,7 +188,10 @@ def build_argv(
         words.append(b"--copy-dest=" + basis)
     if shell:
         words.append(b"--rsh=" + b" ".join(map(_shell_word, shell)))
-    return [*words, b"--", source_root.rstrip(b"/") + b"/", destination.rstrip(b"/") + b"/"]
+    root = source_root.rstrip(b"/") + b"/"
+    # What stands behind "/./" is what --relative keeps of a name.
+    sources = [root + b"./" + name for name in names] or [root]
+    return [*words, b"--", *sources, destination.rstrip(b"/") + b"/"]
 
 
 def _kib_per_second(rate: str) -> int:

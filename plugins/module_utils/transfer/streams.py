@@ -25,6 +25,8 @@ WATCH_SECONDS = 1.0
 SLACK_SECONDS = 10  # what a stream may stand still beyond rsync's own timeout, which is the one to strike first
 MAX_MESSAGES = 20
 _TAIL = 8192
+# Bytes of names that go as arguments; the smallest limit of a system is 128 KiB, environment included.
+_ARGUMENTS = 64 << 10
 
 _PROGRESS = re.compile(rb"\r *([0-9]+) +[0-9]+%")
 _FILES_SO_FAR = re.compile(rb"\(xfr#([0-9]+),")
@@ -87,6 +89,8 @@ def send(
                 # Two receivers that make the same missing directory at once: one of them dies (code 11).
                 _make_private(_below(destination, base))
             try:
+                names = _names(group, base)
+                arguments = names if any(item.tree for item in group) and sum(map(len, names)) <= _ARGUMENTS else []
                 argv = build_argv(
                     options,
                     capabilities,
@@ -97,9 +101,10 @@ def send(
                     basis=basis and _below(basis, base),
                     shell=shell,
                     streams=len(groups),
+                    names=arguments,
                 )
                 with starting() as bind:
-                    streams.append(_Stream(argv, _names(group, base), environment, root, hold, bind))
+                    streams.append(_Stream(argv, b"" if arguments else _listing(names), environment, root, hold, bind))
             finally:
                 os.close(root)
         running = list(streams)
@@ -299,10 +304,14 @@ def _make_private(path: bytes) -> None:
             os.mkdir(name, 0o700)
 
 
-def _names(items: Sequence[Item], base: bytes) -> bytes:
-    """NUL-terminated names relative to ``base``. rsync takes a name that starts with ``#`` or ``;`` for a comment, silently."""
+def _names(items: Sequence[Item], base: bytes) -> List[bytes]:
+    """Names relative to ``base``."""
     start = len(base) + 1 if base else 0
-    names = [item.path[start:] or b"." for item in items]
+    return [item.path[start:] or b"." for item in items]
+
+
+def _listing(names: Sequence[bytes]) -> bytes:
+    """``names`` as rsync reads them. It takes one that starts with ``#`` or ``;`` for a comment, silently."""
     return b"".join([(b"./" + name if name[:1] in (b"#", b";") else name) + b"\0" for name in names])
 
 

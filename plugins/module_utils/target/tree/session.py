@@ -9,20 +9,23 @@ import errno
 import os
 import stat
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
+from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest, read_manifest
 from ...manifest.entry import FILE, Entry, decode_trusted
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
 from ...observe.audit import AuditLog, rfc3339, seconds_of
+from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell
 from ..sources import Sources, plan_sources
 from . import layout
-from .build import build, check_received, prove
+from .build import Placed, build, check_received, place_known, prove
 from .layout import History
 
 if TYPE_CHECKING:
@@ -34,8 +37,23 @@ ANOMALY_PERCENT = 50
 ANOMALY_FROM = 20
 # Smaller holes than this are not worth a look at the file.
 _SPARSE_FROM = 1 << 16
+# Sending a needless file of this size costs less than naming its neighbours one by one.
+_SPARE_TO = 1 << 20
 # How often rsync is started for one transfer while it keeps dying.
 _ATTEMPTS = 3
+
+
+class _Ahead:
+    """Work on a snapshot that needs nothing from the host, done while the host sends."""
+
+    def __init__(self, plan: Sources, packed: Later[bytes], placed: Later[Placed]) -> None:
+        self.plan = plan
+        self.packed = packed
+        self.placed = placed
+
+    def close(self) -> None:
+        self.packed.close()
+        self.placed.close()
 
 
 class TreeSession(Session):
@@ -55,8 +73,10 @@ class TreeSession(Session):
         self._distrusted = layout.damaged_paths(base) if base is not None else set()
         self._planned: Optional[Tuple[Manifest, Sources]] = None
         self._locks: List[int] = []
+        self._ahead: Optional[_Ahead] = None
         self._directory = history.incoming + b"/" + tx.encode("ascii")
         self._files = self._directory + b"/files"
+        self._snapshot = self._directory + b"/snapshot"
 
     def open(self) -> None:
         """Clear what dead sessions left, keeping what they received, and make this one."""
@@ -138,8 +158,9 @@ class TreeSession(Session):
             (by_hand if is_odd else by_rsync).append(entry)
         wire = 0
         messages: Tuple[str, ...] = ()
+        self._begin_ahead()
         if by_rsync:
-            items = plan_roots([(entry.path, entry.size) for entry in by_rsync], delivery.counts, options.streams)
+            items = plan_roots([(entry.path, entry.size) for entry in by_rsync], delivery.counts, options.streams, self._spare())
             wire, messages = self._run_rsync(items, delivery.root, need, options, tell)
         self._resumed = False  # what is asked for again is not as it was received
         with Descent(self._files) as files:
@@ -154,6 +175,44 @@ class TreeSession(Session):
         for entry in delivery.wanted:
             self._proven.pop(entry.path, None)
         return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire, messages)
+
+    def _spare(self) -> Counter[bytes]:
+        """How many files of each directory may be sent needlessly: small further names of hard-linked files, so that directories stay whole."""
+        followers = self._planned[1].followers if self._planned is not None else ()
+        return Counter(entry.path.rpartition(b"/")[0] for entry in followers if entry.type == FILE and entry.size <= _SPARE_TO)
+
+    def _begin_ahead(self) -> None:
+        """Place what the base gives, and pack the manifest, while rsync runs, which mostly waits for names and for the disk."""
+        self._end_ahead()
+        if self._planned is None or self.base is None:
+            return
+        manifest, plan = self._planned
+        snapshot, base, storage = self._snapshot, self.history.snapshot(self.base.id) + b"/tree", self.storage
+        if len(plan.linked) < pool.FORK_PAYS_ITEMS or not os.path.isdir(base):
+            return
+        os.mkdir(snapshot, 0o700)
+        os.mkdir(snapshot + b"/tree", 0o700)
+        self._ahead = _Ahead(plan, Later(manifest.pack), Later(lambda: place_known(snapshot + b"/tree", base, plan, storage)))
+
+    def _end_ahead(self) -> None:
+        """Forget what was done of a snapshot that will not be."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+        with Descent(self._directory) as directory:
+            remove_tree(directory.root_fd, b"snapshot")
+
+    def _take_ahead(self, manifest: Manifest, plan: Sources) -> Optional[Placed]:
+        """What was placed ahead by this very plan, if anything was; else an empty tree."""
+        ahead = self._ahead
+        if ahead is None or ahead.plan is not plan:
+            self._end_ahead()
+            os.mkdir(self._snapshot, 0o700)
+            os.mkdir(self._snapshot + b"/tree", 0o700)
+            return None
+        placed = ahead.placed.result()
+        manifest.keep_packed(ahead.packed.result())
+        return placed
 
     def _run_rsync(self, items: Sequence[Item], root: bytes, need: int, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
         """(Bytes on the wire, messages). A process that died is started again, twice; which files arrived is for the proof to say."""
@@ -254,13 +313,12 @@ class TreeSession(Session):
             self._proven.update((entry.path, entry) for entry in unproven if entry.path not in short)
             if shortfalls:
                 raise IncompleteError(shortfalls)
-            snapshot = self._directory + b"/snapshot"
-            os.mkdir(snapshot, 0o700)
-            os.mkdir(snapshot + b"/tree", 0o700)
+            snapshot = self._snapshot
+            known = self._take_ahead(manifest, plan)
             base_tree = self._open_base(plan)
             try:
                 with Descent(snapshot + b"/tree") as tree:
-                    built = build(tree, base_tree, files, plan, self.storage)
+                    built = build(tree, base_tree, files, plan, self.storage, known)
                     tree.forget()
                     proof, _apart = prove(tree, manifest, self.storage)
             finally:
@@ -324,8 +382,7 @@ class TreeSession(Session):
         """The base is damaged there: what the host sends instead heals it."""
         self._distrusted |= broken
         self._planned = None
-        with Descent(self._directory) as directory:
-            remove_tree(directory.root_fd, b"snapshot")
+        self._end_ahead()
         self._proven.clear()
         return IncompleteError([Shortfall(path, "base") for path in sorted(broken)])
 
@@ -393,6 +450,8 @@ class TreeSession(Session):
 
     def close(self, *, keep: bool = False) -> None:
         try:
+            if self._ahead is not None:
+                self._ahead.close()
             if not keep:
                 with Descent(self.history.incoming) as incoming:
                     remove_tree(incoming.root_fd, self.tx.encode("ascii"))
