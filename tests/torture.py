@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional
 
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest import survey
 from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, fingerprint, killed_at
 
 FILES = 600
@@ -79,11 +81,21 @@ def stage_of(world: World) -> str:
 
 def torture(kills: int, *, seed: int = 0, storages: Optional[List[str]] = None, say: Callable[[str], None] = lambda _text: None) -> Report:
     """Kill ``kills`` runs. ``AssertionError`` where something is left that should not be."""
+    # Small as they are, these trees are to be shared out among processes like large ones.
+    usual = pool.FORK_PAYS_ITEMS, survey._SHARE_FROM
+    pool.FORK_PAYS_ITEMS, survey._SHARE_FROM = 100, 10
+    try:
+        return _torture(kills, seed, storages or list(STORAGES), say)
+    finally:
+        pool.FORK_PAYS_ITEMS, survey._SHARE_FROM = usual
+
+
+def _torture(kills: int, seed: int, storages: List[str], say: Callable[[str], None]) -> Report:
     luck = random.Random(seed)
     stages: Dict[str, int] = {}
     hit = runs = 0
-    for storage in storages or list(STORAGES):
-        share = kills // len(storages or STORAGES)
+    for storage in storages:
+        share = kills // len(storages)
         world: Optional[World] = None
         typical = 0.4
         number = done = 0

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from measure import Failed, environment, peak_memory, remove, run
-from peers import OPERATIONS, ROOT, Peer, peers
+from peers import OPERATIONS, ROOT, Peer, peers, python_of_hosts
 from tree import FILES, MEAN_SIZE, Tree, edit_one_percent, make_tree
 
 PAIRS = 5
@@ -138,16 +138,19 @@ def describe_machine() -> Dict[str, Any]:
         memory = int(stream.readline().split()[1]) // (1 << 20)
     with open("/proc/cpuinfo") as stream:
         models = [line.partition(":")[2].strip() for line in stream if line.startswith("model name")]
-    version = subprocess.run(["rsync", "--version"], env=environment(), capture_output=True, text=True, check=True).stdout.split()[2]
     return {
         "cpus": len(os.sched_getaffinity(0)),
         "cpu": models[0] if models else platform.machine(),
         "memory_gib": memory,
         "kernel": platform.release(),
-        "rsync": version,
-        "python": platform.python_version(),
+        "rsync": _ask("rsync", "--version").split()[2],
+        "python": _ask(python_of_hosts(), "-c", "import platform; print(platform.python_version())"),
         "user": "root" if os.geteuid() == 0 else "an ordinary user",
     }
+
+
+def _ask(*argv: str) -> str:
+    return subprocess.run(argv, env=environment(), capture_output=True, text=True, check=True).stdout.strip()
 
 
 def caption(machine: Mapping[str, Any], pairs: int) -> str:

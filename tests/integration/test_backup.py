@@ -594,6 +594,50 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], N
     return waiting.append
 
 
+@pytest.mark.parametrize("accident", ["none", "source changes", "base is damaged", "base is lost"])
+def test_what_is_done_ahead_of_the_transfer_is_used_or_done_again(
+    world: World, between: Callable[..., None], monkeypatch: pytest.MonkeyPatch, accident: str
+) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils import pool
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session
+
+    monkeypatch.setattr(pool, "FORK_PAYS_ITEMS", 10)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    used: List[bool] = []
+    real = session.build
+    monkeypatch.setattr(session, "build", lambda *args: used.append(args[-1] is not None) or real(*args))
+    for number in range(60):
+        path = world.src / ("d%d" % (number % 7)) / ("f%d" % number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("content %d" % number)
+    os.link(world.src / "d0" / "f0", world.src / "d1" / "second name of f0")
+    first = world.backup()
+    for number in range(5):
+        (world.src / "d0" / ("new%d" % number)).write_text("new")
+    (world.src / "d2" / "f2").rename(world.src / "d3" / "moved")
+    stored = world.stored(first.snapshot_id, "d4")
+
+    def happen() -> None:
+        if accident == "source changes":
+            (world.src / "d0" / "new3").write_text("changed between scan and transfer")
+            (world.src / "d0" / "new4").unlink()
+        elif accident == "base is damaged":
+            stored.chmod(0o700)
+            (stored / "f4").unlink()
+        elif accident == "base is lost":
+            world.stored(first.snapshot_id).rename(world.root / "gone")
+
+    between(happen)
+    result = world.backup()
+    assert result.rc == 0, result.to_dict()
+    # The first build has what was done ahead; where that was in vain, the next begins anew and may do it ahead again.
+    assert used[0] is False and used[1:] == {"none": [True], "source changes": [True], "base is damaged": [True, True], "base is lost": [True, False]}[accident]
+    assert world.verify().ok
+    assert world.restore(dest=world.root / "out").verified
+    assert differences(fingerprint(world.src, times=False), fingerprint(world.restored(world.root / "out"), times=False)) == []
+    assert os.listdir(world.history / "incoming") == []
+
+
 def test_what_vanishes_grows_or_turns_between_scan_and_transfer_ends_well(world: World, between: Callable[..., None]) -> None:
     src = world.src
     make_plain(src)

@@ -261,6 +261,23 @@ def test_a_full_vault(storage: str, is_first: bool) -> None:
 
 
 @needs_root
+def test_a_vault_without_inodes_says_what_it_lacks() -> None:
+    with mounted("tmpfs", "size=20m,nr_inodes=60") as disk:
+        world = World.make("native")
+        world.vault = disk / "vault"
+        try:
+            world.backup()
+            for number in range(100):
+                (world.src / ("directory %d" % number)).mkdir()
+            error = error_of(world.backup)
+            assert_leads_out(error, 1, "vault_full", "target")
+            assert "inodes" in error.message
+            world.check_history(count=1)
+        finally:
+            world.destroy()
+
+
+@needs_root
 def test_a_vault_that_fills_up_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement beforehand can be wrong: somebody else writes too."""
     from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.session import TreeSession

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
 from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, error_of, fingerprint
 from ansible_collections.openclaw.backup.tests.torture import make_source, torture
@@ -86,6 +87,7 @@ def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monke
         return real(*args)
 
     with monkeypatch.context() as patch:
+        patch.setattr(pool, "FORK_PAYS_ITEMS", 100)
         patch.setattr(build, "_check_one", fall)
         if len(os.sched_getaffinity(0)) > 1:
             error = error_of(world.backup)

@@ -236,3 +236,44 @@ def test_ctrl_c_is_reported_once_by_the_parent() -> None:
     os.killpg(parent.pid, signal.SIGINT)
     assert parent.communicate(timeout=20)[1].count("KeyboardInterrupt") == 1
     wait_for(workers)
+
+
+# ---- one call meanwhile ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_is_made_meanwhile_in_another_process() -> None:
+    later = pool.Later(os.getpid)
+    other = pool.Later(lambda: bytes(1_000_000))
+    assert later.result() not in (0, os.getpid())
+    assert other.result() == bytes(1_000_000)
+    later.close()
+    other.close()
+
+
+def test_with_one_cpu_a_call_waits_until_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    later = pool.Later(os.getpid)
+    assert later.result() == os.getpid()
+    later.close()
+
+
+def test_what_goes_wrong_meanwhile_is_raised_when_it_is_asked_for() -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device", "/x")
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for work, kind in ((fail, OSError), (die, BackupError)):
+        later = pool.Later(work)
+        with pytest.raises(kind):
+            later.result()
+        later.close()
+
+
+def test_a_call_that_nobody_waits_for_is_broken_off() -> None:
+    began = time.monotonic()
+    later = pool.Later(lambda: time.sleep(60))
+    later.close()
+    later.close()
+    assert time.monotonic() - began < 10

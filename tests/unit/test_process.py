@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -99,3 +100,14 @@ def test_a_signal_that_comes_while_a_child_is_started_is_heard_when_the_child_is
         assert child.wait(10) == -signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_the_collector_rests_and_is_woken_as_it_was() -> None:
+    assert gc.isenabled()
+    with pytest.raises(ValueError), process.collector_at_rest():
+        assert not gc.isenabled()
+        with process.collector_at_rest():
+            pass
+        assert not gc.isenabled()
+        raise ValueError
+    assert gc.isenabled()

@@ -61,6 +61,13 @@ def test_an_unwanted_file_deep_down_keeps_all_its_parents_from_being_sent_whole(
     assert paths_of(plan(on_disk, on_disk - {b"a/b/c/secret"})) == {(b"a/x", False), (b"a/b/y", False), (b"a/d", True)}
 
 
+def test_files_that_may_come_along_do_not_split_a_directory_and_are_not_sent_for_themselves() -> None:
+    on_disk = {b"a/x", b"a/b/y", b"a/b/second name", b"c/second name", b"d/secret", b"d/second name", b"d/z"}
+    spare = {b"a/b": 1, b"c": 1, b"d": 1}
+    items = plan_roots([(b"a/b/y", 1), (b"a/x", 1), (b"d/z", 1)], count(on_disk), 1, spare)
+    assert items == [Item(b"a", 2, 2, True), Item(b"d/z", 1, 1, False)]
+
+
 def test_an_empty_directory_is_not_sent_and_does_not_split_its_parent() -> None:
     assert plan({b"a/b/x"}, {b"a/b/x"}, empty={b"a/e", b"e/f"}) == [Item(b"a", 1, 1, True)]
 

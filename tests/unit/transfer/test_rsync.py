@@ -123,6 +123,12 @@ def test_content_is_all_that_travels() -> None:
     assert all(word.startswith(b"--") for word in argv[1:-3])
 
 
+def test_directories_are_arguments_and_files_are_read() -> None:
+    argv = argv_for(Options(), recursive=True, names=[b"-a b/c", b".", b"host:x"])
+    assert argv[-5:] == [b"--", b"/./-a b/c", b"/./.", b"/./host:x", b"/d/"]
+    assert not [word for word in argv if word.startswith((b"--files-from", b"--from0"))]
+
+
 def test_only_a_resumed_transfer_without_a_basis_skips_what_seems_to_be_there() -> None:
     assert b"--ignore-times" not in argv_for(Options(), resume=True)
     assert b"--ignore-times" in argv_for(Options(), resume=True, basis=b"/basis")

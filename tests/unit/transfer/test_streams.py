@@ -177,6 +177,16 @@ def test_a_root_with_a_strange_name_is_recursed_alone_and_beside_others(rsync: C
     assert read(tmp_path / "one") == {path: content for path, content in files.items() if path.startswith(name)}
 
 
+def test_more_names_than_arguments_hold_are_read_instead(rsync: Capabilities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {b"%s/%s" % (folder, name): b"x" for folder in (b"-a", b"#b", b"c") for name in (b"1", b"2")}
+    write(tmp_path / "s", files)
+    items = [Item(b"#b", 2, 2, True), Item(b"-a", 2, 2, True), Item(b"c/1", 1, 1, False), Item(b"c/2", 1, 1, False)]
+    for limit, place in ((1 << 16, "arguments"), (4, "read")):
+        monkeypatch.setattr(streams, "_ARGUMENTS", limit)
+        assert carry(rsync, tmp_path / "s", tmp_path / place, items).exit_codes == (0,)
+        assert read(tmp_path / place) == files
+
+
 def test_recursion_and_single_files_bring_the_same(rsync: Capabilities, tmp_path: Path) -> None:
     source = tmp_path / "s"
     files = {b"home/u/d%d/e%d/f%d" % (n % 3, n % 7, n): b"%d" % n * n for n in range(200)}

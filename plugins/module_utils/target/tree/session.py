@@ -477,6 +477,14 @@ def _full(history: History, need: int = 0) -> BackupError:
     try:
         free = os.statvfs(history.base)
         left = free.f_bavail * free.f_frsize
+        if free.f_files and not free.f_favail:  # 0 in all: the file system has no such limit
+            return BackupError(
+                "The vault is full: its file system cannot hold more files (no inodes are free), though %d bytes are free" % left,
+                kind="vault_full",
+                field="target",
+                found=0,
+                next="remove files from that file system, or make one with more inodes; nothing was published and the newest snapshot is untouched",
+            )
     except OSError:
         left = 0
     return BackupError(
