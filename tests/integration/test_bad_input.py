@@ -266,6 +266,7 @@ def test_a_vault_without_inodes_says_what_it_lacks() -> None:
         world = World.make("native")
         world.vault = disk / "vault"
         try:
+            (world.src / "a").write_text("a")
             world.backup()
             for number in range(100):
                 (world.src / ("directory %d" % number)).mkdir()

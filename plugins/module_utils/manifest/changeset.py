@@ -38,11 +38,8 @@ def diff(base: Optional[Manifest], new: Manifest) -> ChangeSet:
     """Compare two manifests; without a base everything is added."""
     if base is None:
         return ChangeSet(tuple(new.entries), (), (), (), ())
-    # Equal lines are equal entries: only the others are ever parsed.
-    old_lines = set(base.lines)
-    new_lines = set(new.lines)
-    old = {entry.path: entry for entry in decode_trusted([line for line in base.lines if line not in new_lines])}
-    changed = decode_trusted([line for line in new.lines if line not in old_lines])
+    old = {entry.path: entry for entry in decode_trusted(base.lines_not_in(new))}
+    changed = decode_trusted(new.lines_not_in(base))
     added, modified, metadata, touched = [], [], [], []
     for entry in changed:
         before = old.pop(entry.path, None)

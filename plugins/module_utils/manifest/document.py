@@ -15,7 +15,7 @@ import struct
 import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from operator import itemgetter
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError, printable
 from .entry import FILE, Entry, decode, encode, load_json
@@ -117,6 +117,7 @@ class _Made:
     def __init__(self, entries: Optional[Sequence[Entry]]) -> None:
         self.entries = entries
         self.digests: Optional[Tuple[str, str]] = None
+        self.line_set: Optional[FrozenSet[bytes]] = None
         self.packed: Optional[bytes] = None
 
 
@@ -166,6 +167,17 @@ class Manifest:
                 content.update(b"\n".join([content_line(line) if _DIRECTORY_MARK in line else line for line in part]) + b"\n")
             self._made.digests = (exact.hexdigest(), content.hexdigest())
         return self._made.digests
+
+    @property
+    def line_set(self) -> FrozenSet[bytes]:
+        """The entry lines. Equal lines are equal entries, so that what two manifests have in common need not be parsed."""
+        if self._made.line_set is None:
+            self._made.line_set = frozenset(self.lines)
+        return self._made.line_set
+
+    def lines_not_in(self, other: Manifest) -> List[bytes]:
+        """Those entry lines, in order, that ``other`` lacks."""
+        return [line for line in self.lines if line not in other.line_set]
 
     @property
     def files(self) -> int:

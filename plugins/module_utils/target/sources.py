@@ -34,7 +34,7 @@ def plan_sources(base: Optional[Manifest], new: Manifest, storage: str, distrust
     ``storage``: native inodes bear metadata, portable ones only bytes. ``distrusted`` paths of the base are known to be damaged there.
     """
     plan = Sources([], [], [], [], [], [])
-    base_lines = frozenset(base.lines) if base is not None else frozenset()
+    base_lines = base.line_set if base is not None else frozenset()
     native = storage == NATIVE
     changed: List[Entry] = []
     fresh: Set[bytes] = set()
@@ -75,9 +75,7 @@ def _place_changed(
     donors = {(entry.size, entry.hash): entry for entry in plan.linked if entry.hash in hashes}
     gone: Dict[bytes, Entry] = {}
     if base is not None:
-        new_lines = frozenset(new.lines)
-        old_entries = decode_trusted([line for line in base.lines if line not in new_lines])
-        gone = {old.path: old for old in old_entries if old.type == FILE and old.path not in distrusted}
+        gone = {old.path: old for old in decode_trusted(base.lines_not_in(new)) if old.type == FILE and old.path not in distrusted}
         for old in gone.values():
             donors.setdefault((old.size, old.hash), old)
     for entry in changed:

@@ -437,8 +437,7 @@ class TreeSession(Session):
         if self.base is None or base is None:
             return
         files = self.base.receipt.files
-        lines = frozenset(manifest.lines)
-        gone = [line for line in base.lines if line not in lines]
+        gone = base.lines_not_in(manifest)
         if len(gone) < ANOMALY_FROM or len(gone) * 100 <= ANOMALY_PERCENT * files:
             return
         present = {entry.hash for entry in manifest.entries}
