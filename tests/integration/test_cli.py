@@ -293,6 +293,9 @@ def test_audit_finds_the_line_that_was_changed_and_the_log_that_is_gone(history:
     assert "BROKEN after 1 good record\n" in history.call("audit", "web.json", rc=7).stdout
     log.unlink()
     assert "gone" in history.json("audit", "web.json", rc=7)["logs"][1]["reason"]
+    history.vault.rename(history.vault.with_name("unmounted"))
+    logs = history.json("audit", "web.json", rc=7)["logs"]
+    assert logs[0]["ok"] and "is the vault mounted" in logs[1]["reason"]
 
 
 def test_another_hosts_history_is_read_and_this_hosts_is_left_alone(history: Host) -> None:

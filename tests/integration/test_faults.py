@@ -162,3 +162,24 @@ def test_the_publishing_of_a_snapshot_is_one_rename(world: World, monkeypatch: p
     monkeypatch.setattr(session_module.os, "rename", rename)
     world.backup()
     assert seen == [0, 1]
+
+
+def test_the_link_latest_catches_up_after_a_kill_between_two_renames(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.src / "a").write_text("a")
+    world.backup()
+    (world.src / "a").write_text("changed")
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module.TreeSession, "_point_latest", lambda *_args: None)
+        second = world.backup()
+    assert (world.history / "latest").resolve().name != second.snapshot_id
+    (world.src / "a").write_text("changed again")
+    seen = []
+    real = session_module.TreeSession._publish
+
+    def publish(self: session_module.TreeSession, *args: Any) -> None:
+        seen.append((world.history / "latest").resolve().name)
+        real(self, *args)
+
+    monkeypatch.setattr(session_module.TreeSession, "_publish", publish)
+    third = world.backup()
+    assert seen == [second.snapshot_id] and (world.history / "latest").resolve().name == third.snapshot_id

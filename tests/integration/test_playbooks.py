@@ -145,6 +145,7 @@ def test_one_host_and_one_policy_and_the_history_of_another_host(fleet: Fleet) -
         ({"policies": "etc"}, ["openclaw_backup_policies is a str"]),
         ({"policies": []}, ["openclaw_backup_policies", "one or more"]),
         ({"policies": [{"name": "x", "source": ["/etc"]}]}, ["openclaw_backup_policies, policy 1 (x)", "did you mean 'sources'"]),
+        ({"source": "/etc", "vault": "/nonexistent", "path": ["/etc/hosts"]}, ["did you mean openclaw_backup_paths?"]),
         ({"source": "/etc", "vault": "/nonexistent", "policy": "nobody"}, ["openclaw_backup_policy is 'nobody'", "Allowed: local"]),
     ],
 )

@@ -372,6 +372,9 @@ def test_a_guard_stops_a_run_until_just_this_change_is_accepted(world: World) ->
     digest = accepted(error.next)
     assert accepted(error_of(world.backup, dry_run=True).next) == digest
     assert error_of(world.backup, accept="01234567").field == "accept"
+    for wrong in ("", "yes", "0123456", "0123456G"):
+        error = error_of(world.backup, accept=wrong)
+        assert (error.kind, error.field, error.rc) == ("usage", "accept", 2)
     assert differences(before, fingerprint(world.vault)) == []
     # What lies above the source may move meanwhile; the source may not.
     (world.root / "busy").write_text("x")

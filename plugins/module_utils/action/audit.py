@@ -23,16 +23,20 @@ def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
     """
     state = HostState(state_directory, policy)
     target = open_target(policy.target, policy.host, policy.name)
-    logs = [
-        _check("host", state.audit, is_expected=state.baseline() is not None),
-        _check("vault", target.history.audit, is_expected=target.latest() is not None),
-    ]
+    baseline, latest = state.baseline(), target.latest()
+    gone = "the log is gone, and what it told of is still there"
+    if latest is None and baseline is not None:
+        lost = "the whole history is gone, and this host committed %s to it: is the vault mounted?" % baseline.id
+    else:
+        lost = gone if latest is not None else ""
+    logs = [_check("host", state.audit, gone if baseline is not None else ""), _check("vault", target.history.audit, lost)]
     ok = all(log["ok"] for log in logs)
     return {"ok": ok, "rc": EXIT_DONE if ok else EXIT_INTEGRITY, "logs": logs}
 
 
-def _check(name: str, path: bytes, *, is_expected: bool) -> Dict[str, Any]:
+def _check(name: str, path: bytes, lost: str) -> Dict[str, Any]:
+    """``lost``: what it means that there is no such log; empty where there need not be one."""
     report = verify_chain(path)
-    if is_expected and not os.path.exists(path):
-        report = ChainReport(False, 0, None, "the log is gone, and what it told of is still there")
+    if lost and not os.path.exists(path):
+        report = ChainReport(False, 0, None, lost)
     return {"log": name, "path": printable(path), **report._asdict(), "head": head(path) if report.ok else None}

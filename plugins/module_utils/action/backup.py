@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..errors import BackupError, IntegrityError, RefusedError, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.document import Header, Manifest
@@ -33,6 +34,7 @@ from .state import HostState, Pending, new_transaction, user_names
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
 _ROUNDS = 4
+_ACCEPT = re.compile("[0-9a-f]{8}")
 
 
 @dataclass
@@ -83,6 +85,10 @@ def backup(
     ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
     """
     started = time.time()
+    if accept is not None and not _ACCEPT.fullmatch(accept):
+        raise UsageError(
+            "accept is not what a guard showed", field="accept", found=accept, allowed="8 digits of 0-9 and a-f", next="look at the change with --dry-run"
+        )
     run = _Run(policy, HostState(state_directory, policy), adopt, accept, progress or Progress(), started)
     check_apart(policy)
     run.warn_of_unsupported_keys()

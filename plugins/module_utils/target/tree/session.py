@@ -93,6 +93,8 @@ class TreeSession(Session):
                     self._audit({"event": "sweep", "dead_tx": printable(name)})
             if not self._resumed:
                 os.mkdir(self._files, 0o700)
+            if self.base is not None:
+                self._point_latest(self.base.id)  # a run that was killed after its commit had no time for it
         except OSError as error:
             raise explain(error, self.history) from error
 
@@ -423,13 +425,22 @@ class TreeSession(Session):
         )
         os.rename(snapshot, self.history.snapshot(receipt.id))
         _sync_directory(self.history.snapshots)
-        link = self.history.base + b"/latest.new"
+        self._point_latest(receipt.id)
+
+    def _point_latest(self, snapshot_id: str) -> None:
+        """Let the link ``latest``, which people and plain tools go by, lead to this snapshot."""
+        target, link = b"snapshots/" + snapshot_id.encode("ascii"), self.history.base + b"/latest"
         try:
-            os.unlink(link)
+            if os.readlink(link) == target:
+                return
+        except OSError:
+            pass
+        try:
+            os.unlink(link + b".new")
         except FileNotFoundError:
             pass
-        os.symlink(b"snapshots/" + receipt.id.encode("ascii"), link)
-        os.rename(link, self.history.base + b"/latest")
+        os.symlink(target, link + b".new")
+        os.rename(link + b".new", link)
 
     def _hold_after_mass_change(self, manifest: Manifest) -> None:
         """Keep the parent for good when the content of most of its files is gone: this is what ransomware looks like."""

@@ -1,0 +1,70 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which variables look like misspelt ones of the playbooks."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Callable, Dict, Iterable, List
+
+DOCUMENTATION = r"""
+name: variable_problems
+short_description: Which variables look like misspelt ones of the playbooks
+version_added: 0.1.0
+author:
+  - The openclaw.backup contributors (@openclaw)
+description:
+  - A misspelt variable has no effect, so that a restore of one path would become a restore of everything.
+options:
+  _input:
+    description: Names of variables.
+    type: list
+    elements: str
+    required: true
+notes:
+  - Other names are left alone, whatever they begin with.
+"""
+
+EXAMPLES = r"""
+- name: Refuse misspelt variables
+  ansible.builtin.assert:
+    that: query('ansible.builtin.varnames', '^openclaw_backup_') | openclaw.backup.variable_problems == []
+"""
+
+RETURN = r"""
+_value:
+  description: One text for each name that is nearly one of the playbooks' variables; empty if all is well.
+  type: list
+  elements: str
+  sample:
+    - "openclaw_backup_path is not a variable of the playbooks. Next: did you mean openclaw_backup_paths?"
+"""
+
+_PREFIX = "openclaw_backup_"
+_KNOWN = (
+    "accept adopt become confirm delete depth dest from_host hosts paths policies policy slice snapshot state_directory undo verify_source".split()
+    # The variables of the inventories and roles of this collection.
+    + "source vault config_directory packages program".split()
+)
+# Of the part behind the prefix, so much must be alike.
+_ALIKE = 0.8
+
+
+def variable_problems(names: Iterable[Any]) -> List[str]:
+    """One text for each of ``names`` that is nearly, but not quite, a variable of the playbooks."""
+    problems = []
+    for name in sorted(str(item) for item in names):
+        rest = name[len(_PREFIX) :]
+        if name.startswith(_PREFIX) and rest not in _KNOWN:
+            for meant in difflib.get_close_matches(rest, _KNOWN, 1, _ALIKE):
+                problems.append("%s is not a variable of the playbooks. Next: did you mean %s%s?" % (name, _PREFIX, meant))
+    return problems
+
+
+class FilterModule:
+    """Where Ansible finds the filter."""
+
+    def filters(self) -> Dict[str, Callable[..., Any]]:
+        """The filters of this file by name."""
+        return {"variable_problems": variable_problems}
