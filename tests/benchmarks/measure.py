@@ -51,9 +51,11 @@ def peak_memory(argv: Sequence[str]) -> int:
     Pages that forked workers share count once, unlike in a sum of ``ru_maxrss``.
     """
     with subprocess.Popen(argv, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        most = 0
+        most = before = 0
         while process.poll() is None:
-            most = max(most, sum(map(_proportional_size, _family(process.pid))))
+            now = sum(map(_proportional_size, _family(process.pid)))
+            # The processes are looked at one after the other: while one forks, what it shares is counted twice. That is over by the next look.
+            most, before = max(most, min(before, now)), now
             time.sleep(_SAMPLE_EVERY)
         assert process.stderr is not None
         _check(argv, process.returncode, process.stderr.read())

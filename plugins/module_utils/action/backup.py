@@ -173,6 +173,9 @@ class _Run:
                     if self._still_unchanged(dry_run):
                         self._settle_unchanged(len(manifest.lines), dry_run)
                         return
+                # What follows forks, and needs neither of these large lists.
+                scanned.records.clear()
+                found.folders.clear()
                 self._publish(manifest, scanned, found, root, staging, dry_run)
             finally:
                 if staging is not None:

@@ -175,7 +175,7 @@ class _Builder:
         self.unreadable: Dict[bytes, int] = dict(found.unreadable)
         self.vanished = 0
         self.rotten: List[bytes] = []
-        self.hashed_bytes = 0
+        self.hashed_files = self.hashed_bytes = 0
         self.groups = _groups(found.links)
 
     def table(self, number: int) -> _Table:
@@ -264,6 +264,8 @@ class _Builder:
                     self._settle(tasks[index], hashes[offset : offset + SLOT], tasks[index].row, False)
             if self.tell is not None:
                 self.tell(len(hashes) // SLOT, total)
+        self.hashed_files = len(tasks)
+        tasks.clear()  # a sixth of all memory, which the entries can use
 
     def _settle_odd(self, task: _Task, read: _Read) -> None:
         if read.moving:
@@ -339,7 +341,7 @@ class _Builder:
             self.unreadable,
             self.vanished,
             self.rotten,
-            len(self.tasks),
+            self.hashed_files,
             self.hashed_bytes,
         )
 
