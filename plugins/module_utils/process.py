@@ -53,7 +53,7 @@ def lock(path: bytes, how: int, what: str, flags: int = os.O_RDWR | os.O_CREAT, 
 
 @contextlib.contextmanager
 def collector_at_rest() -> Iterator[None]:
-    """Let Python's cycle collector rest: one operation makes many small objects that live to its end, and looking through them costs 5 %."""
+    """Let Python's cycle collector rest: one operation makes many small objects that live to its end, and looking through them costs time."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -114,18 +114,19 @@ def test_no_recipe_is_left_untested() -> None:
     assert len(recipes()) == 5
 
 
+def backup_in_future(policy: Policy, state: str) -> Any:
+    """In a child process, whose clock is lost with it."""
+    now = time.time
+    time.time = lambda: now() + 400 * 86400
+    return backup(policy, state_directory=state).snapshot_id
+
+
 def test_a_vault_written_with_a_clock_far_ahead_goes_on_after_the_recipe(tmp_path: Path, source: Path) -> None:
     state = str(tmp_path / "state")
     policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": str(tmp_path / "vault")}, default_host="x")
     first = backup(policy, state_directory=state)
     (source / "zero").write_text("written in the future")
-    now = time.time
-
-    def ahead() -> Any:
-        time.time = lambda: now() + 400 * 86400
-        return backup(policy, state_directory=state).snapshot_id
-
-    future = in_child(ahead)
+    future = in_child(lambda: backup_in_future(policy, state))
     (source / "zero").write_text("written today")
     error = error_of(backup, policy, state_directory=state)
     assert (error.rc, error.kind) == (4, "clock") and "docs/recovery.md" in str(error.next)
@@ -145,13 +146,7 @@ def test_a_vault_written_with_a_clock_far_ahead_goes_on_after_the_recipe(tmp_pat
 def test_where_the_only_snapshot_is_from_the_future_a_new_history_begins(tmp_path: Path, source: Path) -> None:
     state = str(tmp_path / "state")
     policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": str(tmp_path / "vault")}, default_host="x")
-    now = time.time
-
-    def ahead() -> Any:
-        time.time = lambda: now() + 400 * 86400
-        return backup(policy, state_directory=state).snapshot_id
-
-    future = in_child(ahead)
+    future = in_child(lambda: backup_in_future(policy, state))
     (source / "zero").write_text("written today")
     assert error_of(backup, policy, state_directory=state).kind == "clock"
     assert run(recipe("set-aside"), HISTORY=str(tmp_path / "vault" / "web1" / "files"), FUTURE=future).returncode == 0

@@ -25,10 +25,12 @@ def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
     target = open_target(policy.target, policy.host, policy.name)
     baseline, latest = state.baseline(), target.latest()
     gone = "the log is gone, and what it told of is still there"
-    if latest is None and baseline is not None:
+    if latest is not None:
+        lost = gone
+    elif baseline is not None:
         lost = "the whole history is gone, and this host committed %s to it: is the vault mounted?" % baseline.id
     else:
-        lost = gone if latest is not None else ""
+        lost = ""
     logs = [_check("host", state.audit, gone if baseline is not None else ""), _check("vault", target.history.audit, lost)]
     ok = all(log["ok"] for log in logs)
     return {"ok": ok, "rc": EXIT_DONE if ok else EXIT_INTEGRITY, "logs": logs}

@@ -34,6 +34,15 @@ def is_time(value: Any) -> bool:
     return year > 0 and day <= _MONTHS[month - 1] and (is_leap or (month, day) != (2, 29))
 
 
+def _refuser(complaint: str, kind: str, advice: str) -> Callable[[str, Any, str], NoReturn]:
+    """What raises the ``IntegrityError`` for one field of a stored file: ``refuse(field, found, allowed)``."""
+
+    def refuse(field: str, found: Any, allowed: str) -> NoReturn:
+        raise IntegrityError("%s: %s is %r" % (complaint, field, _shown(found)), kind=kind, field=field, found=_shown(found), allowed=allowed, next=advice)
+
+    return refuse
+
+
 def _shown(value: Any) -> Any:
     """What an error shows of a value: nested ones can be deeper and longer than anyone wants to read."""
     if type(value) in (list, dict):
@@ -79,16 +88,7 @@ class Receipt:
     def from_dict(cls, item: Any, where: str) -> Receipt:
         """Read a stored receipt; ``IntegrityError`` names ``where``."""
 
-        def refuse(field: str, found: Any, allowed: str) -> NoReturn:
-            raise IntegrityError(
-                "%s is not a receipt: %s is %r" % (where, field, _shown(found)),
-                kind="receipt",
-                field=field,
-                found=_shown(found),
-                allowed=allowed,
-                next="find out who edited it, and restore it from a copy",
-            )
-
+        refuse = _refuser("%s is not a receipt" % where, "receipt", "find out who edited it, and restore it from a copy")
         names = {item.name for item in fields(cls)}
         if type(item) is not dict or set(item) != names:
             refuse("keys", ", ".join(sorted(set(item) ^ names)) if type(item) is dict else item, "an object with the keys of a receipt")
@@ -145,16 +145,7 @@ class Snapshot:
 def check_state(state: Any, where: str) -> Dict[str, Any]:
     """The stored state of a snapshot, as ``Snapshot`` takes it; ``IntegrityError`` (kind ``state``) names ``where``."""
 
-    def refuse(field: str, found: Any, allowed: str) -> NoReturn:
-        raise IntegrityError(
-            "%s is not the state of a snapshot: %s is %r" % (where, field, _shown(found)),
-            kind="state",
-            field=field,
-            found=_shown(found),
-            allowed=allowed,
-            next="move it away and verify the snapshot",
-        )
-
+    refuse = _refuser("%s is not the state of a snapshot" % where, "state", "move it away and verify the snapshot")
     if type(state) is not dict:
         refuse("state", state, "an object")
     for name, parts in _STATE.items():

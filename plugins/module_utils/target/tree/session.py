@@ -183,6 +183,10 @@ class TreeSession(Session):
         followers = self._planned[1].followers if self._planned is not None else ()
         return Counter(entry.path.rpartition(b"/")[0] for entry in followers if entry.type == FILE and entry.size <= _SPARE_TO)
 
+    def _make_snapshot(self) -> None:
+        os.mkdir(self._snapshot, 0o700)
+        os.mkdir(self._snapshot + b"/tree", 0o700)
+
     def _begin_ahead(self) -> None:
         """Place what the base gives, and pack the manifest, while rsync runs, which mostly waits for names and for the disk."""
         self._end_ahead()
@@ -192,8 +196,7 @@ class TreeSession(Session):
         snapshot, base, storage = self._snapshot, self.history.snapshot(self.base.id) + b"/tree", self.storage
         if len(plan.linked) < pool.FORK_PAYS_ITEMS or not os.path.isdir(base):
             return
-        os.mkdir(snapshot, 0o700)
-        os.mkdir(snapshot + b"/tree", 0o700)
+        self._make_snapshot()
         self._ahead = _Ahead(plan, Later(manifest.pack), Later(lambda: place_known(snapshot + b"/tree", base, plan, storage)))
 
     def _end_ahead(self) -> None:
@@ -209,8 +212,7 @@ class TreeSession(Session):
         ahead = self._ahead
         if ahead is None or ahead.plan is not plan:
             self._end_ahead()
-            os.mkdir(self._snapshot, 0o700)
-            os.mkdir(self._snapshot + b"/tree", 0o700)
+            self._make_snapshot()
             return None
         placed = ahead.placed.result()
         manifest.keep_packed(ahead.packed.result())
