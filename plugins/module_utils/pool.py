@@ -60,7 +60,7 @@ def run(work: Callable[[int, int], T], weights: Sequence[int], *, items: int = 2
     """
     if fork_pays(weights):
         # Several rounds for every worker, so that they end together; never smaller than what a round costs.
-        rounds = 4 * available_cpus()
+        rounds = 8 * available_cpus()
         items = min(items, max(FORK_PAYS_ITEMS // 4, len(weights) // rounds))
         weight = min(weight, max(FORK_PAYS_BYTES // 4, sum(weights) // rounds))
         yield from _run_forked(work, ranges(weights, items=items, weight=weight))
@@ -89,15 +89,16 @@ def _run_forked(work: Callable[[int, int], T], cuts: List[Range]) -> Iterator[T]
 
 
 class Later(Generic[T]):
-    """What ``work`` returns, made by a forked process in the meantime where the machine is wide enough for that, else when it is asked for.
+    """What ``work`` returns, made by a forked process in the meantime where ``items`` are many and the machine is wide enough, else when it is
+    asked for.
 
     To be closed whatever happens; the process ends then.
     """
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], *, items: int) -> None:
         self._work = work
         self._team: _Team[T] = _Team(lambda start, stop: work())
-        if available_cpus() > 1:
+        if available_cpus() > 1 and items >= FORK_PAYS_ITEMS:
             self._team.add().send((0, 1))
 
     def result(self) -> T:

@@ -83,14 +83,18 @@ class Row(NamedTuple):
     passed: Optional[bool]
 
 
-def measure(everyone: Sequence[Peer], tree: Tree, pairs: int, tell: Callable[[str], None]) -> Measured:
-    """Run all operations of all peers ``pairs`` times, and once more to look at the memory."""
+def measure(everyone: Sequence[Peer], tree: Tree, pairs: int, tell: Callable[[str], None], settle: Callable[[], None]) -> Measured:
+    """Run all operations of all peers ``pairs`` times, and once more to look at the memory. ``settle`` waits until what was written is old."""
     measured = Measured({}, {})
     for number, operation in enumerate(OPERATIONS):
         seconds = measured.seconds.setdefault(operation, {})
         memory = measured.memory.setdefault(operation, {})
         for turn in range(pairs + 1):
-            edited = edit_one_percent(tree, number * 1000 + turn) if operation == "changed" else 0
+            edited = 0
+            if operation == "changed":
+                if turn:
+                    settle()  # what changed in the last turn is not what is measured in this one
+                edited = edit_one_percent(tree, number * 1000 + turn)
             for peer in everyone if turn % 2 == 0 else everyone[::-1]:
                 argv = getattr(peer, operation)()
                 if argv is None:
@@ -197,11 +201,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _say("Making %s files, %.2f GB, in %s ..." % (format(options.files, ","), options.files * MEAN_SIZE / 1e9, room))
         tree = make_tree(room / "source", options.files)
-        if is_full_size:
-            _say("Waiting %d s: files younger than a minute are hashed again each time ..." % _SETTLED)
-            time.sleep(_SETTLED)
+
+        def settle() -> None:
+            if is_full_size:
+                _say("Waiting %d s: files younger than a minute are hashed again each time ..." % _SETTLED)
+                time.sleep(_SETTLED)
+
+        settle()
         everyone = peers(room, tree.root)
-        measured = measure(everyone, tree, options.pairs, _say)
+        measured = measure(everyone, tree, options.pairs, _say, settle)
         _prove(everyone[0], tree)
     except Failed as error:
         _say("bench: %s" % error)

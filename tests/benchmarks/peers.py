@@ -76,7 +76,7 @@ class Engine(Peer):
     def __init__(self, room: Path, source: Path) -> None:
         super().__init__(room, source)
         program = self.room / "openclaw-backup"
-        subprocess.run([sys.executable, str(ROOT / "roles" / "client" / "files" / "build_zipapp.py"), str(program)], check=True)
+        subprocess.run([python_of_hosts(), str(ROOT / "roles" / "client" / "files" / "build_zipapp.py"), str(program)], check=True)
         self.policy = self.room / "policy.json"
         self.policy.write_text(json.dumps({"name": "bench", "host": "bench", "sources": [str(source)], "target": str(self.room / "vault")}))
         self.program = [python_of_hosts(), "-I", str(program)]

@@ -242,17 +242,18 @@ def test_ctrl_c_is_reported_once_by_the_parent() -> None:
 
 
 def test_a_call_is_made_meanwhile_in_another_process() -> None:
-    later = pool.Later(os.getpid)
-    other = pool.Later(lambda: bytes(1_000_000))
+    later = pool.Later(os.getpid, items=pool.FORK_PAYS_ITEMS)
+    other = pool.Later(lambda: bytes(1_000_000), items=pool.FORK_PAYS_ITEMS)
     assert later.result() not in (0, os.getpid())
     assert other.result() == bytes(1_000_000)
     later.close()
     other.close()
 
 
-def test_with_one_cpu_a_call_waits_until_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    later = pool.Later(os.getpid)
+@pytest.mark.parametrize(("cpus", "items"), [(1, pool.FORK_PAYS_ITEMS), (2, pool.FORK_PAYS_ITEMS - 1)])
+def test_with_one_cpu_or_little_work_a_call_waits_until_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, cpus: int, items: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cpus)))
+    later = pool.Later(os.getpid, items=items)
     assert later.result() == os.getpid()
     later.close()
 
@@ -265,7 +266,7 @@ def test_what_goes_wrong_meanwhile_is_raised_when_it_is_asked_for() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     for work, kind in ((fail, OSError), (die, BackupError)):
-        later = pool.Later(work)
+        later = pool.Later(work, items=pool.FORK_PAYS_ITEMS)
         with pytest.raises(kind):
             later.result()
         later.close()
@@ -273,7 +274,7 @@ def test_what_goes_wrong_meanwhile_is_raised_when_it_is_asked_for() -> None:
 
 def test_a_call_that_nobody_waits_for_is_broken_off() -> None:
     began = time.monotonic()
-    later = pool.Later(lambda: time.sleep(60))
+    later = pool.Later(lambda: time.sleep(60), items=pool.FORK_PAYS_ITEMS)
     later.close()
     later.close()
     assert time.monotonic() - began < 10

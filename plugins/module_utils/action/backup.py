@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -24,6 +25,7 @@ from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
+from ..pool import Later
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
 from ..target.tree.target import TreeTarget
 from ..version import VERSION
@@ -131,6 +133,7 @@ class _Run:
         self.result = BackupResult()
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
+        self._baseline_ahead: Optional[Later[Optional[Manifest]]] = None
         self._needs_healing = False
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
@@ -162,9 +165,12 @@ class _Run:
                     self._settle_unchanged(found.entries, dry_run)
                     return
             staging = None if dry_run else Staging(self.state.staging())
+            self._begin_baseline_manifest(found)
             try:
                 scanned = self._scan(found, cache, root, staging)
                 manifest = self._manifest(scanned)
+                with manifest.digesting():
+                    self._take_baseline_manifest()
                 if not dry_run:
                     # A scan in which something could not be read must not be taken for the whole next time.
                     whole = not scanned.unreadable
@@ -178,6 +184,8 @@ class _Run:
                 found.folders.clear()
                 self._publish(manifest, scanned, found, root, staging, dry_run)
             finally:
+                if self._baseline_ahead is not None:
+                    self._baseline_ahead.close()
                 if staging is not None:
                     staging.close()
                     self.state.clear_staging()
@@ -247,10 +255,23 @@ class _Run:
 
     # ---- the baseline ----------------------------------------------------------------------------------------------------
 
+    def _begin_baseline_manifest(self, found: Survey) -> None:
+        """Let another process read it during the scan, where it is large."""
+        baseline = self.baseline
+        if baseline is not None:
+            self._baseline_ahead = Later(lambda: self.state.baseline_manifest(baseline), items=found.entries)
+
+    def _take_baseline_manifest(self) -> None:
+        """Take over what that process has read."""
+        if self._baseline_ahead is not None:
+            with closing(self._baseline_ahead) as ahead:
+                self._baseline_ahead = None
+                self._baseline_manifest = ahead.result()
+
     def _base_manifest(self) -> Optional[Manifest]:
         """The manifest of the baseline: the copy kept here, or the target's own."""
         if self._baseline_manifest is None and self.baseline is not None:
-            self._baseline_manifest = self.state.baseline_manifest(self.baseline)
+            self._take_baseline_manifest()
             if self._baseline_manifest is None:
                 for snapshot in self.target.list():
                     if snapshot.id == self.baseline.id:
@@ -335,7 +356,8 @@ class _Run:
 
     # ---- publishing --------------------------------------------------------------------------------------------------------
 
-    def _publish(self, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Optional[Staging], dry_run: bool) -> None:
+    def _judge(self, manifest: Manifest, dry_run: bool) -> bool:
+        """Compare with the history and ask the guards; whether there is something to publish."""
         before = self.baseline
         self._meet_history(dry_run)
         base = self._base_manifest()
@@ -354,11 +376,18 @@ class _Run:
             # A lost acknowledgement, or an adoption, made this run's content the newest already.
             self.result.changed = self.adopt and self.baseline is not before
             self._settle_unchanged(len(manifest.lines), dry_run)
-            return
+            return False
         result = self.result
         result.changed = True
         result.digest, result.content_digest = manifest.digest, manifest.content_digest
         result.entries, result.bytes = len(manifest.lines), manifest.total_size
+        return True
+
+    def _publish(self, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Optional[Staging], dry_run: bool) -> None:
+        with nullcontext() if dry_run or self.baseline is None else manifest.packing():
+            if not self._judge(manifest, dry_run):
+                return
+        result, base = self.result, self._base_manifest()
         manifest = manifest.with_header(parent=self.baseline.id if self.baseline is not None else None)
         if dry_run:
             self._predict(base, manifest)

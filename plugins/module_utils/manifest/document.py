@@ -13,11 +13,13 @@ import json
 import re
 import struct
 import zlib
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from operator import itemgetter
 from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError, printable
+from ..pool import Later
 from .entry import FILE, Entry, decode, encode, load_json
 from .walk import open_file
 
@@ -119,6 +121,7 @@ class _Made:
         self.digests: Optional[Tuple[str, str]] = None
         self.line_set: Optional[FrozenSet[bytes]] = None
         self.packed: Optional[bytes] = None
+        self.lacked: Optional[Tuple[_Made, List[bytes]]] = None
 
 
 class Manifest:
@@ -158,15 +161,18 @@ class Manifest:
 
     def _both_digests(self) -> Tuple[str, str]:
         if self._made.digests is None:
-            exact = hashlib.sha256()
-            content = hashlib.sha256()
-            for start in range(0, len(self.lines), _LINES):
-                part = self.lines[start : start + _LINES]
-                exact.update(b"\n".join(part) + b"\n")
-                # Looked at here first: a call for each line would cost more than all the rest.
-                content.update(b"\n".join([content_line(line) if _DIRECTORY_MARK in line else line for line in part]) + b"\n")
-            self._made.digests = (exact.hexdigest(), content.hexdigest())
+            self._made.digests = self._digest()
         return self._made.digests
+
+    def _digest(self) -> Tuple[str, str]:
+        exact = hashlib.sha256()
+        content = hashlib.sha256()
+        for start in range(0, len(self.lines), _LINES):
+            part = self.lines[start : start + _LINES]
+            exact.update(b"\n".join(part) + b"\n")
+            # Looked at here first: a call for each line would cost more than all the rest.
+            content.update(b"\n".join([content_line(line) if _DIRECTORY_MARK in line else line for line in part]) + b"\n")
+        return exact.hexdigest(), content.hexdigest()
 
     @property
     def line_set(self) -> FrozenSet[bytes]:
@@ -177,7 +183,15 @@ class Manifest:
 
     def lines_not_in(self, other: Manifest) -> List[bytes]:
         """Those entry lines, in order, that ``other`` lacks."""
-        return [line for line in self.lines if line not in other.line_set]
+        if self._made.lacked is None or self._made.lacked[0] is not other._made:
+            # One set serves both directions.
+            if other._made.line_set is not None:
+                lacked = [line for line in self.lines if line not in other.line_set]
+            else:
+                surplus = self.line_set.difference(other.lines)
+                lacked = [line for line in self.lines if line in surplus] if surplus else []
+            self._made.lacked = (other._made, lacked)
+        return self._made.lacked[1]
 
     @property
     def files(self) -> int:
@@ -204,7 +218,7 @@ class Manifest:
         """The file's bytes: deterministic for equal manifests."""
         head = self.header.to_line() + b"\n"
         if self._made.packed is None:
-            self._made.packed = self.pack()
+            self._made.packed = self._pack()
         check, size = zlib.crc32(head), len(head)
         for text in self._texts():
             check, size = zlib.crc32(text, check), size + len(text)
@@ -213,14 +227,24 @@ class Manifest:
         opening = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
         return _GZIP_HEADER + opening + self._made.packed + struct.pack("<II", check, size & 0xFFFFFFFF)
 
-    def pack(self) -> bytes:
+    @contextmanager
+    def digesting(self) -> Iterator[None]:
+        """Meanwhile another process makes the digests, where the lines are many."""
+        with closing(Later(self._digest, items=len(self.lines))) as digests:
+            yield
+            self._made.digests = digests.result()
+
+    @contextmanager
+    def packing(self) -> Iterator[None]:
+        """Meanwhile another process makes most of what ``to_bytes`` will return, where the lines are many."""
+        with closing(Later(self._pack, items=len(self.lines))) as packed:
+            yield
+            self._made.packed = packed.result()
+
+    def _pack(self) -> bytes:
         """The larger part of ``to_bytes``, which goes by the lines alone: packed once for the target's copy and for the host's."""
         packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
         return b"".join([packer.compress(text) for text in self._texts()] + [packer.flush()])
-
-    def keep_packed(self, packed: bytes) -> None:
-        """Use what ``pack`` returned for this manifest in another process."""
-        self._made.packed = packed
 
     def _texts(self) -> Iterator[bytes]:
         """Everything after the header line, piece by piece."""

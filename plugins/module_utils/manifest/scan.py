@@ -17,7 +17,7 @@ from typing import AbstractSet, Any, Callable, Dict, Iterator, List, Mapping, Na
 from .. import pool
 from .cache import RACY, RACY_SECONDS, ROW, SLOT, XATTRS, Cache, Record
 from .content import copy_file, hash_file
-from .entry import DIRECTORY, FILE, SYMLINK, TYPES, Entry, encode
+from .entry import DIRECTORY, FILE, SYMLINK, TYPES, Entry, encode, plain_file
 from .metadata import Xattrs, mtime_ns, path_of, read_xattrs
 from .survey import Survey, lstat, pack_row
 from .walk import CREATE_FLAGS, Descent, open_file
@@ -204,6 +204,8 @@ class _Builder:
                 same = old is not None and old[0] == row and not old[1] & RACY
                 if same and old is not None:
                     flags[index], slots[index] = old[1], old[2]
+                    if self.distrust is None:
+                        continue
                 is_file = stat.S_ISREG(ROW.unpack(row)[0])
                 path = b"%s/%s" % (folder.path, name) if folder.path else name
                 if is_file:
@@ -407,7 +409,7 @@ class _Builder:
             for name, (mode, uid, gid, size, mtime, _ctime, _inode, rdev, _links) in zip(record.split_names(), ROW.iter_unpack(record.rows)):
                 kind = types[mode & 0o170000]
                 if kind == FILE:
-                    yield Entry(prefix + name, FILE, mode & 0o7777, uid, gid, mtime, size, slots[at : at + SLOT].hex())
+                    yield plain_file(prefix + name, mode & 0o7777, uid, gid, mtime, size, slots[at : at + SLOT].hex())
                 elif kind == DIRECTORY:
                     yield Entry(prefix + name, DIRECTORY, mode & 0o7777, uid, gid, mtime)
                 else:

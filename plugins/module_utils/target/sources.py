@@ -34,13 +34,13 @@ def plan_sources(base: Optional[Manifest], new: Manifest, storage: str, distrust
     ``storage``: native inodes bear metadata, portable ones only bytes. ``distrusted`` paths of the base are known to be damaged there.
     """
     plan = Sources([], [], [], [], [], [])
-    base_lines = base.line_set if base is not None else frozenset()
+    fresh_lines = frozenset(new.lines_not_in(base)) if base is not None else frozenset()
     native = storage == NATIVE
     changed: List[Entry] = []
     fresh: Set[bytes] = set()
     for entry, line in zip(new.entries, new.lines):
         kind = entry.type
-        is_known = line in base_lines
+        is_known = base is not None and line not in fresh_lines
         if not is_known:
             fresh.add(entry.path)
         if kind == DIRECTORY:

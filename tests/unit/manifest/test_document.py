@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import IntegrityError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest, content_line, read_manifest
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -238,6 +239,41 @@ def test_every_manifest_survives_its_file(header: Header, names: "set[bytes]") -
     assert parsed.header == header
     assert list(parsed.entries) == list(manifest.entries)
     assert parsed.to_bytes() == manifest.to_bytes()
+
+
+@pytest.mark.parametrize("count", [3, pool.FORK_PAYS_ITEMS])
+def test_digests_and_packing_in_another_process_are_as_made_here(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
+    lines = [encode(file(b"%06d" % number)) for number in range(count)]
+    here, meanwhile = Manifest(HEADER, lines), Manifest(HEADER, lines)
+    with meanwhile.digesting():
+        pass
+    with meanwhile.packing():
+        pass
+    monkeypatch.setattr(Manifest, "_digest", None)  # made already
+    assert (meanwhile.digest, meanwhile.content_digest) == (hashlib.sha256(b"\n".join(lines) + b"\n").hexdigest(),) * 2
+    monkeypatch.undo()
+    packed = here.to_bytes()
+    monkeypatch.setattr(Manifest, "_pack", None)
+    assert meanwhile.with_header(sequence=42).to_bytes() == packed
+
+
+def test_what_fails_meanwhile_leaves_a_manifest_as_it_was() -> None:
+    manifest = Manifest(HEADER, [encode(file(b"%06d" % number)) for number in range(pool.FORK_PAYS_ITEMS)])
+    for meanwhile in (manifest.digesting, manifest.packing):
+        with pytest.raises(KeyError), meanwhile():
+            raise KeyError
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+@given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
+def test_the_lines_that_another_lacks_are_told_in_order_whichever_is_asked_first(one: "set[int]", other: "set[int]", third: "set[int]") -> None:
+    def lines(numbers: "set[int]") -> List[bytes]:
+        return [b"%d" % number for number in sorted(numbers)]
+
+    first, second, last = (Manifest(HEADER, lines(numbers)) for numbers in (one, other, third))
+    for left, right, numbers in ((first, second, one - other), (second, first, other - one), (first, last, one - third), (first, second, one - other)):
+        assert left.lines_not_in(right) == lines(numbers)
 
 
 # ---- hostile files -----------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import os
 import stat
 from array import array
 from operator import itemgetter
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
 
 from ... import pool
 from ...manifest.content import copy_file, hash_file
@@ -24,6 +24,7 @@ from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_director
 from ..contract import Damage, Shortfall, Tell, Verification
 from ..sources import NATIVE, Sources
 
+T = TypeVar("T")
 _PORTABLE_FILE = 0o440
 _PORTABLE_DIRECTORY = 0o550
 
@@ -110,28 +111,33 @@ class Placed(NamedTuple):
     broken: List[bytes]
 
 
-def _known_steps(plan: Sources) -> List[_Step]:
-    """The steps that need nothing from the host."""
-    steps: List[_Step] = [(entry[0], entry, entry[0], True) for entry in plan.linked]
-    steps += [(entry[0], entry, donor, share) for entry, donor, share in plan.donated]
-    steps += [(entry[0], entry, None, False) for entries in (plan.directories, plan.specials) for entry in entries]
+def _known_steps(plan: Sources, number: int = 0, count: int = 1) -> List[_Step]:
+    """The steps that need nothing from the host, or one of ``count`` equal parts of them."""
+
+    def part(entries: Sequence[T]) -> Sequence[T]:
+        return entries[len(entries) * number // count : len(entries) * (number + 1) // count]
+
+    steps: List[_Step] = [(entry[0], entry, entry[0], True) for entry in part(plan.linked)]
+    steps += [(entry[0], entry, donor, share) for entry, donor, share in part(plan.donated)]
+    steps += [(entry[0], entry, None, False) for entries in (plan.directories, plan.specials) for entry in part(entries)]
     return steps
 
 
-def place_known(tree: bytes, base: bytes, plan: Sources, storage: str) -> Placed:
-    """Place what needs nothing from the host below the empty directory ``tree``, alone: for a time in which the rest is still on its way."""
+def place_known(tree: bytes, base: bytes, plan: Sources, storage: str, number: int, count: int) -> Placed:
+    """Place one of ``count`` equal parts of what needs nothing from the host below the directory ``tree``: for a time in which the rest is still on
+    its way."""
     with Descent(tree) as into, Descent(base) as old:
-        return _place(sorted(_known_steps(plan), key=itemgetter(0)), into, None, old, storage == NATIVE)
+        return _place(sorted(_known_steps(plan, number, count), key=itemgetter(0)), into, None, old, storage == NATIVE)
 
 
-def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources, storage: str, known: Optional[Placed] = None) -> Built:
+def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources, storage: str, known: Sequence[Placed] = ()) -> Built:
     """Place every path of ``plan`` below the directory ``tree``, which is empty or holds what ``place_known`` placed, as ``known`` says.
 
     ``base`` is the parent snapshot's tree; received content is renamed out of ``files``. What the base does not hold as its manifest promised
-    is left out and named in ``broken``."""
+    is left out and named in ``broken``. Directories stay private and of now until ``prove`` finishes them."""
     native = storage == NATIVE
     steps: List[_Step] = [(entry[0], entry, None, False) for entry in plan.wanted]
-    if known is None:
+    if not known:
         steps += _known_steps(plan)
     steps.sort(key=itemgetter(0))
     tree_fd, files_fd = tree.root_fd, files.root_fd
@@ -148,10 +154,8 @@ def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources,
 
     # A rename or a link costs what reading some 20 KiB does.
     parts = list(pool.run(work, [0 if step[3] else 20480 for step in steps], items=8192))
-    if known is not None:
-        parts.append(known)
+    parts += known
     copies, size = _place_followers(tree, plan.followers, native, Losses())
-    _finish_directories(tree, plan.directories, native)
     return Built(
         sum(part.linked for part in parts),
         copies + sum(part.copied for part in parts),
@@ -159,24 +163,6 @@ def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources,
         size + sum(part.hashed_bytes for part in parts),
         tuple(sorted(path for part in parts for path in part.broken)),
     )
-
-
-def _finish_directories(tree: Descent, directories: Sequence[Entry], native: bool) -> None:
-    """Give directories their metadata, in any order: nothing is made in them any more, and what they still allow is enough to pass."""
-    tree_fd = tree.root_fd
-
-    def work(start: int, stop: int) -> None:
-        losses = Losses()
-        with Descent(b".", dir_fd=tree_fd) as below:
-            for entry in directories[start:stop]:
-                if native:
-                    apply_open(below.directory(entry.path), entry, losses)
-                else:
-                    parent, name = below.parent(entry.path)
-                    os.chmod(name, _PORTABLE_DIRECTORY, dir_fd=parent)
-
-    for _done in pool.run(work, [40960] * len(directories)):
-        pass
 
 
 def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], base: Optional[Descent], native: bool) -> Placed:
@@ -289,31 +275,36 @@ class _Proven(NamedTuple):
     grouped: List[Tuple[bytes, bytes, int]]
 
 
-def prove(tree: Descent, manifest: Manifest, storage: str) -> Tuple[Verification, Set[bytes]]:
+def prove(tree: Descent, manifest: Manifest, storage: str, *, finish: bool = False) -> Tuple[Verification, Set[bytes]]:
     """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
+
+    ``finish``: the tree was just built; each directory gets its metadata on the way.
 
     Also the followers of hard-link groups that have an inode of their own (for want of links), whose content is theirs alone.
     """
     native = storage == NATIVE
     inside: Dict[bytes, List[Entry]] = {b"": []}
+    directories: List[Tuple[bytes, Optional[Entry]]] = [(b"", None)]
     for entry in manifest.entries:
         if is_kept(entry, storage):
             inside[entry.path.rpartition(b"/")[0]].append(entry)
             if entry.type == DIRECTORY:
                 inside[entry.path] = []
-    directories = list(inside)
+                directories.append((entry.path, entry))
     root_fd = tree.root_fd
 
     def work(start: int, stop: int) -> _Proven:
         found = _Proven(0, [], [], [], [], array("Q"), [])
         checked = 0
         with Descent(b".", dir_fd=root_fd) as below:
-            for path in directories[start:stop]:
-                checked += _prove_directory(below, path, inside[path], native, found)
+            for path, own in directories[start:stop]:
+                if finish and own is not None:
+                    _finish_directory(below.directory(path), own, native)
+                checked += _prove_directory(below, path, own, inside[path], native, found)
         return found._replace(checked=checked)
 
     # Looking at a path costs what hashing some 7 KB does, listing a directory three times that.
-    parts = list(pool.run(work, [20000 + 7000 * len(inside[path]) for path in directories]))
+    parts = list(pool.run(work, [20000 + 7000 * len(inside[path]) for path, _own in directories]))
     damaged = [damage for part in parts for damage in part.damaged]
     missing = [path for part in parts for path in part.missing]
     extra = [path for part in parts for path in part.extra]
@@ -328,16 +319,28 @@ def prove(tree: Descent, manifest: Manifest, storage: str) -> Tuple[Verification
     return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(missing)), tuple(sorted(extra))), apart
 
 
-def _prove_directory(below: Descent, path: bytes, expected: List[Entry], native: bool, found: _Proven) -> int:
-    """Hold one directory against its entries; how many of them are there."""
+def _finish_directory(fd: int, entry: Entry, native: bool) -> None:
+    """Give a directory its metadata: nothing is made in it any more, and what it still allows is enough to pass."""
+    if native:
+        apply_open(fd, entry, Losses())
+    else:
+        os.chmod(fd, _PORTABLE_DIRECTORY)
+
+
+def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected: List[Entry], native: bool, found: _Proven) -> int:
+    """Hold one directory against its own entry (the root has none) and against those in it; how many of these are there."""
     prefix = path + b"/" if path else b""
     try:
-        listing = list_directory(below.directory(path))
+        fd = below.directory(path)
+        listing = list_directory(fd)
+        reason = _proof(fd, b"", own, os.fstat(fd), native) if own is not None else None
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # those the directory above tells of
             found.damaged.append(Damage(path, "unreadable"))
         found.missing.extend(entry.path for entry in expected)
         return 0
+    if reason is not None:
+        found.damaged.append(Damage(path, reason))
     by_name = {entry.path[len(prefix) :]: entry for entry in expected}
     for item in listing:
         entry = by_name.pop(item.name, None)
@@ -348,13 +351,15 @@ def _prove_directory(below: Descent, path: bytes, expected: List[Entry], native:
             if entry is None:
                 found.extra.append(prefix + item.name)
                 continue
+        if is_directory and entry.type == DIRECTORY:
+            continue  # looked at when its own turn comes
         if not (native and _is_plainly_right(entry, item.stat)):
-            reason = _proof(below, entry, item.stat, native)
+            reason = _proof(fd, item.name, entry, item.stat, native)
             if reason is not None:
                 found.damaged.append(Damage(entry.path, reason))
         if entry.group is not None:
             found.grouped.append((entry.path, entry.group, item.stat.st_ino))
-        elif not is_directory:
+        else:
             found.inodes.append(item.stat.st_ino)
     found.missing.extend(entry.path for entry in by_name.values())
     return len(expected) - len(by_name)
@@ -408,21 +413,19 @@ def _shared_by_mistake(
     return result
 
 
-def _proof(tree: Descent, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:
+def _proof(dir_fd: int, name: bytes, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:
+    """What is wrong with ``name``, or where that is empty with the directory ``dir_fd`` itself; ``found`` is its ``lstat``."""
     if native:
         reason = differs(entry, found)
     elif entry_type(found.st_mode) != entry.type:
         reason = "type"
     else:
         reason = "size" if entry.type == FILE and found.st_size != entry.size else None
-    if reason is None and entry.type == SYMLINK:
-        parent, name = tree.parent(entry.path)
-        if os.readlink(name, dir_fd=parent) != entry.link:
-            reason = "link"
+    if reason is None and entry.type == SYMLINK and os.readlink(name, dir_fd=dir_fd) != entry.link:
+        reason = "link"
     # Attributes that a file bears and should not are seen when it is opened to be hashed.
     if reason is None and native and (entry.xattrs or entry.type == DIRECTORY):
-        parent, name = tree.parent(entry.path)
-        if read_xattrs(path_of(parent, name)) != entry.xattrs:
+        if read_xattrs(path_of(dir_fd, name) if name else dir_fd) != entry.xattrs:
             reason = "xattrs"
     return reason
 

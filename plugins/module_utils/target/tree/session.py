@@ -10,7 +10,8 @@ import os
 import stat
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
+from functools import partial
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
@@ -43,17 +44,15 @@ _SPARE_TO = 1 << 20
 _ATTEMPTS = 3
 
 
-class _Ahead:
-    """Work on a snapshot that needs nothing from the host, done while the host sends."""
+class _Ahead(NamedTuple):
+    """What of a plan needs nothing from the host, placed while the host sends."""
 
-    def __init__(self, plan: Sources, packed: Later[bytes], placed: Later[Placed]) -> None:
-        self.plan = plan
-        self.packed = packed
-        self.placed = placed
+    plan: Sources
+    parts: List[Later[Placed]]
 
     def close(self) -> None:
-        self.packed.close()
-        self.placed.close()
+        for part in self.parts:
+            part.close()
 
 
 class TreeSession(Session):
@@ -188,16 +187,19 @@ class TreeSession(Session):
         os.mkdir(self._snapshot + b"/tree", 0o700)
 
     def _begin_ahead(self) -> None:
-        """Place what the base gives, and pack the manifest, while rsync runs, which mostly waits for names and for the disk."""
+        """Place what the base gives while rsync runs, which mostly waits for names and for the disk."""
         self._end_ahead()
         if self._planned is None or self.base is None:
             return
-        manifest, plan = self._planned
+        plan = self._planned[1]
         snapshot, base, storage = self._snapshot, self.history.snapshot(self.base.id) + b"/tree", self.storage
         if len(plan.linked) < pool.FORK_PAYS_ITEMS or not os.path.isdir(base):
             return
         self._make_snapshot()
-        self._ahead = _Ahead(plan, Later(manifest.pack), Later(lambda: place_known(snapshot + b"/tree", base, plan, storage)))
+        self._ahead = _Ahead(plan, [])
+        count = pool.available_cpus()
+        for number in range(count):
+            self._ahead.parts.append(Later(partial(place_known, snapshot + b"/tree", base, plan, storage, number, count), items=len(plan.linked)))
 
     def _end_ahead(self) -> None:
         """Forget what was done of a snapshot that will not be."""
@@ -207,16 +209,14 @@ class TreeSession(Session):
         with Descent(self._directory) as directory:
             remove_tree(directory.root_fd, b"snapshot")
 
-    def _take_ahead(self, manifest: Manifest, plan: Sources) -> Optional[Placed]:
+    def _take_ahead(self, plan: Sources) -> List[Placed]:
         """What was placed ahead by this very plan, if anything was; else an empty tree."""
         ahead = self._ahead
         if ahead is None or ahead.plan is not plan:
             self._end_ahead()
             self._make_snapshot()
-            return None
-        placed = ahead.placed.result()
-        manifest.keep_packed(ahead.packed.result())
-        return placed
+            return []
+        return [part.result() for part in ahead.parts]
 
     def _run_rsync(self, items: Sequence[Item], root: bytes, need: int, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
         """(Bytes on the wire, messages). A process that died is started again, twice; which files arrived is for the proof to say."""
@@ -318,21 +318,23 @@ class TreeSession(Session):
             if shortfalls:
                 raise IncompleteError(shortfalls)
             snapshot = self._snapshot
-            known = self._take_ahead(manifest, plan)
+            known = self._take_ahead(plan)
             base_tree = self._open_base(plan)
             try:
                 with Descent(snapshot + b"/tree") as tree:
                     built = build(tree, base_tree, files, plan, self.storage, known)
                     tree.forget()
-                    proof, _apart = prove(tree, manifest, self.storage)
+                    proof, _apart = prove(tree, manifest, self.storage, finish=True)
             finally:
                 if base_tree is not None:
                     base_tree.close()
-        origins = {entry.path: entry.path for entry in plan.linked}
-        origins.update((entry.path, donor) for entry, donor, _share in plan.donated)
         wrong = [(damage.path, damage.reason) for damage in proof.damaged]
         wrong += [(path, "missing") for path in proof.missing] + [(path, "extra") for path in proof.extra]
-        broken = set(built.broken) | {origins[path] for path, _reason in wrong if path in origins}
+        broken = set(built.broken)
+        if wrong:
+            origins = {entry.path: entry.path for entry in plan.linked}
+            origins.update((entry.path, donor) for entry, donor, _share in plan.donated)
+            broken |= {origins[path] for path, _reason in wrong if path in origins}
         if broken:
             raise self._distrust(broken)
         if wrong:
