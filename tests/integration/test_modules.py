@@ -135,10 +135,27 @@ def tell(story: Story, home: Path) -> None:
     story.task("restore_first", "snapshot", **foreign)
     story.task("adopt", "snapshot", adopt=True, **foreign)
 
+    # Five snapshots, of which a retention keeps two.
+    many = {"target": vault, "host": "web1", "name": "many"}
+    for number in range(5):
+        story.python(ONE_MORE % (tree, number))
+        story.task("many%d" % number, "snapshot", sources=[tree + "/folder"], **many)
+    story.four_times("prune", "prune", retention={"keep_last": 2, "protect": "0s"}, **many)
+    rules = {"keep_last": 1, "protect": "0s"}
+    story.task("prune_policy", "prune", policy={**many, "sources": [tree + "/folder"], "retention": rules})
+    for number in range(25):
+        story.python(ONE_MORE % (tree, number))
+        story.task("more%d" % number, "snapshot", sources=[tree + "/folder"], **many)
+    story.task("crowd_prune", "prune", retention=rules, **many)
+
     for name, (module, arguments) in bad_input(home).items():
         story.task("bad_" + name, module, **arguments)
 
 
+ONE_MORE = """
+import pathlib
+pathlib.Path(%r, "folder", "number").write_text("%d")
+"""
 EDITS = """
 import os, pathlib
 tree = pathlib.Path(%r)
@@ -190,6 +207,10 @@ def bad_input(home: Path) -> Dict[str, Tuple[str, Result]]:
         "two_ways": ("snapshot", {"policy": policy, "name": "tree", "sources": [tree], "target": vault}),
         "half_a_history": ("snapshot_info", {"target": vault}),
         "source_without_policy": ("verify", {**history, "source": True}),
+        "no_rule": ("prune", history),
+        "retention_key": ("prune", {**history, "retention": {"keep_lasts": 3}}),
+        "retention_count": ("prune", {**history, "retention": {"keep_last": -1}}),
+        "retention_zone": ("prune", {**history, "retention": {"keep_last": 1, "timezone": "Mars/Base"}}),
         "relative_source": ("manifest", {"sources": ["tree"]}),
         "missing_source": ("snapshot", {**policy, "sources": ["/nonexistent-source"]}),
         "nested_sources": ("snapshot", {**policy, "sources": [tree, tree + "/folder"]}),
@@ -234,6 +255,10 @@ BLAME: Dict[str, Tuple[int, Any]] = {
     "two_ways": (2, None),
     "half_a_history": (2, None),
     "source_without_policy": (2, None),
+    "no_rule": (2, "retention"),
+    "retention_key": (2, "retention.keep_lasts"),
+    "retention_count": (2, "retention.keep_last"),
+    "retention_zone": (2, "retention.timezone"),
     "relative_source": (2, "sources[0]"),
     "missing_source": (4, "sources"),
     "nested_sources": (2, "sources[1]"),
@@ -379,7 +404,7 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         ("snapshot", "vanished"),
         ("snapshot_info", "changed"),
         ("verify", "changed"),
-        *((module, key) for module in ("manifest", "snapshot", "snapshot_info") for key in ("rc", "error")),
+        *((module, key) for module in ("manifest", "snapshot", "snapshot_info", "prune") for key in ("rc", "error")),
         ("snapshot_info", "duration"),  # rounds to nothing
     }
     assert silent <= quiet
@@ -388,12 +413,14 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
 # ---- predicted, done, predicted again, done again --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, changed", [("manifest", True), ("first", True), ("second", True), ("restore", True), ("in_place", True), ("list", False)])
+@pytest.mark.parametrize(
+    "name, changed", [("manifest", True), ("first", True), ("second", True), ("restore", True), ("in_place", True), ("list", False), ("prune", True)]
+)
 def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: bool) -> None:
     assert [told[name + step]["changed"] for step in ("_predicted", "", "_predicted_again", "_again")] == [changed, changed, False, False]
 
 
-@pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify"])
+@pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify", "prune"])
 def test_a_prediction_comes_true(told: Told, name: str) -> None:
     # The digest holds the times of directories above the tree, in which others work; what is only known afterwards is left out too.
     later = {"digest", "duration", "receipt", "bytes_wire", "kept", "verified", *FOREIGN} | ({"snapshot_id"} if name in ("first", "second") else set())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -90,6 +91,24 @@ def test_damage_and_refusal_fail_the_play_and_are_passed_on(site: Site) -> None:
     damaged = site.local("verify", code=2)
     assert (damaged["ok"], damaged["rc"], damaged["counts"]["damaged"]) == (False, 7, 1)
     assert str(site.home / "tree" / "folder" / "file") in damaged["msg"]
+
+
+def test_a_prune_removes_what_the_policys_retention_does_not_keep(site: Site) -> None:
+    rules = {"keep_last": 1, "protect": "0s"}
+    policies = [{"name": "local", "sources": [str(site.home / "tree")], "target": str(site.home / "vault")}]
+    for number in range(3):
+        (site.home / "tree" / "folder" / "file").write_text("number %d" % number)
+        site.play("backup", policies=policies)
+    assert site.play("prune", policies=policies) == {}, "a policy without a retention keeps all"
+    policies[0]["retention"] = rules
+    predicted = site.play("prune", "--check", policies=policies)["localhost"]["prune"]["local"]
+    assert len(predicted["removed"]) == 2 and len(os.listdir(site.home / "vault" / "localhost" / "local" / "snapshots")) == 3
+    done = site.play("prune", policies=policies)["localhost"]["prune"]["local"]
+    assert done["changed"] and done["removed"] == predicted["removed"] and "2 snapshots removed, 1 kept" in site.output
+    assert os.listdir(site.home / "vault" / "localhost" / "local" / "snapshots") == [done["kept"][0]["id"]]
+    policies[0]["retention"] = {"protect": "1d"}
+    refused = site.play("prune", code=2, policies=policies)["localhost"]["prune"]["local"]
+    assert (refused["failed"], refused["rc"], refused["error"]["field"]) == (True, 2, "retention")
 
 
 class Fleet(Site):

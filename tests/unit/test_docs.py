@@ -38,6 +38,7 @@ MAIN = {
         "changed files_restored bytes_restored files_removed verified",
     ),
     "verify": ("target host name snapshot depth slice source", "ok checked damaged missing extra"),
+    "prune": ("target host name retention", "changed kept removed"),
 }
 
 

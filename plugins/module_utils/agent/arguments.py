@@ -162,6 +162,28 @@ VERBS: Dict[str, Verb] = {
             ("verify web --source --slice 3/30", "is the source's own disk still sound?"),
         ),
     ),
+    "prune": Verb(
+        "remove the snapshots that the retention does not keep",
+        "Lists every snapshot with all reasons why it stays or goes. Whatever the retention says, these stay: the newest, the newest one not known to\n"
+        "be damaged, the last one verified in full, held ones, and those younger than `retention.protect`.",
+        (_POLICY,),
+        (Option("--dry-run", "say what would be done; write nothing anywhere"), _HOST, _QUIET),
+        (("prune web --dry-run", "what would go, and why would the rest stay?"), ("prune web", "do it")),
+    ),
+    "hold": Verb(
+        "keep a snapshot whatever the retention says",
+        "A held snapshot stays until it is released. `list` and `show` tell that it is held, and why.",
+        (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
+        (Option("--reason", "why, in one line (default: held by hand)", "TEXT"), _HOST, _QUIET),
+        (("hold web 20261120 --reason 'before the upgrade'", "this one stays"),),
+    ),
+    "release": Verb(
+        "leave a held snapshot to the retention again",
+        "The next prune treats it like any other.",
+        (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
+        (_HOST, _QUIET),
+        (("release web 20261120", "it need not stay any longer"),),
+    ),
     "status": Verb(
         "is this host protected, and since when?",
         "The first thing to look at. Exit code 3 if something is in the way.",

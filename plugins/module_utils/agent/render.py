@@ -160,6 +160,24 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
         yield "  no errors were found"
 
 
+def _pruned(result: Result, request: Namespace) -> Iterator[str]:
+    """What a prune did, and why."""
+    gone = {item["id"] for item in result["removed"]}
+    rows = [
+        (item["id"], _utc(item["created"]), "remove" if item["id"] in gone else "keep", ", ".join(item["reasons"]))
+        for item in sorted([*result["kept"], *result["removed"]], key=lambda item: str(item["created"]), reverse=True)
+    ]
+    if rows:
+        yield from table([("SNAPSHOT", "CREATED (UTC)", "", "WHY"), *rows], "<<<<")
+    yield "%s %s, %s kept" % ("would remove" if request.dry_run else "removed", _count(len(result["removed"]), "snapshot"), "{:,}".format(len(result["kept"])))
+
+
+def _held(result: Result, request: Namespace) -> Iterator[str]:
+    """What a hold or a release did."""
+    state = "held: %s" % result["held"]["reason"] if result["held"] else "not held"
+    yield "snapshot %s is %s%s" % (result["snapshot_id"], "" if result["changed"] else "already ", state)
+
+
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
     """Whether a policy's host is protected."""
     newest, last = result["newest"], result["last_run"]
@@ -216,6 +234,9 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "diff": _differences,
     "restore": _restored,
     "verify": _verified,
+    "prune": _pruned,
+    "hold": _held,
+    "release": _held,
     "status": _protection,
     "adopt": _adopted,
     "audit": _logs,

@@ -181,6 +181,20 @@ def _verify(job: Job) -> Outcome:
     return Outcome(result, found.failure())
 
 
+def _prune(job: Job) -> Outcome:
+    from ..action.prune import prune
+
+    return Outcome(prune(job.policy, state_directory=job.state_directory, dry_run=job.request.dry_run, progress=job.progress).to_dict())
+
+
+def _hold(job: Job) -> Outcome:
+    from ..action.prune import hold
+
+    request = job.request
+    reason = None if request.verb == "release" else request.reason or "held by hand"
+    return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, reason=reason))
+
+
 def _status(job: Job) -> Outcome:
     from ..action.status import status
 
@@ -224,6 +238,9 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "diff": _diff,
     "restore": _restore,
     "verify": _verify,
+    "prune": _prune,
+    "hold": _hold,
+    "release": _hold,
     "status": _status,
     "adopt": _adopt,
     "audit": _audit,

@@ -60,7 +60,6 @@ NOT_YET = (
     "transfer.block_size",
     "transfer.sockopts",
     "schedule",
-    "retention",
     "objectives",
     "probes",
 )

@@ -310,5 +310,14 @@ class Target(ABC):
         ``record`` keeps the result with the snapshot."""
 
     @abstractmethod
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> None:
+        """Remove snapshots. ``choose`` gets all, newest first, at a moment in which nobody adds, reads or holds one, and returns the ids to remove,
+        each with the reason for the log."""
+
+    @abstractmethod
+    def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
+        """Hold a snapshot, or with None release it; what is stored then."""
+
+    @abstractmethod
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         """Say that the host still looks like this snapshot."""

@@ -57,6 +57,11 @@ class History(NamedTuple):
         return self.base + b"/lock"
 
     @property
+    def prune_lock(self) -> bytes:
+        """Held by the one prune, also while it deletes."""
+        return self.base + b"/prune.lock"
+
+    @property
     def writer_lock(self) -> bytes:
         """Held by the one open session."""
         return self.base + b"/writer.lock"
@@ -275,6 +280,17 @@ def damaged_paths(snapshot: Snapshot) -> Set[bytes]:
 def state_path(history: History, snapshot_id: str) -> bytes:
     """The file of what may change about a snapshot."""
     return history.state + b"/" + snapshot_id.encode("ascii") + b".json"
+
+
+def forget_states(history: History) -> None:
+    """Remove what is known of snapshots that are gone. A verification that ends just then may leave one for the next time."""
+    if not os.path.isdir(history.state):
+        return
+    with open_locked(history.state + b"/lock"):
+        for name in map(os.fsdecode, os.listdir(history.state)):
+            snapshot_id = name[: -len(".json")]
+            if name.endswith(".json") and is_snapshot_id(snapshot_id) and not os.path.isdir(history.snapshot(snapshot_id)):
+                os.unlink(state_path(history, snapshot_id))
 
 
 def update_state(history: History, snapshot_id: str, changes: Mapping[str, Any]) -> None:

@@ -428,7 +428,7 @@ class TreeSession(Session):
             }
         )
         os.rename(snapshot, self.history.snapshot(receipt.id))
-        _sync_directory(self.history.snapshots)
+        sync_directory(self.history.snapshots)
         self._point_latest(receipt.id)
 
     def _point_latest(self, snapshot_id: str) -> None:
@@ -587,7 +587,8 @@ def _write(path: bytes, data: bytes) -> None:
         stream.write(data)
 
 
-def _sync_directory(path: bytes) -> None:
+def sync_directory(path: bytes) -> None:
+    """The names in a directory are on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

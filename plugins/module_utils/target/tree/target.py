@@ -10,7 +10,7 @@ import os
 import time
 import zlib
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
@@ -23,7 +23,7 @@ from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .layout import History
-from .session import TreeSession, explain, read_snapshot_manifest
+from .session import TreeSession, explain, read_snapshot_manifest, sync_directory
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
@@ -235,6 +235,65 @@ class TreeTarget(Target):
         except OSError as error:
             return found._replace(unrecorded=error.strerror or str(error))
         return found
+
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> None:
+        if not self.exists() or not os.path.isdir(self.history.base):
+            choose([])
+            return
+        try:
+            with self._locked(self.history.prune_lock, "Another prune"):
+                with self._locked(self.history.lock, "A backup, restore or verification"):
+                    snapshots = self.list()
+                    chosen = choose(snapshots)
+                    if chosen:
+                        self._move_to_trash([snapshot.id for snapshot in snapshots if snapshot.id in chosen], chosen)
+                self._empty_trash(tell)
+        except OSError as error:
+            raise explain(error, self.history) from error
+
+    @contextmanager
+    def _locked(self, path: bytes, what: str) -> Iterator[None]:
+        fd = lock(path, fcntl.LOCK_EX, what)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def _move_to_trash(self, ids: Sequence[str], reasons: Mapping[str, str]) -> None:
+        history = self.history
+        layout.make_private(history.trash)
+        # Written first, so that nothing goes without a word; what a crash leaves in its place is told of again.
+        removed = [{"snapshot": snapshot_id, "reason": reasons[snapshot_id]} for snapshot_id in ids]
+        AuditLog(history.audit).append({"event": "prune", "host": self.host, "policy": self.policy, "removed": removed}, now=time.time())
+        for snapshot_id in reversed(ids):  # the oldest first, in case that this is cut short
+            os.rename(history.snapshot(snapshot_id), history.trash + b"/" + snapshot_id.encode("ascii"))
+        sync_directory(history.snapshots)
+        sync_directory(history.trash)
+        layout.forget_states(history)
+
+    def _empty_trash(self, tell: Optional[Tell]) -> None:
+        """Delete what is in there, also what a prune that was killed has left."""
+        try:
+            with Descent(self.history.trash) as trash:
+                for name in sorted(os.listdir(self.history.trash)):
+                    remove_tree(trash.root_fd, name)
+                    if tell is not None:
+                        tell(1, 0)
+        except FileNotFoundError:
+            return
+
+    def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
+        held = None if reason is None else {"at": rfc3339(time.time()), "reason": reason, "by": "user"}
+        event = {"event": "hold" if held else "release", "host": self.host, "policy": self.policy, "snapshot": snapshot.id, "reason": reason}
+        with self._reading():  # no prune is choosing meanwhile
+            if not os.path.isdir(self.history.snapshot(snapshot.id)):
+                raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id)
+            try:
+                layout.update_state(self.history, snapshot.id, {"held": held})
+                AuditLog(self.history.audit).append(event, now=time.time())
+            except OSError as error:
+                raise explain(error, self.history) from error
+        return held
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         latest = self.latest()

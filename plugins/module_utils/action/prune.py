@@ -1,0 +1,120 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prune: remove the snapshots that no rule of the retention keeps. Hold and release: put one above the rules."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional
+
+from ..errors import EXIT_DONE, PolicyError, UsageError
+from ..observe.audit import rfc3339, seconds_of
+from ..observe.progress import Progress
+from ..policy.model import Policy
+from ..policy.retention import Candidate, Decision, decide, is_empty
+from ..target.contract import Snapshot
+from .choose import find_snapshot
+from .locate import history_lost, name_of, open_target
+from .result import Result
+from .state import HostState
+
+SAMPLE = 20
+LONGEST_REASON = 500
+
+
+@dataclass
+class PruneResult(Result):
+    """What a prune did, or in check mode would do.
+
+    ``kept`` and ``removed``: all snapshots, newest first, as ``{id, created, reasons}``; ``sample``: the first 20 that were removed as ``{path, change}``, the
+    path being the id; ``truncated`` when there are more; ``duration`` in seconds.
+    """
+
+    changed: bool = False
+    kept: List[Dict[str, Any]] = field(default_factory=list)
+    removed: List[Dict[str, Any]] = field(default_factory=list)
+    sample: List[Dict[str, str]] = field(default_factory=list)
+    truncated: bool = False
+    warnings: List[str] = field(default_factory=list)
+    duration: float = 0.0
+
+
+def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progress: Optional[Progress] = None) -> PruneResult:
+    """Remove what the policy's retention does not keep. Raises ``BackupError``; a retention without a rule is a ``PolicyError``."""
+    if is_empty(policy.retention):
+        raise PolicyError(
+            "The retention of policy %s has no rule, so everything stays" % policy.name,
+            field="retention",
+            allowed="at least one of keep_last, keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly and keep_yearly above 0",
+            next="set one, such as keep_daily: 7",
+        )
+    progress = progress or Progress()
+    started = time.time()
+    target = open_target(policy.target, policy.host, policy.name)
+    state = HostState(state_directory, policy)
+    result = PruneResult()
+
+    def choose(snapshots: List[Snapshot]) -> Mapping[str, str]:
+        baseline = state.baseline() if not snapshots else None
+        if baseline is not None:
+            raise history_lost(policy, baseline)
+        decisions = decide([_candidate(snapshot) for snapshot in snapshots], policy.retention, time.time())
+        for decision, snapshot in zip(decisions, snapshots):
+            item = {"id": decision.id, "created": snapshot.receipt.created, "reasons": list(decision.reasons)}
+            (result.kept if decision.keep else result.removed).append(item)
+        return {decision.id: _text(decision) for decision in decisions if not decision.keep}
+
+    try:
+        if dry_run:
+            choose(target.list())
+        else:
+            progress.stage("prune")
+            target.remove(choose, tell=progress.advance)
+    finally:
+        progress.finish()
+    result.changed = bool(result.removed)
+    result.sample = [{"path": item["id"], "change": "removed"} for item in result.removed[:SAMPLE]]
+    result.truncated = len(result.removed) > len(result.sample)
+    result.duration = time.time() - started
+    if not dry_run:
+        removed = [item["id"] for item in result.removed]
+        _record(policy, state, {"verb": "prune", "kept": len(result.kept), "removed": len(removed)}, {"event": "prune", "removed": removed})
+    return result
+
+
+def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optional[str]) -> Dict[str, Any]:
+    """Keep a snapshot from every prune for the reason given, or with None let it go. Keys: ``changed``, ``snapshot_id``, ``held`` (as stored, or None)."""
+    if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= LONGEST_REASON):
+        raise UsageError(
+            "The reason of a hold is not one line of text",
+            field="reason",
+            found=reason,
+            allowed="1 to %d printable characters" % LONGEST_REASON,
+            next="say in a few words why it must stay, such as 'before the upgrade'",
+        )
+    target = open_target(policy.target, policy.host, policy.name)
+    chosen = find_snapshot(target.list(), snapshot, name_of(policy))
+    changed = (chosen.held or {}).get("reason") != reason
+    held = dict(chosen.held) if chosen.held else None
+    if changed:
+        held = target.hold(chosen, reason)
+        event = {"event": "hold" if held else "release", "snapshot": chosen.id, "reason": reason}
+        _record(policy, HostState(state_directory, policy), {"verb": event["event"], "snapshot_id": chosen.id}, event)
+    return {"changed": changed, "snapshot_id": chosen.id, "held": held, "rc": EXIT_DONE}
+
+
+def _candidate(snapshot: Snapshot) -> Candidate:
+    held = str((snapshot.held or {}).get("reason") or "for no reason given") if snapshot.held else ""
+    return Candidate(snapshot.id, seconds_of(snapshot.receipt.created), held, bool(snapshot.verified), bool(snapshot.damaged))
+
+
+def _text(decision: Decision) -> str:
+    return "; ".join(decision.reasons)
+
+
+def _record(policy: Policy, state: HostState, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+    state.prepare()
+    about = {"policy": policy.name, "host": policy.host, "target": policy.target.url}
+    state.record({"finished": rfc3339(time.time()), **about, "result": "ok", "rc": EXIT_DONE, **run}, event)
