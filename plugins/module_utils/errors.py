@@ -13,6 +13,9 @@ import errno
 import os
 from typing import Any, Dict, Optional, Union
 
+# What this machine or this process ran out of says nothing about the file that it was to be used for.
+RUN_OUT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -24,10 +27,14 @@ EXIT_INTEGRITY = 7
 
 
 def printable(value: Union[bytes, str]) -> str:
-    """Text that can be shown and stored as JSON: bytes that are not UTF-8 become ``\\xNN``, so do control characters."""
+    """Text that can be shown and stored as JSON, another one for every value: bytes that are not UTF-8 become ``\\xNN``, control characters and
+    backslashes what Python and ``$'…'`` write for them."""
     text = os.fsdecode(value)
+    if text.isprintable() and "\\" not in text:
+        return text
     return "".join(
-        "\\x%02x" % (ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+        "\\x%02x" % (ord(c) - 0xDC00) if "\udc80" <= c <= "\udcff" else c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii")
+        for c in text
     )
 
 
@@ -81,7 +88,11 @@ def refused_by_system(error: OSError, doing: str) -> BackupError:
         "Failed while %s: %s%s" % (doing, reason, " (%s)" % printable(path) if path else ""),
         kind="no_space" if full else "system",
         found=path or reason,
-        next="free space and run again" if full else "check the owner and mode of what is named and run again",
+        next="free space and run again"
+        if full
+        else "raise the limits of this process (ulimit -n, -u, -v), or free memory, and run again"
+        if error.errno in RUN_OUT or error.errno == errno.EAGAIN
+        else "check the owner and mode of what is named and run again",
     )
 
 

@@ -148,7 +148,9 @@ class _Team(Generic[T]):
 
         # A terminal's Ctrl-C reaches the whole group; the parent alone reports it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         bind()
         for other in foreign:  # a copy kept open here would hide the parent's death from the others
             other.close()

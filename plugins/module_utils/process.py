@@ -11,6 +11,7 @@ import fcntl
 import gc
 import os
 import signal
+import threading
 import time
 from typing import Callable, Iterator
 
@@ -67,7 +68,7 @@ def collector_at_rest() -> Iterator[None]:
 def starting() -> Iterator[Callable[[], None]]:
     """Start one child in this block, which is to call what is yielded first: SIGKILL of this process (rather, thread) then ends it too.
 
-    SIGINT and SIGTERM wait until the block ends. Python loses what a handler raises while it forks, and a child that nobody knows yet
+    SIGINT, SIGTERM and SIGHUP wait until the block ends. Python loses what a handler raises while it forks, and a child that nobody knows yet
     would be left behind.
     """
     import ctypes
@@ -75,7 +76,9 @@ def starting() -> Iterator[Callable[[], None]]:
     # Looked up here: a child made by fork had better not load anything.
     prctl = ctypes.CDLL(None).prctl
     parent = os.getpid()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited from who started us; how a child ended would be lost
 
     def bind() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -155,7 +155,7 @@ files_replaced:
   sample: 3
 files_removed:
   description:
-    - How many paths were removed because of O(delete); a directory counts once.
+    - How many paths were removed because of O(delete), directories and everything in them.
   returned: success, or failure because something in the target is damaged
   type: int
   sample: 0

@@ -434,7 +434,7 @@ def main() -> None:
             dry_run=module.check_mode,
             progress=progress,
         )
-    module.finish(result.to_dict(), before="%s, %s/%s" % (policy.target.url, policy.host, policy.name), after="sources")
+    module.finish(result.to_dict(), before="%s, %s/%s" % (policy.target.url, policy.host, policy.name), after="sources", failure=result.failure())
 
 
 if __name__ == "__main__":

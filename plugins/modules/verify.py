@@ -65,10 +65,10 @@ EXAMPLES = r"""
     host: web1
     name: openclaw
 
-- name: Read everything once a month, one day a share
+- name: Read everything once a week, one day a share
   openclaw.backup.verify:
     policy: /etc/openclaw-backup/policies/openclaw.json
-    slice: "{{ '%d/31' | format(ansible_facts['date_time']['day'] | int) }}"
+    slice: "{{ '%d/7' | format(ansible_facts['date_time']['weekday_number'] | int + 1) }}"
 
 - name: Find out whether the disk of the host itself is rotting
   openclaw.backup.verify:

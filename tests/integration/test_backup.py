@@ -594,7 +594,7 @@ def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], N
     return waiting.append
 
 
-@pytest.mark.parametrize("accident", ["none", "source changes", "base is damaged", "base is lost"])
+@pytest.mark.parametrize("accident", ["none", "source changes", "base is damaged", "base is lost", "base is a link"])
 def test_what_is_done_ahead_of_the_transfer_is_used_or_done_again(
     world: World, between: Callable[..., None], monkeypatch: pytest.MonkeyPatch, accident: str
 ) -> None:
@@ -624,6 +624,11 @@ def test_what_is_done_ahead_of_the_transfer_is_used_or_done_again(
         elif accident == "base is damaged":
             stored.chmod(0o700)
             (stored / "f4").unlink()
+        elif accident == "base is a link":
+            world.stored(first.snapshot_id).parent.chmod(0o700)
+            tree = world.tree(first.snapshot_id)
+            tree.rename(world.root / "gone")
+            tree.symlink_to(world.root / "gone")
         elif accident == "base is lost":
             world.stored(first.snapshot_id).rename(world.root / "gone")
 
@@ -631,7 +636,11 @@ def test_what_is_done_ahead_of_the_transfer_is_used_or_done_again(
     result = world.backup()
     assert result.rc == 0, result.to_dict()
     # The first build has what was done ahead; where that was in vain, the next begins anew and may do it ahead again.
-    assert used[0] is False and used[1:] == {"none": [True], "source changes": [True], "base is damaged": [True, True], "base is lost": [True, False]}[accident]
+    assert (
+        used[0] is False
+        and used[1:]
+        == {"none": [True], "source changes": [True], "base is damaged": [True, True], "base is lost": [True, False], "base is a link": [False]}[accident]
+    )
     assert world.verify().ok
     assert world.restore(dest=world.root / "out").verified
     assert differences(fingerprint(world.src, times=False), fingerprint(world.restored(world.root / "out"), times=False)) == []
@@ -667,6 +676,52 @@ def test_what_vanishes_grows_or_turns_between_scan_and_transfer_ends_well(world:
     chain.kept.append((world.snapshots()[0].id, fingerprint(world.stored(result.snapshot_id), inodes=True), fingerprint(out)))
     chain.add()
     chain.check()
+
+
+@pytest.mark.parametrize("code, rc", [(errno.ENOMEM, 1), (errno.EMFILE, 1), (errno.EIO, 3)])
+def test_attributes_that_cannot_be_read_are_never_taken_for_none(world: World, monkeypatch: pytest.MonkeyPatch, code: int, rc: int) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan
+
+    (world.src / "d").mkdir()
+    (world.src / "d" / "f").write_text("x")
+    os.setxattr(world.src / "d", "user.important", b"yes")
+    os.symlink("d", world.src / "link")
+    real = scan.read_xattrs
+
+    def fail(at: Any) -> Any:
+        if isinstance(at, bytes) and at.endswith(b"/d"):
+            raise OSError(code, os.strerror(code), at)
+        return real(at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "read_xattrs", fail)
+        if rc == 1:
+            error = error_of(world.backup)
+            assert error.rc == 1 and "ulimit" in str(error.next)
+        else:
+            result = world.backup()
+            assert result.rc == 3 and str(world.src / "d") in result.warnings[0]
+    result = world.backup()
+    assert result.rc == 0
+    assert world.restore(dest=world.root / "out").verified
+    assert os.getxattr(world.restored(world.root / "out") / "d", "user.important") == b"yes"
+
+
+def test_descriptors_that_run_out_are_no_fact_about_a_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan, survey
+
+    (world.src / "d").mkdir()
+    (world.src / "d" / "f").write_text("x")
+
+    def fail(*_arguments: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    for module, name in ((scan, "open_file"), (survey, "list_directory")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            error = error_of(world.backup)
+            assert error.rc == 1 and "ulimit" in str(error.next)
+    assert world.snapshots() == []
 
 
 def test_a_file_that_cannot_be_read_keeps_its_last_entry(portable: World) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import printable
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +150,68 @@ def test_run_predicts_makes_and_then_finds_nothing_to_do(host: Host) -> None:
     assert (again["changed"], again["snapshot_id"]) == (False, ids(host)[0])
 
 
+def test_what_a_guard_refuses_can_be_looked_at(host: Host) -> None:
+    for number in range(40):
+        (host.source / "docs" / ("file%02d" % number)).write_text("file %d" % number)
+    host.call("run", "web.json")
+    for number in range(30):
+        (host.source / "docs" / ("file%02d" % number)).unlink()
+    refused = host.call("run", "web.json", rc=4).stderr
+    looked = host.call("run", "web.json", "--dry-run", rc=4)
+    assert "  removed   %s/docs/file00\n" % host.source in looked.stdout and looked.stderr == refused
+    told = host.json("run", "web.json", "--dry-run", rc=4)
+    assert told["removed"] == 30 and told["error"]["kind"] == "guard" and told["sample"][0]["change"] == "removed"
+    accept = re.findall("--accept ([0-9a-f]{8})", refused)[0]
+    assert host.json("run", "web.json", "--accept", accept)["removed"] == 30
+
+
+def test_a_vault_that_is_not_mounted_does_not_look_empty(history: Host) -> None:
+    history.vault.rename(history.home / "elsewhere")
+    for words in (("list",), ("show",), ("ls",), ("diff", "2026"), ("verify",), ("restore", "--dest", "copy"), ("adopt",)):
+        assert history.refused(words[0], "web.json", *words[1:], rc=6)["kind"] == "history_lost", words
+    assert history.json("list", "web.json", "--host", "nobody")["snapshots"] == []
+
+
+def test_two_names_never_look_the_same(host: Host) -> None:
+    names = [b"x\ny", b"x\\ny", b"z\xff", b"z\\xff", b"\xe2\x80\xae", b"\\u202e"]
+    for name in names:
+        (host.source / os.fsdecode(name)).write_text("x")
+    host.call("run", "web.json")
+    shown = [item["path"] for item in host.json("ls", "web.json", str(host.source))["entries"]]
+    assert len(shown) == len(set(shown))
+    for name in names:
+        wanted = "%s/%s" % (host.source, printable(name))
+        assert wanted in shown
+        # A shell takes it back.
+        done = subprocess.run(["bash", "-c", "printf %%s $'%s'" % printable(name)], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
+        assert done.stdout == name
+
+
+def test_status_knows_what_it_cannot_know_and_what_goes_on(history: Host) -> None:
+    lock = history.state / "web1" / "web" / "lock"
+    with open(lock, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert history.json("status", "web.json")["running"] and "a run is under way" in history.call("status", "web.json").stdout
+    assert not history.json("status", "web.json")["running"]
+    old = ids(history)[1]
+    history.damage(old)
+    history.call("verify", "web.json", "--snapshot", old, rc=7)
+    assert history.json("status", "web.json", rc=3)["problems"] == ["snapshot %s is damaged" % old]
+    (history.vault / "format.json").write_text("not JSON")
+    (problem,) = history.json("status", "web.json", rc=3)["problems"]
+    assert "format.json is damaged" in problem
+
+
+def test_a_restore_into_a_source_warns(history: Host) -> None:
+    inside = history.source / "copy"
+    assert history.json("restore", "web.json", "--dest", str(inside), rc=3)["warnings"] == [
+        "the copy lies inside the source %s, and the next backup takes it too" % history.source
+    ]
+    file = history.home / "file"
+    file.write_text("x")
+    assert "is not a directory" in history.json("restore", "web.json", "--dest", str(file), rc=2)["msg"]
+
+
 def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
     done = host.call("run", "web.json", "--quiet")
     assert (done.stdout, done.stderr) == ("", "")
@@ -156,8 +219,10 @@ def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
 
 def test_what_this_version_does_not_act_on_is_said(host: Host) -> None:
     host.write_policy(hooks={"before": [["/bin/true"]]})
-    assert host.call("run", "web.json").stderr == "this version does not act on: hooks.before\n"
-    assert host.call("run", "web.json", "--quiet").stderr == ""
+    for more in ((), ("--quiet",)):
+        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: this version does not act on: hooks.before\n"
+    assert host.json("run", "web.json", rc=3)["warnings"] == ["this version does not act on: hooks.before"]
+    assert "the last run warned: this version does not act on: hooks.before" in host.call("status", "web.json", rc=3).stdout
 
 
 def test_list_shows_the_newest_first(archive: Host) -> None:

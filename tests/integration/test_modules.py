@@ -589,14 +589,14 @@ def test_the_difference_of_a_snapshot_shows_its_changes(told: Told) -> None:
     tree = told.home / "tree"
     diff = told["second"]["diff"]
     assert diff["before"].splitlines() == [
+        "%s/folder/removed" % tree,
         "%s/folder/changed (old content)" % tree,
         "%s/folder/mode (old metadata)" % tree,
         "%s/mode (old metadata)" % tree,
-        "%s/folder/removed" % tree,
     ]
     assert diff["after"].splitlines() == [
-        "%s/new" % tree,
         "%s/folder/changed (new content)" % tree,
+        "%s/new" % tree,
         "%s/folder/mode (new metadata)" % tree,
         "%s/mode (new metadata)" % tree,
     ]

@@ -889,3 +889,28 @@ def test_everything_survives_a_restore_in_place_over_a_wreck(world: World) -> No
     assert (result.rc, result.verified) == (0, True), result.warnings
     assert differences(expected, fingerprint(world.src)) == []
     assert not world.restore().changed
+
+
+@needs_root
+def test_an_ordinary_user_gets_back_the_attributes_of_what_he_may_not_write() -> None:
+    world = World.make("portable")
+    try:
+        (world.src / "file").write_text("x")
+        (world.src / "d").mkdir()
+        for name, mode in (("file", 0o444), ("d", 0o555)):
+            os.setxattr(world.src / name, "user.a", b"b")
+            (world.src / name).chmod(mode)
+        give(world.root, NOBODY)
+
+        def go() -> Any:
+            world.backup()
+            result = world.restore(dest=world.root / "out")
+            again = world.restore(dest=world.root / "out")
+            return result.rc, result.warnings, again.changed
+
+        assert in_child(go, uid=NOBODY) == (0, [], False)
+        for name, mode in (("file", 0o444), ("d", 0o555)):
+            path = world.restored(world.root / "out") / name
+            assert os.getxattr(path, "user.a") == b"b" and stat.S_IMODE(path.stat().st_mode) == mode
+    finally:
+        world.destroy()

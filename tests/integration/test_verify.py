@@ -86,11 +86,10 @@ def test_a_damaged_byte_is_found_named_kept_in_mind_and_sent_again(world: World)
     assert failure is not None and failure.rc == 7 and str(world.src / "sub" / "f") in str(failure)
     (kept,) = world.snapshots()
     assert kept.damaged and kept.damaged["count"] == 1 and kept.verified is None
-    # Nothing else has changed: the heartbeat is not due, so the run does not ask.
-    assert not world.backup().changed
-    (world.src / "a").write_text("changed")
+    # Nothing else has changed, and no heartbeat is due: the run asks all the same, because this host knows of it.
     second = world.backup()
-    assert second.files_sent == 2
+    assert second.changed and second.files_sent == 1
+    assert not world.backup().changed
     assert world.verify().ok
     assert not world.verify(snapshot=first.snapshot_id).ok, "what is damaged stays damaged"
     newest, oldest = world.snapshots()
@@ -102,7 +101,9 @@ def test_a_heartbeat_heals_without_any_change(world: World) -> None:
     first = world.backup(policy=policy)
     spoil(world.stored(first.snapshot_id, "b"))
     inside(world.stored(first.snapshot_id, "sub/deep/g"), world.stored(first.snapshot_id, "sub/deep/g").unlink)
-    assert world.verify().counts == {"damaged": 1, "missing": 1, "extra": 0}
+    # Found from elsewhere: this host does not know.
+    assert world.verify(state_directory=str(world.root / "other-state")).counts == {"damaged": 1, "missing": 1, "extra": 0}
+    assert not world.backup().changed, "its hour is not over"
     world.edit_json(next((world.state / "h" / "p" / "targets").glob("*/heartbeat.json")), at=0)
     dry = world.backup(policy=policy, dry_run=True)
     assert not dry.changed, "the check mode asks nobody"

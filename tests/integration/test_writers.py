@@ -370,7 +370,10 @@ def test_a_guard_stops_a_run_until_just_this_change_is_accepted(world: World) ->
     error = error_of(world.backup)
     assert (error.kind, error.field, error.rc) == ("guard", "guards.max_delete_percent", 4)
     digest = accepted(error.next)
-    assert accepted(error_of(world.backup, dry_run=True).next) == digest
+    looked = world.backup(dry_run=True)
+    refusal = looked.failure()
+    assert refusal is not None and accepted(refusal.next) == digest and looked.rc == looked.to_dict()["rc"] == 4
+    assert looked.removed == 20 and looked.sample[0] == {"path": str(world.src / "sub" / "file 00"), "change": "removed"} and "_refusal" not in looked.to_dict()
     assert error_of(world.backup, accept="01234567").field == "accept"
     for wrong in ("", "yes", "0123456", "0123456G"):
         error = error_of(world.backup, accept=wrong)
@@ -384,7 +387,8 @@ def test_a_guard_stops_a_run_until_just_this_change_is_accepted(world: World) ->
     os.utime(world.src / "sub" / "file 20", ns=(0, world.stored(first.snapshot_id, "sub/file 21").stat().st_mtime_ns))
     digest = accepted(error_of(world.backup).next)
     (world.root / "busier").write_text("x")
-    assert world.backup(accept=digest, dry_run=True).changed
+    agreed = world.backup(accept=digest, dry_run=True)
+    assert agreed.changed and agreed.failure() is None and agreed.rc == 0
     assert world.backup(accept=digest).changed
     assert not world.backup(accept=digest).changed, "an accepted run can be repeated"
     record = [json.loads(line)["result"] for line in (world.state / "h" / "p" / "runs.jsonl").read_text().splitlines()]

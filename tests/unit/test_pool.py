@@ -238,6 +238,20 @@ def test_ctrl_c_is_reported_once_by_the_parent() -> None:
     wait_for(workers)
 
 
+def test_work_is_shared_out_where_the_starting_program_ignored_dead_children() -> None:
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "%d\n" % sum(range(5000))), done.stderr
+
+
+IGNORED = """
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
+os.sched_getaffinity = lambda pid: {0, 1}
+print(sum(pool.run(lambda start, stop: sum(range(start, stop)), [1] * 5000)))
+"""
+
+
 # ---- one call meanwhile ------------------------------------------------------------------------------------------------------------
 
 

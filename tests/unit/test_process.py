@@ -102,6 +102,12 @@ def test_a_signal_that_comes_while_a_child_is_started_is_heard_when_the_child_is
         signal.signal(signal.SIGTERM, before)
 
 
+def test_no_signal_that_ends_a_run_reaches_a_child_that_is_half_made() -> None:
+    with process.starting():
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert not {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_the_collector_rests_and_is_woken_as_it_was() -> None:
     assert gc.isenabled()
     with pytest.raises(ValueError), process.collector_at_rest():

@@ -71,6 +71,26 @@ class BackupResult(Result):
     receipt: Optional[Dict[str, Any]] = None
     duration: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._refusal: Optional[BackupError] = None
+
+    def refuse(self, error: BackupError) -> None:
+        """In check mode: what would be done, were it not refused."""
+        self._refusal = error
+
+    def failure(self) -> Optional[BackupError]:
+        """Why the run would be refused that check mode predicts; None where it would not."""
+        return self._refusal
+
+    @property
+    def rc(self) -> int:
+        """The exit code: 0, 3 with warnings, or that of the refusal."""
+        return self._refusal.rc if self._refusal is not None else super().rc
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The public result."""
+        return {key: value for key, value in super().to_dict().items() if not key.startswith("_")}
+
 
 def backup(
     policy: Policy,
@@ -112,11 +132,17 @@ def backup(
             failure = refused_by_system(error, "backing up")
             raise failure from error
         except BaseException as error:  # an interrupted run, or one that died of a bug, must not be recorded as a success
-            failure = error if isinstance(error, BackupError) else BackupError("broken off by %s" % printable(repr(error)), kind="broken_off")
+            failure = error if isinstance(error, BackupError) else BackupError(_broken_off(error), kind="broken_off")
             raise
         finally:
             run.finish(failure)
     return run.result
+
+
+def _broken_off(error: BaseException) -> str:
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return "broken off by a signal or by Ctrl-C"
+    return "broken off by %s" % printable(repr(error))
 
 
 class _Run:
@@ -150,7 +176,7 @@ class _Run:
         """Say which keys of the policy nothing in this version acts on."""
         keys = self.policy.unsupported()
         if keys:
-            self.progress.note("this version does not act on: %s" % ", ".join(keys))
+            self._warn("this version does not act on: %s" % ", ".join(keys))
 
     def go(self, *, dry_run: bool) -> None:
         """The whole run; leaves what it found in ``result``."""
@@ -330,12 +356,13 @@ class _Run:
             return
         if baseline is None:
             raise RefusedError(
-                "The target already holds a history of host %s, policy %s (newest %s), and this host has no baseline for it"
-                % (self.policy.host, self.policy.name, latest.id),
+                "The target already holds a history of host %s, policy %s (newest %s), and this host has no baseline for it in %s"
+                % (self.policy.host, self.policy.name, latest.id, printable(self.state.root)),
                 kind="restore_first",
                 field="baseline",
                 found=latest.id,
-                next="restore it first (`openclaw-backup restore POLICY`), or go on from what is on this disk with `openclaw-backup adopt POLICY`",
+                next="if another state directory knows it, name that one; else restore it first (`openclaw-backup restore POLICY`), or go on from what is on "
+                "this disk with `openclaw-backup adopt POLICY`",
             )
         raise RefusedError(
             "Another writer or a restored machine: the newest snapshot is %s, made by transaction %s, and this host last committed %s"
@@ -370,7 +397,12 @@ class _Run:
             )
         changes = diff(base, manifest)
         self._describe(changes, manifest)
-        self._ask_guards(changes, base, manifest)
+        try:
+            self._ask_guards(changes, base, manifest)
+        except RefusedError as error:
+            if not dry_run:
+                raise
+            self.result.refuse(error)  # with what was found, so that it can be looked at
         damaged = self._known_damage() if base is not None else False
         if base is not None and base.content_digest == manifest.content_digest and not damaged:
             # A lost acknowledgement, or an adoption, made this run's content the newest already.
@@ -547,11 +579,12 @@ def sample(changes: ChangeSet) -> Tuple[List[Dict[str, str]], bool]:
     """The first changes as ``{path, change}``, and whether there are more."""
     listed: List[Dict[str, str]] = []
     total = 0
+    # What a guard may have stopped comes first.
     for word, entries in (
-        ("added", changes.added),
-        ("modified", [new for _old, new in changes.modified]),
-        ("metadata", [new for _old, new in changes.metadata]),
         ("removed", changes.removed),
+        ("modified", [new for _old, new in changes.modified]),
+        ("added", changes.added),
+        ("metadata", [new for _old, new in changes.metadata]),
     ):
         total += len(entries)
         for entry in entries[: SAMPLE - len(listed)]:

@@ -203,6 +203,9 @@ class _Restore:
                     next="choose another directory",
                 )
         self.result.dest = os.path.realpath(request.dest) if request.dest is not None else "/"
+        for source in self.policy.sources if self.result.dest != "/" else ():
+            if os.path.commonpath([self.result.dest, source]) == source:
+                self.result.warnings.append("the copy lies inside the source %s, and the next backup takes it too" % printable(source))
 
     def _check_undo(self, scope: Scope) -> None:
         if self.request.undo is None:
@@ -232,7 +235,7 @@ class _Restore:
             if dry_run and isinstance(error, FileNotFoundError):
                 return None
             raise UsageError(
-                "%s cannot be restored to: %s" % (dest, error.strerror),
+                "%s cannot be restored to: %s" % (printable(dest), "it is not a directory" if os.path.isfile(dest) else error.strerror),
                 field="dest",
                 found=dest,
                 allowed="a directory that this user can write",

@@ -9,6 +9,7 @@ adopts before it backs up again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -114,6 +115,20 @@ class HostState:
         finally:
             os.close(fd)
 
+    def is_running(self) -> bool:
+        """Whether a run of this policy is under way just now, as far as this user can see."""
+        try:
+            fd = os.open(self.directory + b"/lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
     def identity(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of the state directory, which no scan enters."""
         try:
@@ -183,6 +198,11 @@ class HostState:
     def set_heartbeat(self, now: float) -> None:
         """Remember that the target was told."""
         write_json(self.target_directory + b"/heartbeat.json", {"at": now})
+
+    def ask_soon(self) -> None:
+        """Have the next run ask the target, changed or not."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.target_directory + b"/heartbeat.json")
 
     def staging(self) -> bytes:
         """The private directory for files in motion; emptied here."""

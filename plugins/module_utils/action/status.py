@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError
 from ..observe.audit import rfc3339, seconds_of
 from ..policy.model import Policy
-from ..target.contract import is_time
+from ..target.contract import Snapshot, is_time
 from .locate import open_target
 from .state import HostState
 
@@ -21,12 +21,13 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
 
     Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots``, ``newest`` (public snapshot mapping or None), ``protected_until``
     (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds),
-    ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``pending``, ``target``, ``host``, ``policy``.
+    ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``pending``, ``running`` (whether a run is under way),
+    ``target``, ``host``, ``policy``.
     """
     now = time.time()
     state = HostState(state_directory, policy)
     problems: List[str] = []
-    snapshots = []
+    snapshots: Optional[List[Snapshot]] = None
     try:
         snapshots = open_target(policy.target, policy.host, policy.name).list()
     except BackupError as error:
@@ -38,12 +39,18 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     success = state.runs.last_success(policy=policy.name)
     until = _protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
-    if newest is None and baseline is not None:
+    if snapshots is None:
+        pass  # nobody knows
+    elif newest is None and baseline is not None:
         problems.append("the target holds no history, but this host committed %s to it: is the vault mounted?" % baseline.id)
     elif newest is None:
         problems.append("there is no snapshot yet")
     elif newest.damaged:
         problems.append("the newest snapshot is damaged")
+    for snapshot in (snapshots or ())[1:]:
+        if snapshot.damaged:
+            problems.append("snapshot %s is damaged" % snapshot.id)
+    is_running = state.is_running()
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     if newest is not None and baseline is None and is_own_history:
@@ -63,13 +70,14 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "host": policy.host,
         "policy": policy.name,
         "target": policy.target.url,
-        "snapshots": len(snapshots),
+        "snapshots": len(snapshots or ()),
         "newest": newest.to_dict() if newest else None,
         "protected_until": until,
         "age": round(age, 3) if age is not None else None,
         "rpo": policy.objectives.rpo,
         "baseline": baseline.id if baseline else None,
         "pending": pending.tx if pending else None,
+        "running": is_running,
         "last_run": last,
         "last_success": success,
         "as_of": rfc3339(now),

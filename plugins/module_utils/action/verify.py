@@ -77,7 +77,10 @@ class VerifyResult(Result):
         if self.snapshot_id is None:
             advice = "look at the disk, and restore the files that are named"
             return IntegrityError("The sources are not what was backed up: %s" % counts, field="source", found=first, next=advice)
-        advice = "look at the vault's disk; what the newest snapshot lost is sent again with the next change or heartbeat"
+        advice = (
+            "look at the vault's disk; what the newest snapshot lost is sent again by this host's next run; files that have not changed since share their "
+            "bytes with older snapshots"
+        )
         return IntegrityError("Snapshot %s is not what was backed up: %s" % (self.snapshot_id, counts), field="snapshot", found=first, next=advice)
 
 
@@ -91,7 +94,7 @@ def parse_slice(text: str) -> Tuple[int, int]:
         field="slice",
         found=text,
         allowed="n/t with 1 <= n <= t <= 100000, such as 3/30",
-        next="give the day of the month as n",
+        next="give a share and how many there are, say the day of the week and 7",
     )
 
 
@@ -216,3 +219,5 @@ def _record(policy: Policy, state: HostState, result: VerifyResult, source: bool
         **result.counts,
     }
     state.record(run, {"event": "verify", "snapshot": result.snapshot_id, "source": source, "result": outcome})
+    if not (source or result.ok):
+        state.ask_soon()  # what the newest snapshot has lost is sent again by the next run

@@ -72,7 +72,7 @@ VERBS: Dict[str, Verb] = {
         "Where nothing changed, nothing is sent or written. Interrupted runs go on where they stopped.",
         (_POLICY,),
         (
-            Option("--dry-run", "say what would be done; write nothing anywhere"),
+            Option("--dry-run", "say what would be done, also where a guard refuses it; write nothing anywhere"),
             Option("--accept", "override the guards for the change that was shown with these 8 digits", "D"),
             Option("--adopt", "go on from the newest snapshot of a history that this host has no baseline for"),
             _QUIET,
@@ -145,7 +145,7 @@ VERBS: Dict[str, Verb] = {
     ),
     "verify": Verb(
         "prove that a snapshot is what it was",
-        "Holds a snapshot against its manifest. What is found damaged is kept with the snapshot, and the next run sends it again.",
+        "Holds a snapshot against its manifest. What is found damaged is kept with the snapshot; what the newest one lost, this host's next run sends again.",
         (_POLICY,),
         (
             _SNAPSHOT_OPTION,
@@ -158,7 +158,7 @@ VERBS: Dict[str, Verb] = {
         (
             ("verify web", "read back the newest snapshot"),
             ("verify web --depth quick", "look at its paths alone"),
-            ("verify web --slice $(date +%-d)/31", "all of it, spread over a month"),
+            ("verify web --slice $(date +%u)/7", "all of it, spread over a week"),
             ("verify web --source --slice 3/30", "is the source's own disk still sound?"),
         ),
     ),
@@ -218,9 +218,11 @@ def parse(argv: Sequence[str]) -> Union[argparse.Namespace, str]:
     if not argv:
         raise UsageError("A verb is missing", field="verb", allowed=", ".join(VERBS), next="`%s --help` says what they do" % PROGRAM)
     name = argv[0]
-    if name in ("--help", "-h"):
+    if name == "help" and len(argv) == 2 and argv[1] in VERBS:
+        return parser_for(argv[1]).format_help()
+    if name in ("--help", "-h", "help"):
         return overview()
-    if name == "--version":
+    if name in ("--version", "version"):
         return "%s %s\n" % (PROGRAM, VERSION)
     if name not in VERBS:
         what = "The verb comes first, before %s" if name.startswith("-") else "There is no verb %s"

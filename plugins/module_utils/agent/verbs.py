@@ -62,23 +62,23 @@ def _run(job: Job) -> Outcome:
     from ..action.backup import backup
 
     request = job.request
-    result = backup(
-        job.policy, state_directory=job.state_directory, adopt=request.adopt, accept=request.accept, dry_run=request.dry_run, progress=job.progress
-    ).to_dict()
-    return Outcome(result)
+    result = backup(job.policy, state_directory=job.state_directory, adopt=request.adopt, accept=request.accept, dry_run=request.dry_run, progress=job.progress)
+    return Outcome(result.to_dict(), result.failure())
 
 
 def _list(job: Job) -> Outcome:
-    from ..action.history import list_snapshots
+    from ..action.history import check_present, list_snapshots
 
+    check_present(job.policy, job.state_directory)
     found = [{**snapshot.to_dict(), "received_files": snapshot.receipt.received_files} for snapshot in list_snapshots(job.policy)]
     result = {**_history(job.policy), "snapshots": found, "rc": EXIT_DONE}
     return Outcome(result)
 
 
 def _show(job: Job) -> Outcome:
-    from ..action.history import show_snapshot
+    from ..action.history import check_present, show_snapshot
 
+    check_present(job.policy, job.state_directory)
     snapshot, manifest = show_snapshot(job.policy, job.request.snapshot or "latest")
     result = {
         **_history(job.policy),
@@ -92,8 +92,9 @@ def _show(job: Job) -> Outcome:
 
 
 def _ls(job: Job) -> Outcome:
-    from ..action.history import entry_to_dict, list_paths
+    from ..action.history import check_present, entry_to_dict, list_paths
 
+    check_present(job.policy, job.state_directory)
     words = [word for word in (job.request.snapshot, job.request.path) if word is not None]
     paths = [word for word in words if word.startswith("/")]
     wishes = [word for word in words if not word.startswith("/")]
@@ -110,8 +111,9 @@ def _ls(job: Job) -> Outcome:
 
 
 def _diff(job: Job) -> Outcome:
-    from ..action.history import compare
+    from ..action.history import check_present, compare
 
+    check_present(job.policy, job.state_directory)
     old, new, changes = compare(job.policy, job.request.a, job.request.b or "latest")
     listed: List[Dict[str, Any]] = []
     for word, pairs in (

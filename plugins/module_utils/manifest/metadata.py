@@ -20,7 +20,8 @@ DeviceInode = Tuple[int, int]
 NS_MIN, NS_MAX = -(1 << 63), (1 << 63) - 1
 # SELinux labels belong to the host's policy, overlay's marks to the mount; both do harm elsewhere.
 _LEFT_OUT = ("security.selinux", "trusted.overlay.")
-_ACL = b"system.posix_acl_access"
+_ACL_PREFIX = b"system.posix_acl_"
+_ACL = _ACL_PREFIX + b"access"
 _ACL_VERSION, _ACL_GROUP_OBJ = 2, 0x04
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA, errno.EBADF)
 
@@ -124,7 +125,8 @@ def apply(dir_fd: int, name: bytes, entry: Entry, losses: Losses, expected: Opti
     """
     if entry.type == SYMLINK:
         _set_owner(dir_fd, name, entry, losses)
-        _set_xattrs(path_of(dir_fd, name), entry, losses, follow=False)
+        at = path_of(dir_fd, name)
+        _set_xattrs(at, entry, read_xattrs(at), losses, follow=False, acls=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=dir_fd, follow_symlinks=False)
         return
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
@@ -143,10 +145,15 @@ def apply_open(at: Union[int, bytes], entry: Entry, losses: Losses) -> None:
     """The same for an open descriptor, or for the path in /proc of one that was opened as a path only. Not for symlinks.
 
     An ordinary user cannot set everything: what the system refuses for lack of privilege is counted in ``losses``. Order matters: ``chown``
-    clears setuid, an ACL rewrites the group bits (until it is set, the owning group has its own rights and not the mask's), and every one of them
-    moves ctime but not mtime.
+    clears setuid, attributes can only be written where the owner may write, an ACL rewrites the group bits (until it is set, the owning group
+    has its own rights and not the mask's), and every one of them moves ctime but not mtime.
     """
     mode = mode_without_acl(entry)
+    present = read_xattrs(at, follow=True)
+    if (entry.xattrs or present) and os.geteuid() != 0:
+        found = os.stat(at)
+        if not found.st_mode & stat.S_IWUSR:
+            os.chmod(at, stat.S_IMODE(found.st_mode) | stat.S_IWUSR)  # attributes are written like content
     try:
         os.chown(at, entry.uid, entry.gid)
     except PermissionError:
@@ -157,8 +164,9 @@ def apply_open(at: Union[int, bytes], entry: Entry, losses: Losses) -> None:
                 # A program must not run with the rights of whoever happens to restore it.
                 losses.add("setuid")
                 mode &= 0o1777
+    _set_xattrs(at, entry, present, losses, follow=True, acls=False)
     os.chmod(at, mode)
-    _set_xattrs(at, entry, losses, follow=True)
+    _set_xattrs(at, entry, present, losses, follow=True, acls=True)
     os.utime(at, ns=(entry.mtime, entry.mtime))
 
 
@@ -171,8 +179,11 @@ def _set_owner(dir_fd: int, name: bytes, entry: Entry, losses: Losses) -> None:
             losses.add("owner")
 
 
-def _set_xattrs(at: Union[int, bytes], entry: Entry, losses: Losses, *, follow: bool) -> None:
+def _set_xattrs(at: Union[int, bytes], entry: Entry, present: Xattrs, losses: Losses, *, follow: bool, acls: bool) -> None:
+    """Set and remove either the ACLs or everything else; ``present``: what is there."""
     for key, value in entry.xattrs:
+        if key.startswith(_ACL_PREFIX) is not acls:
+            continue
         try:
             os.setxattr(at, key, value, follow_symlinks=follow)
         except OSError as error:
@@ -181,8 +192,8 @@ def _set_xattrs(at: Union[int, bytes], entry: Entry, losses: Losses, *, follow: 
             losses.add("xattrs")
     # What is left over from before, or inherited from a directory with a default ACL, is nobody's wish.
     wanted = {key for key, _value in entry.xattrs}
-    for key, _value in read_xattrs(at, follow=follow):
-        if key not in wanted:
+    for key, _value in present:
+        if key not in wanted and key.startswith(_ACL_PREFIX) is acls:
             try:
                 os.removexattr(at, key, follow_symlinks=follow)
             except OSError:

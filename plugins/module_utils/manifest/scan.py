@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import AbstractSet, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import pool
+from ..errors import RUN_OUT
 from .cache import RACY, RACY_SECONDS, ROW, SLOT, XATTRS, Cache, Record
 from .content import copy_file, hash_file
 from .entry import DIRECTORY, FILE, SYMLINK, TYPES, Entry, encode, plain_file
@@ -229,12 +230,21 @@ class _Builder:
         try:
             parent, name = self.root.parent(path)
             xattrs = read_xattrs(path_of(parent, name))
-        except OSError:
-            return 0
+        except OSError as error:
+            return self._miss(path, error)
         if xattrs:
             self.xattrs[path] = xattrs
             return XATTRS
         return 0
+
+    def _miss(self, path: bytes, error: OSError) -> int:
+        """Note that something of ``path`` could not be read; the flag that has the next run look again, 0 where it is gone."""
+        if error.errno in RUN_OUT:
+            raise error
+        if error.errno in _GONE:
+            return 0
+        self.unreadable[path] = error.errno or errno.EIO
+        return RACY
 
     def read(self) -> None:
         """Hash every planned file, in several processes where that pays."""
@@ -298,7 +308,7 @@ class _Builder:
             finally:
                 os.close(fd)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in _FULL or error.errno in RUN_OUT:
                 raise
             return read._replace(problem=error.errno or errno.ESTALE, moving=False)
         self.staged.add(task.path)
@@ -452,7 +462,8 @@ class _Builder:
         try:
             parent, name = self.root.parent(path)
             return read_xattrs(path_of(parent, name))
-        except OSError:
+        except OSError as error:
+            self._miss(path, error)
             return ()
 
     def _other(self, path: bytes, kind: str, mode: int, uid: int, gid: int, mtime: int, rdev: int) -> Optional[Entry]:
@@ -461,8 +472,9 @@ class _Builder:
             try:
                 parent, name = self.root.parent(path)
                 link = os.readlink(name, dir_fd=parent)
-            except OSError:
-                self.vanished += 1
+            except OSError as error:
+                if error.errno == errno.EINVAL or not self._miss(path, error):  # gone, or no link any more
+                    self.vanished += 1
                 return None
         device = (os.major(rdev), os.minor(rdev)) if kind in "bc" else None
         return Entry(path, kind, mode & 0o7777, uid, gid, mtime, link=link, device=device)
@@ -472,7 +484,7 @@ class _Builder:
         closed = tuple(path + b"/" for path in self.found.unreadable)
         kept: Dict[bytes, Entry] = {}
         for path, old in previous.items():
-            if path in present or not (path.startswith(closed) or (path in self.unreadable and old.type == FILE)):
+            if path in present or not (path.startswith(closed) or (path in self.unreadable and old.type != DIRECTORY)):
                 continue
             if self.found.selects(path, old.type == DIRECTORY):
                 while path and path not in present and path not in kept:
@@ -539,6 +551,8 @@ def _read_file(below: Descent, path: bytes) -> _Read:
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno in RUN_OUT:
+            raise
         # A ReplacedError bears no number.
         return _Read(b"", _NO_HASH, (), error.errno or errno.ESTALE, False)
     return _Read(pack_row(before), digest, xattrs, 0, _moved(before, after, size, started))
@@ -564,7 +578,7 @@ def reread(
         except (FileNotFoundError, NotADirectoryError):
             lost += 1
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in _FULL or error.errno in RUN_OUT:
                 raise
             unreadable[entry.path] = error.errno or errno.ESTALE
             if entry.path in previous and not entry.stale:

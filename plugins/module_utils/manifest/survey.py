@@ -16,7 +16,7 @@ from struct import error as StructError
 from typing import AbstractSet, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .. import pool
-from ..errors import UsageError, printable
+from ..errors import RUN_OUT, UsageError, printable
 from .cache import ROW, VOLATILE_SECONDS, Cache, Record
 from .entry import MAX_COMPONENT, MAX_PATH
 from .metadata import NS_MAX, NS_MIN, Xattrs, path_of, read_xattrs
@@ -132,6 +132,8 @@ class _Walk:
                     on_disk = len(listing)
                     kept = self._nameable(path, self._select(fd, path, listing, included, strip))
             except OSError as error:
+                if error.errno in RUN_OUT:
+                    raise
                 if error.errno not in _GONE:
                     self.survey.unreadable[path] = error.errno or errno.EIO
                     continue

@@ -9,6 +9,7 @@ converted that a reader could misread: booleans are not numbers, numbers in quot
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, fields
 from dataclasses import field as dataclass_field
@@ -160,7 +161,11 @@ def each(check: Check, what: str, least: int = 0) -> Check:
 
     def check_all(value: Any, field: str) -> Tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
-            hint = "write it as a list, even for a single item: ['%s']" % printable(_cut(value)) if isinstance(value, str) and value else "write it as a list"
+            hint = (
+                "write it as a list, even for a single item: %s" % json.dumps([printable(_cut(value))])
+                if isinstance(value, str) and value
+                else "write it as a list"
+            )
             raise bad(field, "must be a list", value, allowed, hint)
         if len(value) < least:
             raise PolicyError("%s must not be empty" % field, field=field, found="an empty list", allowed=allowed, next="add " + what)

@@ -108,6 +108,22 @@ def _check_selected(value: Any, where: str) -> str:
     return pattern
 
 
+def _check_anchors(values: Mapping[str, Any]) -> None:
+    """A pattern that begins with a source's own path would match nothing, silently: patterns are anchored at the source."""
+    for key_name in ("include", "exclude"):
+        for index, pattern in enumerate(values.get(key_name, ())):
+            for source in values["sources"]:
+                if source != "/" and (pattern + "/").startswith(source + "/"):
+                    inside = pattern[len(source) :].rstrip("/")
+                    raise bad(
+                        "%s[%d]" % (key_name, index),
+                        "begins with the path of a source",
+                        pattern,
+                        "patterns in which '/' stands for the source itself",
+                        "write '%s'" % pattern[len(source) :] if inside else "take the source out of sources",
+                    )
+
+
 def _check_rate(value: Any, where: str) -> str:
     allowed = "a number with k, m or g (times 1024, a second), or '' for no limit"
     if value == "":
@@ -316,6 +332,7 @@ class Policy:
         Raises PolicyError for the first key that is unknown, missing or not exactly right.
         """
         values = read(cls, {"host": default_host, **data} if isinstance(data, Mapping) else data)
+        _check_anchors(values)
         return cls(**values, given=frozenset(_leaves(data)))
 
     @classmethod

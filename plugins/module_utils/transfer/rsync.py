@@ -129,7 +129,7 @@ def build_argv(
     names: Sequence[bytes] = (),
 ) -> List[bytes]:
     """The command that writes ``destination/<name>`` for names relative to ``source_root``: ``names``, or what it reads from standard input,
-    each with a NUL behind it. ``names`` are for directories: rsync's hardened way to names that it reads costs half as much again, but
+    each with a NUL behind it. ``names`` are for directories: rsync 3.5's hardened way to names that it reads costs half as much again, but
     everybody on this machine sees arguments.
 
     ``destination`` is a directory that rsync makes if needed: an absolute path, or ``host:directory`` when ``shell`` (the argv of a

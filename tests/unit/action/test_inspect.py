@@ -93,10 +93,10 @@ def test_the_last_file_is_what_the_next_one_is_compared_with(tree: Path, tmp_pat
     result = look(tree, dest=str(dest))
     assert (result.added, result.modified, result.metadata, result.removed, result.compared_with) == (1, 1, 1, 1, str(dest))
     assert result.sample == [
-        {"path": "%s/new" % tree, "change": "added"},
-        {"path": "%s/folder/file" % tree, "change": "modified"},
-        {"path": "%s/empty" % tree, "change": "metadata"},
         {"path": "%s/link" % tree, "change": "removed"},
+        {"path": "%s/folder/file" % tree, "change": "modified"},
+        {"path": "%s/new" % tree, "change": "added"},
+        {"path": "%s/empty" % tree, "change": "metadata"},
     ]
 
 

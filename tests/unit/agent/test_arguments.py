@@ -134,5 +134,11 @@ def test_a_wrong_command_line_says_what_is_wrong_what_is_allowed_and_what_next(w
     assert error.allowed and advice in str(error.next)
 
 
+def test_help_and_version_can_be_typed_as_words() -> None:
+    assert parse(["help"]) == parse(["--help"])
+    assert parse(["help", "run"]) == parse(["run", "--help"])
+    assert parse(["version"]) == parse(["--version"])
+
+
 def test_verbs_of_later_versions_are_not_offered() -> None:
     assert not set(VERBS) & set("find prune check hold release replicate drill rekey serve".split())

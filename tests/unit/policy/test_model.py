@@ -183,7 +183,7 @@ BAD = [
     ({"profile": "a/b"}, "profile", "must be a name", "web1"),
     # sources
     ({"sources": []}, "sources", "not be empty", "add"),
-    ({"sources": "/a,/b"}, "sources", "must be a list, found the text '/a,/b'", "['/a,/b']"),
+    ({"sources": "/a,/b"}, "sources", "must be a list, found the text '/a,/b'", '["/a,/b"]'),
     ({"sources": None}, "sources", "found null", "list"),
     ({"sources": {"/a": 1}}, "sources", "found a mapping", "list"),
     ({"sources": ["/a", 5]}, "sources[1]", "found the number 5", "quotes"),
@@ -203,7 +203,9 @@ BAD = [
     ({"sources": ["/a/b", "/a"]}, "sources[0]", "inside the source /a, found the text '/a/b'", "remove /a/b"),
     ({"sources": ["/", "/b"]}, "sources[1]", "inside the source /, found the text '/b'", "remove /b"),
     # selection
-    ({"include": "*.md"}, "include", "must be a list", "['*.md']"),
+    ({"sources": ["/srv/www"], "exclude": ["*.tmp", "/srv/www/cache"]}, "exclude[1]", "begins with the path of a source", "write '/cache'"),
+    ({"sources": ["/srv/www"], "include": ["/srv/www/"]}, "include[0]", "begins with the path of a source", "out of sources"),
+    ({"include": "*.md"}, "include", "must be a list", '["*.md"]'),
     ({"include": [5]}, "include[0]", "must be text", "quotes"),
     ({"exclude": ["a", ""]}, "exclude[1]", "exclude[1]", "remove"),
     ({"exclude": ["../x"]}, "exclude[0]", "'..'", "source"),

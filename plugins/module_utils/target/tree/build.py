@@ -278,9 +278,8 @@ class _Proven(NamedTuple):
 def prove(tree: Descent, manifest: Manifest, storage: str, *, finish: bool = False) -> Tuple[Verification, Set[bytes]]:
     """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
 
-    ``finish``: the tree was just built; each directory gets its metadata on the way.
-
-    Also the followers of hard-link groups that have an inode of their own (for want of links), whose content is theirs alone.
+    ``finish``: the tree was just built, and each directory gets its metadata on the way. Returns with what was found the followers of hard-link
+    groups that have an inode of their own (for want of links), whose content is theirs alone.
     """
     native = storage == NATIVE
     inside: Dict[bytes, List[Entry]] = {b"": []}

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
-from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
+from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest, read_manifest
 from ...manifest.entry import FILE, Entry, decode_trusted
@@ -197,7 +197,7 @@ class TreeSession(Session):
             return
         self._make_snapshot()
         self._ahead = _Ahead(plan, [])
-        count = pool.available_cpus()
+        count = min(pool.available_cpus(), len(plan.linked) // pool.FORK_PAYS_ITEMS)
         for number in range(count):
             self._ahead.parts.append(Later(partial(place_known, snapshot + b"/tree", base, plan, storage, number, count), items=len(plan.linked)))
 
@@ -213,10 +213,18 @@ class TreeSession(Session):
         """What was placed ahead by this very plan, if anything was; else an empty tree."""
         ahead = self._ahead
         if ahead is None or ahead.plan is not plan:
-            self._end_ahead()
-            self._make_snapshot()
-            return []
-        return [part.result() for part in ahead.parts]
+            return self._begin_anew()
+        try:
+            return [part.result() for part in ahead.parts]
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return self._begin_anew()  # the base is not what it was taken for, and the build says so
+
+    def _begin_anew(self) -> List[Placed]:
+        self._end_ahead()
+        self._make_snapshot()
+        return []
 
     def _run_rsync(self, items: Sequence[Item], root: bytes, need: int, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
         """(Bytes on the wire, messages). A process that died is started again, twice; which files arrived is for the proof to say."""
@@ -413,7 +421,7 @@ class TreeSession(Session):
         _write(snapshot + b"/manifest.jsonl.gz", manifest.to_bytes())
         layout.write_json(snapshot + b"/receipt.json", receipt.to_dict())
         layout.make_private(self.history.snapshots)
-        self._hold_after_mass_change(manifest)
+        self._hold_after_mass_change(manifest, receipt.id)
         _sync_file_system(snapshot)
         # Written first, so that no snapshot lacks its record; a crash in between shows as the sweep of this transaction.
         self._audit(
@@ -446,7 +454,7 @@ class TreeSession(Session):
         os.symlink(target, link + b".new")
         os.rename(link + b".new", link)
 
-    def _hold_after_mass_change(self, manifest: Manifest) -> None:
+    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> None:
         """Keep the parent for good when the content of most of its files is gone: this is what ransomware looks like."""
         base = self.base_manifest
         if self.base is None or base is None:
@@ -458,7 +466,7 @@ class TreeSession(Session):
         present = {entry.hash for entry in manifest.entries}
         lost = sum(1 for entry in decode_trusted(gone) if entry.type == FILE and entry.hash not in present)
         if lost >= ANOMALY_FROM and lost * 100 > ANOMALY_PERCENT * files:
-            reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, self.tx)
+            reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, successor)
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
             self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
 
@@ -482,8 +490,13 @@ def explain(error: OSError, history: History) -> BackupError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _full(history)
     vault = printable(os.path.dirname(os.path.dirname(history.base)))
+    if error.errno in RUN_OUT:
+        return refused_by_system(error, "writing the vault %s" % vault)
     return TargetError(
-        "The vault %s cannot be written: %s" % (vault, error), field="target", found=vault, next="check its owner, mode and file system; nothing was published"
+        "The vault %s cannot be written: %s%s" % (vault, error.strerror or error, " (%s)" % printable(error.filename) if error.filename else ""),
+        field="target",
+        found=vault,
+        next="check its owner, mode and file system; nothing was published",
     )
 
 
