@@ -165,6 +165,26 @@ def test_what_a_guard_refuses_can_be_looked_at(host: Host) -> None:
     assert host.json("run", "web.json", "--accept", accept)["removed"] == 30
 
 
+def test_prune_explains_itself_and_a_hold_is_above_it(history: Host) -> None:
+    new, old = ids(history)
+    history.write_policy(retention={"keep_last": 1, "protect": "0s"})
+    said = history.call("prune", "web.json", "--dry-run").stdout.splitlines()
+    assert said[0].split() == ["SNAPSHOT", "CREATED", "(UTC)", "WHY"]
+    assert re.fullmatch(r"%s  [-0-9]+ [:0-9]+  keep    newest snapshot, last snapshot" % re.escape(new), said[1])
+    assert re.fullmatch(r"%s  [-0-9]+ [:0-9]+  remove  no rule keeps it" % re.escape(old), said[2])
+    assert said[3:] == ["would remove 1 snapshot, 1 kept"] and ids(history) == [new, old]
+    assert history.call("hold", "web.json", old, "--reason", "for the auditors").stdout == "snapshot %s is held: for the auditors\n" % old
+    assert history.call("hold", "web.json", old, "--reason", "for the auditors").stdout == "snapshot %s is already held: for the auditors\n" % old
+    assert "held" in history.call("list", "web.json").stdout and "for the auditors" in history.call("show", "web.json", old).stdout
+    assert history.json("prune", "web.json")["removed"] == []
+    assert history.call("release", "web.json", old).stdout == "snapshot %s is not held\n" % old
+    assert history.call("release", "web.json", old).stdout == "snapshot %s is already not held\n" % old
+    assert history.call("prune", "web.json").stdout.splitlines()[-1] == "removed 1 snapshot, 1 kept" and ids(history) == [new]
+    assert history.json("audit", "web.json")["ok"]
+    history.write_policy()
+    assert history.refused("prune", "web.json", rc=2)["field"] == "retention"
+
+
 def test_a_vault_that_is_not_mounted_does_not_look_empty(history: Host) -> None:
     history.vault.rename(history.home / "elsewhere")
     for words in (("list",), ("show",), ("ls",), ("diff", "2026"), ("verify",), ("restore", "--dest", "copy"), ("adopt",)):

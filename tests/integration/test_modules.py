@@ -645,4 +645,4 @@ def test_no_secret_is_repeated(told: Told) -> None:
 
 def test_bad_input_leaves_tree_and_vault_alone(told: Told) -> None:
     assert not (told.home / "nowhere").exists() and not (told.home / "tree" / "manifest").exists() and not (told.home / "vault" / "copy").exists()
-    assert sorted(path.name for path in (told.home / "vault" / "web1").iterdir()) == ["crowd", "tree"]
+    assert sorted(path.name for path in (told.home / "vault" / "web1").iterdir()) == ["crowd", "many", "tree"]

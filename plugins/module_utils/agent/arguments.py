@@ -175,7 +175,7 @@ VERBS: Dict[str, Verb] = {
         "A held snapshot stays until it is released. `list` and `show` tell that it is held, and why.",
         (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
         (Option("--reason", "why, in one line (default: held by hand)", "TEXT"), _HOST, _QUIET),
-        (("hold web 20261120 --reason 'before the upgrade'", "this one stays"),),
+        (("hold web 20261120 --reason upgrade", "this one stays"),),
     ),
     "release": Verb(
         "leave a held snapshot to the retention again",

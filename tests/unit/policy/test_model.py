@@ -431,7 +431,7 @@ def test_a_file_of_someone_else_says_why(tmp_path: Path) -> None:
 
 def test_a_policy_that_asks_for_nothing_more_is_supported() -> None:
     assert made().unsupported() == []
-    acting = ("name", "host", "sources", "include", "exclude", "exclude_caches", "exclude_if_present", "one_file_system", "guards", "heartbeat")
+    acting = ("name", "host", "sources", "include", "exclude", "exclude_caches", "exclude_if_present", "one_file_system", "guards", "retention", "heartbeat")
     keys = {name: FULL[name] for name in acting}
     transfer = {"streams": 4, "checksum": "md5", "bwlimit": "1m", "timeout": 60}
     assert made(**keys, transfer=transfer, target={"url": "/v", "storage": "native"}).unsupported() == []
@@ -444,12 +444,6 @@ def test_what_is_set_and_not_acted_on_is_named() -> None:
         "sqlite",
         "hooks.before",
         "hooks.on_failure",
-        "retention.keep_last",
-        "retention.keep_within",
-        "retention.keep_hourly",
-        "retention.keep_daily",
-        "retention.keep_weekly",
-        "retention.keep_monthly",
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
