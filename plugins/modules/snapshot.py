@@ -27,6 +27,7 @@ attributes:
     support: full
     details:
       - Predicts RV(changed), counts and paths, and writes nothing anywhere; RV(snapshot_id) is V(null) where a snapshot would be made.
+      - Where a guard would refuse the change, the task fails as it would without check mode, and its result holds what the guard is about.
   diff_mode:
     support: full
     details:
