@@ -11,7 +11,7 @@ from typing import Any, Dict
 from ..errors import RefusedError
 from ..observe.audit import rfc3339
 from ..policy.model import Policy
-from .locate import history_lost, open_target
+from .locate import check_not_lost, open_target
 from .state import HostState
 
 
@@ -20,10 +20,8 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
     state = HostState(state_directory, policy)
     target = open_target(policy.target, policy.host, policy.name)
     newest = target.latest()
-    before = state.baseline()
-    if newest is None and before is not None:
-        raise history_lost(policy, before)
     if newest is None:
+        check_not_lost(policy, state, ())
         raise RefusedError(
             "There is no history of host %s, policy %s to adopt" % (policy.host, policy.name),
             kind="no_snapshot",
@@ -31,6 +29,7 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
             found=policy.target.url,
             next="check the target, host and name; a new history begins with `openclaw-backup run POLICY`",
         )
+    before = state.baseline()
     changed = before is None or before.id != newest.id
     if changed and not dry_run:
         manifest = target.manifest(newest)

@@ -17,7 +17,7 @@ from ..policy.model import Policy
 from ..target.contract import Snapshot
 from ..target.tree.layout import damaged_paths
 from .choose import find_snapshot
-from .locate import history_lost, name_of, open_target
+from .locate import check_not_lost, name_of, open_target
 from .state import HostState
 
 LISTED = 500
@@ -25,10 +25,8 @@ SAMPLE = 20
 
 
 def check_present(policy: Policy, state_directory: str) -> None:
-    """``TargetError`` where this host has committed to the history and there is none: a vault that is not mounted must not look empty."""
-    baseline = HostState(state_directory, policy).baseline()
-    if baseline is not None and not list_snapshots(policy):
-        raise history_lost(policy, baseline)
+    """``TargetError`` where this host has committed to the history and there is none."""
+    check_not_lost(policy, HostState(state_directory, policy), list_snapshots(policy))
 
 
 def list_snapshots(policy: Policy) -> List[Snapshot]:

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 from ..errors import TargetError, UsageError
 from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec
-from ..target.contract import Receipt
+from ..target.contract import Receipt, Snapshot
 from ..target.tree.target import TreeTarget, overlaps
+from .state import HostState
 
 
 def open_target(spec: TargetSpec, host: str, policy: str) -> TreeTarget:
@@ -40,6 +43,13 @@ def history_lost(policy: Policy, baseline: Receipt) -> TargetError:
         found=policy.target.url,
         next="check that the vault is mounted; if its history is really gone, start a new one with `openclaw-backup run POLICY --adopt`",
     )
+
+
+def check_not_lost(policy: Policy, state: HostState, snapshots: Sequence[Snapshot]) -> None:
+    """``TargetError`` where there are no ``snapshots`` and this host has made some: a vault that is not mounted must not look empty."""
+    baseline = None if snapshots else state.baseline()
+    if baseline is not None:
+        raise history_lost(policy, baseline)
 
 
 def check_apart(policy: Policy) -> None:

@@ -13,10 +13,10 @@ from ..errors import EXIT_DONE, PolicyError, UsageError
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
 from ..policy.model import Policy
-from ..policy.retention import Candidate, Decision, decide, is_empty
+from ..policy.retention import Candidate, decide, is_empty
 from ..target.contract import Snapshot
 from .choose import find_snapshot
-from .locate import history_lost, name_of, open_target
+from .locate import check_not_lost, name_of, open_target
 from .result import Result
 from .state import HostState
 
@@ -57,14 +57,12 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     result = PruneResult()
 
     def choose(snapshots: List[Snapshot]) -> Mapping[str, str]:
-        baseline = state.baseline() if not snapshots else None
-        if baseline is not None:
-            raise history_lost(policy, baseline)
+        check_not_lost(policy, state, snapshots)
         decisions = decide([_candidate(snapshot) for snapshot in snapshots], policy.retention, time.time())
         for decision, snapshot in zip(decisions, snapshots):
             item = {"id": decision.id, "created": snapshot.receipt.created, "reasons": list(decision.reasons)}
             (result.kept if decision.keep else result.removed).append(item)
-        return {decision.id: _text(decision) for decision in decisions if not decision.keep}
+        return {decision.id: "; ".join(decision.reasons) for decision in decisions if not decision.keep}
 
     try:
         if dry_run:
@@ -108,10 +106,6 @@ def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optiona
 def _candidate(snapshot: Snapshot) -> Candidate:
     held = str((snapshot.held or {}).get("reason") or "for no reason given") if snapshot.held else ""
     return Candidate(snapshot.id, seconds_of(snapshot.receipt.created), held, bool(snapshot.verified), bool(snapshot.damaged))
-
-
-def _text(decision: Decision) -> str:
-    return "; ".join(decision.reasons)
 
 
 def _record(policy: Policy, state: HostState, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:

@@ -50,7 +50,6 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     for snapshot in (snapshots or ())[1:]:
         if snapshot.damaged:
             problems.append("snapshot %s is damaged" % snapshot.id)
-    is_running = state.is_running()
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     if newest is not None and baseline is None and is_own_history:
@@ -77,7 +76,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "rpo": policy.objectives.rpo,
         "baseline": baseline.id if baseline else None,
         "pending": pending.tx if pending else None,
-        "running": is_running,
+        "running": state.is_running(),
         "last_run": last,
         "last_success": success,
         "as_of": rfc3339(now),

@@ -22,7 +22,7 @@ from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.tree.target import in_part
 from .choose import find_snapshot
-from .locate import history_lost, name_of, open_target
+from .locate import check_not_lost, name_of, open_target
 from .result import Result
 from .state import HostState
 
@@ -150,9 +150,7 @@ def _verify_snapshot(
 ) -> None:
     target = open_target(policy.target, policy.host, policy.name)
     snapshots = target.list()
-    baseline = state.baseline() if not snapshots else None
-    if baseline is not None:
-        raise history_lost(policy, baseline)
+    check_not_lost(policy, state, snapshots)
     chosen = find_snapshot(snapshots, wish, name_of(policy))
     result.snapshot_id = chosen.id
     progress.stage("verify", files=chosen.receipt.files, bytes=chosen.receipt.bytes if depth == "full" and part is None else 0)
