@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build the command line ``openclaw-backup``: the engine as one executable file, byte-identical wherever one release of Python builds it.
 
-It holds the sources, which any Python from 3.9 on runs, and beside them what the building Python compiled them to: a start under the same
-release takes a tenth of a second less.
+It holds the sources, which any Python from 3.9 on runs, and beside them what the building Python compiled them to, which saves the same
+release that work at every start.
 
 Usage: ``build_zipapp.py DEST``
 """
