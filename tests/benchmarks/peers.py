@@ -47,6 +47,10 @@ class Peer(ABC):
     def unchanged(self) -> Argv:
         """Back up again: nothing has changed."""
 
+    def settled(self) -> Argv:
+        """The same, where files changed shortly before the last backup."""
+        return self.unchanged()
+
     @abstractmethod
     def changed(self) -> Argv:
         """Back up again: one file in a hundred has changed."""
@@ -107,7 +111,7 @@ class Engine(Peer):
         result: Dict[str, Any] = json.loads(output)
         if operation == "changed":
             return bool(result["modified"] == result["files_sent"] == edited)
-        if operation == "unchanged":
+        if operation in ("unchanged", "settled"):
             return not result["changed"]
         return bool(result[{"first": "changed", "verify": "ok", "restore": "verified"}[operation]])
 

@@ -831,7 +831,7 @@ def test_a_run_that_finds_nothing_changed_opens_no_file(world: World, monkeypatc
     make_plain(world.src)
     monkeypatch.setattr(scan, "RACY_SECONDS", -1)  # as if everything were older than a minute
     first = world.backup()
-    monkeypatch.delattr(module, "scan")
+    monkeypatch.delattr(module, "hash_changed")
     world.vault.rename(world.root / "away")
     second = world.backup()
     assert not second.changed and second.snapshot_id == first.snapshot_id and second.entries == first.entries, "no network when nothing changed"
@@ -869,7 +869,7 @@ def test_a_run_that_dies_of_a_bug_is_not_recorded_as_a_success(world: World, mon
             raise _problem
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "scan", fail)
+            patch.setattr(module, "hash_changed", fail)
             with pytest.raises(BackupError if isinstance(problem, OSError) else type(problem)):
                 world.backup()
     record = [json.loads(line) for line in (world.state / "h" / "p" / "runs.jsonl").read_text().splitlines()]

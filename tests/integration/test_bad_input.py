@@ -459,6 +459,9 @@ def test_a_baseline_manifest_that_is_lost_is_fetched_and_one_lost_on_both_sides_
     (world.src / "a").write_text("changed")
     place = next((world.state / "h" / "p" / "targets").iterdir()) / "baseline.jsonl.gz"
     whole = place.read_bytes()
+    cache = world.state / "h" / "p" / "cache.bin"
+    kept = cache.read_bytes()
+    cache.unlink()
     place.write_bytes(gzip.compress(gzip.decompress(whole)[:-40]))
     assert world.backup(dry_run=True).modified == 1
     place.unlink()
@@ -467,6 +470,9 @@ def test_a_baseline_manifest_that_is_lost_is_fetched_and_one_lost_on_both_sides_
     remote.write_bytes(data[:40])
     error = error_of(world.backup)
     assert (error.rc, error.kind) == (7, "manifest")
+    cache.write_bytes(kept)
+    assert world.backup(dry_run=True).modified == 1, "the cache knows all of it as well"
+    cache.unlink()
     remote.write_bytes(data)
     assert world.backup().modified == 1
 

@@ -36,6 +36,7 @@ def test_every_operation_of_every_peer_is_measured_on_a_small_tree(tmp_path: Pat
     assert [line[0] for line in lines[2:]] == [
         "first snapshot",
         "nothing changed",
+        "nothing changed, but 1 % before",
         "1 % of the files changed",
         "verify all data",
         "restore to an empty directory",
@@ -49,13 +50,14 @@ def test_every_operation_of_every_peer_is_measured_on_a_small_tree(tmp_path: Pat
 
 
 def test_a_missed_bar_is_a_miss(bench: ModuleType) -> None:
-    seconds = {operation: {"engine": [1.0, 1.2, 9.0], "rsync": [1.0, 1.0, 6.0]} for operation in bench.OPERATIONS}
+    seconds = {operation: {"engine": [1.0, 1.2, 9.0], "rsync": [1.0, 1.0, 6.0]} for operation in bench.TITLES}
     memory = {operation: {"engine": 10 << 20, "rsync": 5 << 20} for operation in bench.OPERATIONS}
     memory["verify"] = {"engine": 251 << 20}
     rows = bench.judge(bench.Measured(seconds, memory), "engine", "rsync", ["engine", "rsync"])
     assert {row.title: row.passed for row in rows} == {
         "first snapshot": True,  # 1.2 times, the median of 1, 1.2 and 1.5
         "nothing changed": False,
+        "nothing changed, but 1 % before": None,
         "1 % of the files changed": True,
         "verify all data": True,
         "restore to an empty directory": True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -17,7 +17,8 @@ from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.document import Header, Manifest
 from ..manifest.entry import DIRECTORY, FILE, Entry
-from ..manifest.scan import Scan, Staging, scan
+from ..manifest.recall import recall
+from ..manifest.scan import Hashed, Scan, Staging, hash_changed
 from ..manifest.selection import Selection
 from ..manifest.survey import Survey, check_source, selects, survey
 from ..manifest.walk import Descent
@@ -25,7 +26,6 @@ from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
-from ..pool import Later
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
 from ..target.tree.target import TreeTarget
 from ..version import VERSION
@@ -159,7 +159,6 @@ class _Run:
         self.result = BackupResult()
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
-        self._baseline_ahead: Optional[Later[Optional[Manifest]]] = None
         self._needs_healing = False
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
@@ -186,32 +185,33 @@ class _Run:
             cache = Cache.load(self.state.cache)
             self.progress.stage("walk")
             found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=self.state.identity() | self._vault_identity())
-            if self.baseline is not None and found.content_digest == self.baseline.content_digest and not self.adopt:
-                if self._still_unchanged(dry_run):
-                    self._settle_unchanged(found.entries, dry_run)
-                    return
+            if self._ends_with(found.content_digest, found.entries, dry_run):
+                return
             staging = None if dry_run else Staging(self.state.staging())
-            self._begin_baseline_manifest(found)
             try:
-                scanned = self._scan(found, cache, root, staging)
+                hashed = self._hash(found, cache, root, staging)
+                if hashed.proves_unchanged():
+                    if not dry_run:
+                        write_cache(self.state.cache, hashed.records, content_digest=cache.content_digest)
+                    if self._ends_with(cache.content_digest, found.entries, dry_run):
+                        return
+                scanned = self._finish(hashed)
                 manifest = self._manifest(scanned)
                 with manifest.digesting():
-                    self._take_baseline_manifest()
+                    if self._baseline_manifest is None and self.baseline is not None and self.baseline.content_digest == cache.content_digest:
+                        self._baseline_manifest = recall(cache, found.folders, manifest)
                 if not dry_run:
-                    # A scan in which something could not be read must not be taken for the whole next time.
-                    whole = not scanned.unreadable
+                    # A scan in which something could not be read, or moved, must not be taken for the whole next time.
+                    whole = not scanned.unreadable and not self.result.unstable
                     write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if whole else "")
-                if self.baseline is not None and manifest.content_digest == self.baseline.content_digest and not self.adopt:
-                    if self._still_unchanged(dry_run):
-                        self._settle_unchanged(len(manifest.lines), dry_run)
-                        return
+                if self._ends_with(manifest.content_digest, len(manifest.lines), dry_run):
+                    return
                 # What follows forks, and needs neither of these large lists.
                 scanned.records.clear()
                 found.folders.clear()
-                self._publish(manifest, scanned, found, root, staging, dry_run)
+                with nullcontext() if dry_run or self.baseline is None else manifest.packing():
+                    self._publish(manifest, scanned, found, root, staging, dry_run)
             finally:
-                if self._baseline_ahead is not None:
-                    self._baseline_ahead.close()
                 if staging is not None:
                     staging.close()
                     self.state.clear_staging()
@@ -231,16 +231,19 @@ class _Run:
             accepted=None,
         )
 
-    def _scan(self, found: Survey, cache: Cache, root: Descent, staging: Optional[Staging]) -> Scan:
+    def _hash(self, found: Survey, cache: Cache, root: Descent, staging: Optional[Staging]) -> Hashed:
         self.progress.stage("hash", files=found.entries)
+        hashed = hash_changed(found, cache, root=root, now=self.now, staging=staging, tell=self.progress.advance)
+        self.result.files_hashed = hashed.hashed_files
+        return hashed
 
+    def _finish(self, hashed: Hashed) -> Scan:
         def previous() -> Mapping[bytes, Entry]:
             base = self._base_manifest()
             return base.by_path() if base is not None else {}
 
-        scanned = scan(found, cache, root=root, now=self.now, previous=previous, staging=staging, tell=self.progress.advance)
-        result = self.result
-        result.files_hashed, result.vanished = scanned.hashed_files, scanned.vanished
+        scanned = hashed.finish(previous)
+        self.result.vanished = scanned.vanished
         return scanned
 
     def _manifest(self, scanned: Scan) -> Manifest:
@@ -281,28 +284,22 @@ class _Run:
 
     # ---- the baseline ----------------------------------------------------------------------------------------------------
 
-    def _begin_baseline_manifest(self, found: Survey) -> None:
-        """Let another process read it during the scan, where it is large."""
-        baseline = self.baseline
-        if baseline is not None:
-            self._baseline_ahead = Later(lambda: self.state.baseline_manifest(baseline), items=found.entries)
-
-    def _take_baseline_manifest(self) -> None:
-        """Take over what that process has read."""
-        if self._baseline_ahead is not None:
-            with closing(self._baseline_ahead) as ahead:
-                self._baseline_ahead = None
-                self._baseline_manifest = ahead.result()
-
     def _base_manifest(self) -> Optional[Manifest]:
-        """The manifest of the baseline: the copy kept here, or the target's own."""
+        """The manifest of the baseline: the copy kept here, or the target's own. Directories may have other times than in it."""
         if self._baseline_manifest is None and self.baseline is not None:
-            self._take_baseline_manifest()
+            self._baseline_manifest = self.state.baseline_manifest(self.baseline)
             if self._baseline_manifest is None:
                 for snapshot in self.target.list():
                     if snapshot.id == self.baseline.id:
                         self._baseline_manifest = self.target.manifest(snapshot)
         return self._baseline_manifest
+
+    def _ends_with(self, content_digest: str, entries: int, dry_run: bool) -> bool:
+        """End a run that found what the baseline has, where the target has that too."""
+        if self.baseline is None or content_digest != self.baseline.content_digest or self.adopt or not self._still_unchanged(dry_run):
+            return False
+        self._settle_unchanged(entries, dry_run)
+        return True
 
     def _still_unchanged(self, dry_run: bool) -> bool:
         """Tell the target now and then; False where it has lost what this host takes for granted, or asks for paths."""
@@ -416,9 +413,8 @@ class _Run:
         return True
 
     def _publish(self, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Optional[Staging], dry_run: bool) -> None:
-        with nullcontext() if dry_run or self.baseline is None else manifest.packing():
-            if not self._judge(manifest, dry_run):
-                return
+        if not self._judge(manifest, dry_run):
+            return
         result, base = self.result, self._base_manifest()
         manifest = manifest.with_header(parent=self.baseline.id if self.baseline is not None else None)
         if dry_run:

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import zlib
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from .walk import CREATE_FLAGS, FILE_FLAGS
 
@@ -117,6 +117,10 @@ class Cache:
         cache._data, cache._offsets = data, offsets
         cache.content_digest = digest.hex() if any(digest) else ""
         return cache
+
+    def paths(self) -> AbstractSet[bytes]:
+        """The directories that it knows."""
+        return self._offsets.keys()
 
     def get(self, path: bytes) -> Optional[Record]:
         """The record of directory ``path``, or None."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Dict, NamedTuple, Optional, Tuple
 
 from .document import Manifest
-from .entry import DIRECTORY, Entry, decode_trusted
+from .entry import DIRECTORY, Entry
 
 
 class ChangeSet(NamedTuple):
@@ -38,10 +38,9 @@ def diff(base: Optional[Manifest], new: Manifest) -> ChangeSet:
     """Compare two manifests; without a base everything is added."""
     if base is None:
         return ChangeSet(tuple(new.entries), (), (), (), ())
-    old = {entry.path: entry for entry in decode_trusted(base.lines_not_in(new))}
-    changed = decode_trusted(new.lines_not_in(base))
+    old = {entry.path: entry for entry in base.entries_not_in(new)}
     added, modified, metadata, touched = [], [], [], []
-    for entry in changed:
+    for entry in new.entries_not_in(base):
         before = old.pop(entry.path, None)
         if before is None:
             added.append(entry)

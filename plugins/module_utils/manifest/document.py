@@ -20,7 +20,7 @@ from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NoRe
 
 from ..errors import IntegrityError, printable
 from ..pool import Later
-from .entry import FILE, Entry, decode, encode, load_json
+from .entry import FILE, Entry, decode, decode_trusted, encode, load_json
 from .walk import open_file
 
 FORMAT = 1
@@ -118,10 +118,12 @@ class _Made:
 
     def __init__(self, entries: Optional[Sequence[Entry]]) -> None:
         self.entries = entries
-        self.digests: Optional[Tuple[str, str]] = None
+        self.digest: Optional[str] = None
+        self.content_digest: Optional[str] = None
         self.line_set: Optional[FrozenSet[bytes]] = None
+        self.packing: Optional[Later[bytes]] = None
         self.packed: Optional[bytes] = None
-        self.lacked: Optional[Tuple[_Made, List[bytes]]] = None
+        self.lacked: Optional[Tuple[_Made, List[Entry]]] = None
 
 
 class Manifest:
@@ -152,27 +154,30 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 over the entry lines, hex."""
-        return self._both_digests()[0]
+        if self._made.digest is None:
+            self._made.digest = self._digest()
+        return self._made.digest
 
     @property
     def content_digest(self) -> str:
         """The same with the modification times of directories left out: equal means unchanged."""
-        return self._both_digests()[1]
+        if self._made.content_digest is None:
+            self._made.content_digest = self._content_digest()
+        return self._made.content_digest
 
-    def _both_digests(self) -> Tuple[str, str]:
-        if self._made.digests is None:
-            self._made.digests = self._digest()
-        return self._made.digests
-
-    def _digest(self) -> Tuple[str, str]:
+    def _digest(self) -> str:
         exact = hashlib.sha256()
+        for start in range(0, len(self.lines), _LINES):
+            exact.update(b"\n".join(self.lines[start : start + _LINES]) + b"\n")
+        return exact.hexdigest()
+
+    def _content_digest(self) -> str:
         content = hashlib.sha256()
         for start in range(0, len(self.lines), _LINES):
             part = self.lines[start : start + _LINES]
-            exact.update(b"\n".join(part) + b"\n")
             # Looked at here first: a call for each line would cost more than all the rest.
             content.update(b"\n".join([content_line(line) if _DIRECTORY_MARK in line else line for line in part]) + b"\n")
-        return exact.hexdigest(), content.hexdigest()
+        return content.hexdigest()
 
     @property
     def line_set(self) -> FrozenSet[bytes]:
@@ -181,17 +186,39 @@ class Manifest:
             self._made.line_set = frozenset(self.lines)
         return self._made.line_set
 
-    def lines_not_in(self, other: Manifest) -> List[bytes]:
-        """Those entry lines, in order, that ``other`` lacks."""
+    def entries_not_in(self, other: Manifest) -> List[Entry]:
+        """Those entries, in order, whose lines ``other`` lacks. Nothing else is parsed."""
         if self._made.lacked is None or self._made.lacked[0] is not other._made:
             # One set serves both directions.
             if other._made.line_set is not None:
-                lacked = [line for line in self.lines if line not in other.line_set]
+                numbers = [number for number, line in enumerate(self.lines) if line not in other.line_set]
             else:
                 surplus = self.line_set.difference(other.lines)
-                lacked = [line for line in self.lines if line in surplus] if surplus else []
+                numbers = [number for number, line in enumerate(self.lines) if line in surplus] if surplus else []
+            entries = self._made.entries
+            lacked = decode_trusted(self.lines[number] for number in numbers) if entries is None else [entries[number] for number in numbers]
             self._made.lacked = (other._made, lacked)
         return self._made.lacked[1]
+
+    def before(self, replaced: Mapping[int, Optional[Entry]], removed: Iterable[Entry]) -> Manifest:
+        """The manifest that became this one, under the same header.
+
+        ``replaced``: number of an entry here to what its path was instead, None for nothing; ``removed``: what is not here any more.
+        """
+        here = {number: entry for number, entry in replaced.items() if entry is None or encode(entry) != self.lines[number]}
+        there = sorted([*removed, *(entry for entry in here.values() if entry is not None)], key=itemgetter(0))
+        lines = list(self.lines)
+        if len(there) == len(here) == sum(1 for entry in here.values() if entry is not None):  # each in its place, as after most runs
+            for number, entry in here.items():
+                assert entry is not None
+                lines[number] = encode(entry)
+        else:
+            rest = [(entry.path, line) for number, (entry, line) in enumerate(zip(self.entries, lines)) if number not in here]
+            lines = [line for _path, line in sorted([*rest, *((entry.path, encode(entry)) for entry in there)])]
+        result = Manifest(self.header, lines)
+        result._made.lacked = (self._made, there)
+        self._made.lacked = (result._made, [self.entries[number] for number in sorted(here)])
+        return result
 
     @property
     def files(self) -> int:
@@ -218,7 +245,7 @@ class Manifest:
         """The file's bytes: deterministic for equal manifests."""
         head = self.header.to_line() + b"\n"
         if self._made.packed is None:
-            self._made.packed = self._pack()
+            self._made.packed = self._made.packing.result() if self._made.packing is not None else self._pack()
         check, size = zlib.crc32(head), len(head)
         for text in self._texts():
             check, size = zlib.crc32(text, check), size + len(text)
@@ -230,16 +257,18 @@ class Manifest:
     @contextmanager
     def digesting(self) -> Iterator[None]:
         """Meanwhile another process makes the digests, where the lines are many."""
-        with closing(Later(self._digest, items=len(self.lines))) as digests:
+        with closing(Later(lambda: (self._digest(), self._content_digest()), items=len(self.lines))) as digests:
             yield
-            self._made.digests = digests.result()
+            self._made.digest, self._made.content_digest = digests.result()
 
     @contextmanager
     def packing(self) -> Iterator[None]:
         """Meanwhile another process makes most of what ``to_bytes`` will return, where the lines are many."""
-        with closing(Later(self._pack, items=len(self.lines))) as packed:
-            yield
-            self._made.packed = packed.result()
+        with closing(Later(self._pack, items=len(self.lines))) as self._made.packing:
+            try:
+                yield
+            finally:
+                self._made.packing = None
 
     def _pack(self) -> bytes:
         """The larger part of ``to_bytes``, which goes by the lines alone: packed once for the target's copy and for the host's."""

@@ -138,18 +138,33 @@ def scan(
     distrust: Optional[Callable[[bytes], bool]] = None,
     tell: Optional[Tell] = None,
 ) -> Scan:
-    """Turn a survey into entries.
+    """Turn a survey into entries. ``previous`` as in ``Hashed.finish``, the rest as in ``hash_changed``."""
+    return hash_changed(found, cache, root=root, now=now, staging=staging, distrust=distrust, tell=tell).finish(previous)
 
-    ``previous`` gives the entries of the last snapshot, asked for only where something cannot be read. Without ``staging`` (check mode) a
-    file in motion is hashed as it is. ``distrust`` names files to hash even where the cache knows them.
+
+def hash_changed(
+    found: Survey,
+    cache: Cache,
+    *,
+    root: Descent,
+    now: float,
+    staging: Optional[Staging] = None,
+    distrust: Optional[Callable[[bytes], bool]] = None,
+    tell: Optional[Tell] = None,
+) -> Hashed:
+    """Read what the cache does not know of what a survey found.
+
+    Without ``staging`` (check mode) a file in motion is hashed as it is. ``distrust`` names files to hash even where the cache knows them.
     """
-    builder = _Builder(found, cache, root, now, staging, distrust, tell)
-    builder.plan()
-    builder.read()
-    return builder.finish(previous)
+    hashed = Hashed(found, cache, root, now, staging, distrust, tell)
+    hashed.plan()
+    hashed.read()
+    return hashed
 
 
-class _Builder:
+class Hashed:
+    """A scan of which every file is hashed, and no entry made."""
+
     def __init__(
         self,
         found: Survey,
@@ -334,11 +349,25 @@ class _Builder:
         mtime, ctime = ROW.unpack(row)[4:6]
         return bool(self.now - max(mtime, ctime) / _NS < RACY_SECONDS)
 
-    def finish(self, previous: Callable[[], Mapping[bytes, Entry]]) -> Scan:
-        """Make the entries, and the records for the next run."""
-        self._share_groups()
+    def proves_unchanged(self) -> bool:
+        """Whether all is as the cache has it, what was read again included: the ``records`` then stand for the manifest that it was written with."""
+        if self.unreadable or self.vanished or self.staged or self.rotten or len(self.records) != len(self.cache) or not self.cache.content_digest:
+            return False
+        self._close_tables()
+        return all(
+            folder.known is not None or _proves_same(self.cache.get(folder.path), record, folder.expired)
+            for folder, record in zip(self.found.folders, self.records)
+        )
+
+    def _close_tables(self) -> None:
         for number, table in self.tables.items():
             self.records[number] = table.to_record()
+
+    def finish(self, previous: Callable[[], Mapping[bytes, Entry]]) -> Scan:
+        """Make the entries, and the records for the next run. ``previous`` gives the entries of the last snapshot; it is asked only where something
+        cannot be read."""
+        self._share_groups()
+        self._close_tables()
         entries = list(self._entries())
         if self.unreadable:
             entries += self._stale({entry.path for entry in entries}, previous())
@@ -491,6 +520,17 @@ class _Builder:
                     kept[path] = previous[path]
                     path = path.rpartition(b"/")[0]
         return (old._replace(stale=True, unstable=False) for old in kept.values())
+
+
+def _proves_same(old: Optional[Record], new: Record, expired: bool) -> bool:
+    """Whether a directory holds what it held, though not everything that the cache has of it could be trusted (``expired``: nothing)."""
+    if old is None or (old.names, old.rows, old.slots) != (new.names, new.rows, new.slots):
+        return False
+    for index, (before, after) in enumerate(zip(old.flags, new.flags)):
+        # Where a link leads and what an attribute says is not kept.
+        if (expired or before & RACY) and ((before | after) & XATTRS or stat.S_ISLNK(ROW.unpack(_row(new, index))[0])):
+            return False
+    return True
 
 
 def _row(record: Record, index: int) -> bytes:

@@ -30,6 +30,7 @@ _VOLATILE = frozenset(("tmpfs", "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs")
 
 # From so many directories on, several processes walk.
 _SHARE_FROM = 500
+_KIND = 0o170000  # of st_mode: what S_ISDIR and its like look at, at a call each
 _KNOWN = Record(b"", b"", b"", b"", b"", 0)
 
 DeviceInode = Tuple[int, int]
@@ -80,6 +81,7 @@ class _Walk:
         self.marks = frozenset(os.fsencode(name) for name in selection.exclude_if_present)
         self.cache = cache
         self.skip = skip
+        self.skipped_inodes = frozenset(inode for _device, inode in skip)
         self.now = now
         self.survey = Survey(sources, self.matcher)
         self.tentative: Dict[bytes, bool] = {}  # directories that are kept only for what is kept below them
@@ -140,23 +142,14 @@ class _Walk:
                 if path == source:
                     raise  # a disk that goes away must not look like an empty one
                 # Gone or replaced since its parent was listed: recorded as the empty directory that it was last seen as.
-            self._add(path, kept, here in self.volatile)
-            prefix = path + b"/" if path else b""
-            files = directories = 0
-            below = []
-            for item in kept:
-                kind = stat.S_IFMT(item.stat.st_mode)
-                if kind == stat.S_IFDIR:
-                    directories += 1
-                    inside = included or (self.matcher.has_include and self._is_included(prefix + item.name, strip, True))
-                    if not inside:
-                        self.tentative[prefix + item.name] = False
-                    below.append((prefix + item.name, inside))
-                elif kind == stat.S_IFREG:
-                    files += 1
+            files, directories = self._add(path, kept, here in self.volatile)
             # A directory in which something was left out can never be sent as a whole.
-            self.survey.counts[path] = (files, directories) if len(kept) == on_disk else (-1, directories)
-            pending.extend(reversed(below))
+            self.survey.counts[path] = (files, len(directories)) if len(kept) == on_disk else (-1, len(directories))
+            for below in reversed(directories):
+                inside = included or (self.matcher.has_include and self._is_included(below, strip, True))
+                if not inside:
+                    self.tentative[below] = False
+                pending.append((below, inside))
 
     def _is_included(self, path: bytes, strip: int, is_dir: bool) -> bool:
         return self.matcher.included(path[strip:], is_dir)
@@ -165,7 +158,7 @@ class _Walk:
         """What a manifest can name; file systems may allow longer names, and paths have no limit at all."""
         prefix = path + b"/" if path else b""
         longest = min(MAX_COMPONENT, MAX_PATH - len(prefix))
-        if all(len(item.name) <= longest for item in kept):
+        if max([len(item.name) for item in kept], default=0) <= longest:
             return kept
         self.survey.unreadable.update((prefix + item.name, errno.ENAMETOOLONG) for item in kept if len(item.name) > longest)
         return [item for item in kept if len(item.name) <= longest]
@@ -175,8 +168,8 @@ class _Walk:
         if self.selection.exclude_caches and not tags:
             tags = [item for item in listing if item.name == _CACHE_TAG and _is_cache(fd)]
         listing = tags or listing
-        if self.skip:
-            listing = [item for item in listing if not stat.S_ISDIR(item.stat.st_mode) or (item.stat.st_dev, item.stat.st_ino) not in self.skip]
+        if not self.skipped_inodes.isdisjoint([item.stat.st_ino for item in listing]):
+            listing = [item for item in listing if (item.stat.st_dev, item.stat.st_ino) not in self.skip]
         if self.matcher.trivial:
             return listing
         prefix = path[strip:] + b"/" if path[strip:] else b""
@@ -192,15 +185,25 @@ class _Walk:
             kept.append(item)
         return kept
 
-    def _add(self, path: bytes, kept: Sequence[Listed], volatile: bool) -> None:
-        names, rows = _pack(kept)
+    def _add(self, path: bytes, kept: Sequence[Listed], volatile: bool) -> Tuple[int, List[bytes]]:
+        """Note what is selected in a directory; (regular files, paths of directories) among it."""
+        names, rows = b"\0".join([item.name for item in kept]), b"".join([pack_row(item.stat) for item in kept])
         survey = self.survey
         survey.entries += len(kept)
         prefix = path + b"/" if path else b""
-        for item in kept:
-            if item.stat.st_nlink > 1 and not stat.S_ISDIR(item.stat.st_mode):
-                survey.links[prefix + item.name] = (item.stat.st_dev, item.stat.st_ino)
+        files = 0
+        directories: List[bytes] = []
+        for name, found in kept:
+            kind = found.st_mode & _KIND
+            if kind == stat.S_IFDIR:
+                directories.append(prefix + name)
+                continue
+            if kind == stat.S_IFREG:
+                files += 1
+            if found.st_nlink > 1:
+                survey.links[prefix + name] = (found.st_dev, found.st_ino)
         survey.folders.append(self._compare(path, names, rows, volatile))
+        return files, directories
 
     def _compare(self, path: bytes, names: bytes, rows: bytes, volatile: bool) -> Folder:
         known = self.cache.get(path)
@@ -278,20 +281,17 @@ def _names(folder: Folder) -> List[bytes]:
     return names.split(b"\0") if names else []
 
 
-def _pack(kept: Sequence[Listed]) -> Tuple[bytes, bytes]:
-    return b"\0".join([item.name for item in kept]), b"".join([pack_row(item.stat) for item in kept])
-
-
 def pack_row(found: os.stat_result) -> bytes:
     """The cache's row of one ``lstat``. Times outside 64 bits of nanoseconds are clamped."""
-    mode = found.st_mode
-    is_dir = stat.S_ISDIR(mode)
-    size, rdev, links = (0, 0, 0) if is_dir else (found.st_size, found.st_rdev, found.st_nlink)
+    mode, inode, _device, links, uid, gid, size, _atime, _mtime, _ctime = found
+    rdev = found.st_rdev
+    if mode & _KIND == stat.S_IFDIR:
+        size = rdev = links = 0
     try:
-        return ROW.pack(mode, found.st_uid, found.st_gid, size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, rdev, links)
+        return ROW.pack(mode, uid, gid, size, found.st_mtime_ns, found.st_ctime_ns, inode, rdev, links)
     except StructError:
         times = [min(max(value, NS_MIN), NS_MAX) for value in (found.st_mtime_ns, found.st_ctime_ns)]
-        return ROW.pack(mode, found.st_uid, found.st_gid, size, times[0], times[1], found.st_ino, rdev, links)
+        return ROW.pack(mode, uid, gid, size, times[0], times[1], inode, rdev, links)
 
 
 def _timeless_row(found: os.stat_result, xattrs: Xattrs) -> bytes:

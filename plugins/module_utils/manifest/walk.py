@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from types import TracebackType
-from typing import Iterator, List, NamedTuple, Optional, Tuple, Type
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -33,6 +33,10 @@ class Listed(NamedTuple):
 
     name: bytes
     stat: os.stat_result
+
+
+# The tuple's own constructor takes a third of the time of the named one.
+_new = tuple.__new__
 
 
 class Descent:
@@ -125,23 +129,30 @@ def _open_directory(name: bytes, above: int) -> int:
 
 def list_directory(fd: int) -> List[Listed]:
     """Everything in the open directory ``fd``, sorted by name bytes. A name that vanishes while it is listed is left out."""
-    result = []
     try:
-        with os.scandir(fd) as names:
-            for item in names:
-                try:
-                    result.append(Listed(item.name.encode(_ENCODING, _ENCODING_ERRORS), item.stat(follow_symlinks=False)))
-                except FileNotFoundError:
-                    continue
+        found = os.listdir(fd)
     except OSError as error:
         if error.errno == errno.EBADF:  # it could only be opened to pass through
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
         raise
-    result.sort()
-    if len({item.name for item in result}) != len(result):
-        # tmpfs lists a name twice when another is renamed over it in the meantime.
-        result = [item for item, other in zip(result, [*result[1:], None]) if other is None or item.name != other.name]
-    return result
+    if not found:
+        return []
+    # All names at once: one by one takes ten times as long.
+    names = "\0".join(found).encode(_ENCODING, _ENCODING_ERRORS).split(b"\0")
+    if len(set(names)) != len(names):
+        names = list(set(names))  # tmpfs lists a name twice when another is renamed over it in the meantime
+    names.sort()
+    stat_of = os.stat
+    try:
+        return [_new(Listed, (name, stat_of(name, dir_fd=fd, follow_symlinks=False))) for name in names]
+    except FileNotFoundError:
+        return list(_present(fd, names))
+
+
+def _present(fd: int, names: Iterable[bytes]) -> Iterator[Listed]:
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            yield Listed(name, os.stat(name, dir_fd=fd, follow_symlinks=False))
 
 
 def open_file(dir_fd: Optional[int], name: bytes, expected: Optional[os.stat_result] = None) -> Tuple[int, os.stat_result]:

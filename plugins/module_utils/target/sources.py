@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..manifest.document import Manifest
-from ..manifest.entry import DIRECTORY, FILE, Entry, decode_trusted
+from ..manifest.entry import DIRECTORY, FILE, Entry
 
 NATIVE, PORTABLE = "native", "portable"
 
@@ -34,15 +34,12 @@ def plan_sources(base: Optional[Manifest], new: Manifest, storage: str, distrust
     ``storage``: native inodes bear metadata, portable ones only bytes. ``distrusted`` paths of the base are known to be damaged there.
     """
     plan = Sources([], [], [], [], [], [])
-    fresh_lines = frozenset(new.lines_not_in(base)) if base is not None else frozenset()
+    fresh = {entry.path for entry in (new.entries if base is None else new.entries_not_in(base))}
     native = storage == NATIVE
     changed: List[Entry] = []
-    fresh: Set[bytes] = set()
-    for entry, line in zip(new.entries, new.lines):
+    for entry in new.entries:
         kind = entry.type
-        is_known = base is not None and line not in fresh_lines
-        if not is_known:
-            fresh.add(entry.path)
+        is_known = entry.path not in fresh
         if kind == DIRECTORY:
             plan.directories.append(entry)
         elif entry.group is not None and entry.group != entry.path:
@@ -75,7 +72,7 @@ def _place_changed(
     donors = {(entry.size, entry.hash): entry for entry in plan.linked if entry.hash in hashes}
     gone: Dict[bytes, Entry] = {}
     if base is not None:
-        gone = {old.path: old for old in decode_trusted(base.lines_not_in(new)) if old.type == FILE and old.path not in distrusted}
+        gone = {old.path: old for old in base.entries_not_in(new) if old.type == FILE and old.path not in distrusted}
         for old in gone.values():
             donors.setdefault((old.size, old.hash), old)
     for entry in changed:

@@ -248,12 +248,13 @@ def test_digests_and_packing_in_another_process_are_as_made_here(monkeypatch: py
     here, meanwhile = Manifest(HEADER, lines), Manifest(HEADER, lines)
     with meanwhile.digesting():
         pass
-    with meanwhile.packing():
-        pass
     monkeypatch.setattr(Manifest, "_digest", None)  # made already
+    monkeypatch.setattr(Manifest, "_content_digest", None)
     assert (meanwhile.digest, meanwhile.content_digest) == (hashlib.sha256(b"\n".join(lines) + b"\n").hexdigest(),) * 2
     monkeypatch.undo()
     packed = here.to_bytes()
+    with meanwhile.packing():
+        assert meanwhile.with_header(sequence=42).to_bytes() == packed
     monkeypatch.setattr(Manifest, "_pack", None)
     assert meanwhile.with_header(sequence=42).to_bytes() == packed
 
@@ -266,14 +267,29 @@ def test_what_fails_meanwhile_leaves_a_manifest_as_it_was() -> None:
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
-@given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
-def test_the_lines_that_another_lacks_are_told_in_order_whichever_is_asked_first(one: "set[int]", other: "set[int]", third: "set[int]") -> None:
-    def lines(numbers: "set[int]") -> List[bytes]:
-        return [b"%d" % number for number in sorted(numbers)]
+@given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)), st.booleans())
+def test_what_another_lacks_is_told_in_order_whichever_is_asked_first(one: "set[int]", other: "set[int]", third: "set[int]", parsed: bool) -> None:
+    def entries(numbers: "set[int]") -> List[Entry]:
+        return [file(b"%d" % number) for number in sorted(numbers)]
 
-    first, second, last = (Manifest(HEADER, lines(numbers)) for numbers in (one, other, third))
+    first, second, last = (Manifest.from_entries(HEADER, entries(numbers)) for numbers in (one, other, third))
+    if not parsed:
+        first, second, last = (Manifest(HEADER, manifest.lines) for manifest in (first, second, last))
     for left, right, numbers in ((first, second, one - other), (second, first, other - one), (first, last, one - third), (first, second, one - other)):
-        assert left.lines_not_in(right) == lines(numbers)
+        assert left.entries_not_in(right) == entries(numbers)
+
+
+@given(st.dictionaries(st.integers(0, 9), st.integers(0, 2)), st.dictionaries(st.integers(0, 9), st.integers(0, 2)))
+def test_a_manifest_is_made_from_its_successor_and_what_was_different(old: "dict[int, int]", new: "dict[int, int]") -> None:
+    def made(sizes: "dict[int, int]") -> Manifest:
+        return Manifest.from_entries(HEADER, [file(b"%d" % number)._replace(size=size) for number, size in sizes.items()])
+
+    was, now = made(old), made(new)
+    before = was.by_path()
+    replaced = {number: before.get(entry.path) for number, entry in enumerate(now.entries) if entry not in was.entries or entry.size}
+    result = now.before(replaced, [entry for entry in was.entries if entry.path not in now.by_path()])
+    assert result == was
+    assert (result.entries_not_in(now), now.entries_not_in(result)) == (was.entries_not_in(made(new)), made(new).entries_not_in(was))
 
 
 # ---- hostile files -----------------------------------------------------------------------------------------------------------------------

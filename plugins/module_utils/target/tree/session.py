@@ -17,7 +17,7 @@ from ... import pool
 from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest, read_manifest
-from ...manifest.entry import FILE, Entry, decode_trusted
+from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
 from ...observe.audit import AuditLog, rfc3339, seconds_of
 from ...pool import Later
@@ -125,8 +125,8 @@ class TreeSession(Session):
         return self._base_manifest
 
     def trust_base(self, manifest: Manifest) -> None:
-        """Use this manifest for the parent: its digest is that of the parent's receipt."""
-        if self.base is not None and manifest.digest == self.base.receipt.digest:
+        """Use this manifest for the parent, if all that it says but the times of directories is what the parent's receipt speaks of."""
+        if self.base is not None and manifest.content_digest == self.base.receipt.content_digest:
             self._base_manifest = manifest
 
     def wanted(self, manifest: Manifest) -> List[Entry]:
@@ -460,11 +460,11 @@ class TreeSession(Session):
         if self.base is None or base is None:
             return
         files = self.base.receipt.files
-        gone = base.lines_not_in(manifest)
+        gone = base.entries_not_in(manifest)
         if len(gone) < ANOMALY_FROM or len(gone) * 100 <= ANOMALY_PERCENT * files:
             return
         present = {entry.hash for entry in manifest.entries}
-        lost = sum(1 for entry in decode_trusted(gone) if entry.type == FILE and entry.hash not in present)
+        lost = sum(1 for entry in gone if entry.type == FILE and entry.hash not in present)
         if lost >= ANOMALY_FROM and lost * 100 > ANOMALY_PERCENT * files:
             reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, successor)
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
