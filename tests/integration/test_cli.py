@@ -183,6 +183,38 @@ def test_prune_explains_itself_and_a_hold_is_above_it(history: Host) -> None:
     assert history.json("audit", "web.json")["ok"]
     history.write_policy()
     assert history.refused("prune", "web.json", rc=2)["field"] == "retention"
+    assert history.refused("prune", "web.json", "--simulate", "90d", rc=2)["field"] == "retention"
+
+
+def test_a_simulation_shows_what_prunes_to_come_would_leave_and_writes_nothing(history: Host) -> None:
+    new, old = ids(history)
+    history.write_policy(retention={"keep_daily": 3, "protect": "0s"})
+    history.call("hold", "web.json", old)
+    before = {path: path.lstat().st_mtime_ns for path in history.home.rglob("*")}
+    said = history.call("prune", "web.json", "--simulate", "3d", "--every", "6h").stdout.splitlines()
+    assert said[:2] == ["with a snapshot every 6h and a prune a day:", "UNTIL (UTC)          MADE  REMOVED  KEPT"]
+    assert [line.split()[2] for line in said[2:5]] == ["4"] * 3 and said[5] == "what is there then:"
+    assert [line.split()[2] for line in said[7:]] == ["to"] * 3 + [old] and "held: held by hand" in said[-1]
+    assert {path: path.lstat().st_mtime_ns for path in history.home.rglob("*")} == before and ids(history) == [new, old]
+    lately = history.json("prune", "web.json", "--simulate", "90d")
+    assert lately["every"] == 60 and len(lately["days"]) == 90 and lately["days"][0]["made"] == 1440 and not lately["changed"]
+    assert len(history.call("prune", "web.json", "--simulate", "90d").stdout.splitlines()) < 30, "weeks, where days would be too many"
+    for words, field in (
+        (("--simulate", "90"), "--simulate"),
+        (("--simulate", "0s"), "--simulate"),
+        (("--simulate", "-1d"), "--simulate"),
+        (("--simulate", "1d", "--every", "0s"), "--every"),
+        (("--simulate", "5000w", "--every", "1s"), "--every"),
+        (("--every", "1h"), "--every"),
+    ):
+        assert history.refused("prune", "web.json", *words, rc=2)["field"] == field
+
+
+def test_a_simulation_of_a_single_snapshot_asks_how_often(history: Host) -> None:
+    history.write_policy(retention={"keep_last": 1, "protect": "0s"})
+    history.call("prune", "web.json")
+    assert history.refused("prune", "web.json", "--simulate", "1d", rc=2)["field"] == "--every"
+    assert history.json("prune", "web.json", "--simulate", "1d", "--every", "12h")["days"][0]["made"] == 2
 
 
 def test_a_vault_that_is_not_mounted_does_not_look_empty(history: Host) -> None:

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import EXIT_DONE, PolicyError, UsageError
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
+from ..policy.durations import format_duration
 from ..policy.model import Policy
-from ..policy.retention import Candidate, decide, is_empty
+from ..policy.retention import Candidate, decide, is_empty, simulate
 from ..target.contract import Snapshot
 from .choose import find_snapshot
 from .locate import check_not_lost, name_of, open_target
@@ -22,6 +24,10 @@ from .state import HostState
 
 SAMPLE = 20
 LONGEST_REASON = 500
+# A simulation goes on at the pace of so many snapshots, no faster than one a minute, and not for ever.
+RECENT = 100
+SHORTEST_PACE = 60
+MOST_SIMULATED = 200_000
 
 
 @dataclass
@@ -43,13 +49,7 @@ class PruneResult(Result):
 
 def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progress: Optional[Progress] = None) -> PruneResult:
     """Remove what the policy's retention does not keep. Raises ``BackupError``; a retention without a rule is a ``PolicyError``."""
-    if is_empty(policy.retention):
-        raise PolicyError(
-            "The retention of policy %s has no rule, so everything stays" % policy.name,
-            field="retention",
-            allowed="at least one of keep_last, keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly and keep_yearly above 0",
-            next="set one, such as keep_daily: 7",
-        )
+    _check_rules(policy)
     progress = progress or Progress()
     started = time.time()
     target = open_target(policy.target, policy.host, policy.name)
@@ -80,6 +80,65 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
         removed = [item["id"] for item in result.removed]
         _record(policy, state, {"verb": "prune", "kept": len(result.kept), "removed": len(removed)}, {"event": "prune", "removed": removed})
     return result
+
+
+def simulate_prunes(policy: Policy, *, state_directory: str, length: int, every: Optional[int] = None) -> Dict[str, Any]:
+    """What daily prunes would make of the history within ``length`` seconds, with a snapshot ``every`` so many (None: as often as there were lately).
+
+    Nothing is written. Keys: ``every``, ``days`` (``{date, made, removed, kept}``, the last may be a part of a day), ``kept`` at the end as in
+    ``PruneResult`` with ``id`` None for snapshots to come, ``changed``, ``rc``.
+    """
+    _check_rules(policy)
+    snapshots = open_target(policy.target, policy.host, policy.name).list()
+    check_not_lost(policy, HostState(state_directory, policy), snapshots)
+    candidates = [_candidate(snapshot) for snapshot in snapshots]
+    if every is None:
+        every = _pace(candidates)
+    if length // every > MOST_SIMULATED:
+        raise UsageError(
+            "%s with a snapshot every %s are %d snapshots" % (format_duration(length), format_duration(every), length // every),
+            field="--every",
+            found=format_duration(every),
+            allowed="at most %d snapshots" % MOST_SIMULATED,
+            next="simulate a shorter time, or fewer snapshots with --every",
+        )
+    days, left, decisions = simulate(candidates, policy.retention, time.time(), length, every)
+    known = {snapshot.id for snapshot in snapshots}
+    return {
+        "changed": False,
+        "every": every,
+        "days": [{"date": rfc3339(day.at), "made": day.made, "removed": day.removed, "kept": day.kept} for day in days],
+        "kept": [
+            {"id": candidate.id if candidate.id in known else None, "created": rfc3339(candidate.created), "reasons": list(decision.reasons)}
+            for candidate, decision in zip(left, decisions)
+        ],
+        "rc": EXIT_DONE,
+    }
+
+
+def _pace(candidates: Sequence[Candidate]) -> int:
+    """Seconds from one snapshot to the next, lately: the median."""
+    recent = candidates[: RECENT + 1]
+    gaps = [newer.created - older.created for newer, older in zip(recent, recent[1:])]
+    if not gaps:
+        raise UsageError(
+            "There are too few snapshots to see how often they come",
+            field="--every",
+            found=len(candidates),
+            allowed="a duration, such as 15m",
+            next="say how often something changes with --every",
+        )
+    return max(SHORTEST_PACE, int(statistics.median(gaps)))
+
+
+def _check_rules(policy: Policy) -> None:
+    if is_empty(policy.retention):
+        raise PolicyError(
+            "The retention of policy %s has no rule, so everything stays" % policy.name,
+            field="retention",
+            allowed="at least one of keep_last, keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly and keep_yearly above 0",
+            next="set one, such as keep_daily: 7",
+        )
 
 
 def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optional[str]) -> Dict[str, Any]:

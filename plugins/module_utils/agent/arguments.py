@@ -167,8 +167,18 @@ VERBS: Dict[str, Verb] = {
         "Lists every snapshot with all reasons why it stays or goes. Whatever the retention says, these stay: the newest, the newest one not known to\n"
         "be damaged, the last one verified in full, held ones, and those younger than `retention.protect`.",
         (_POLICY,),
-        (Option("--dry-run", "say what would be done; write nothing anywhere"), _HOST, _QUIET),
-        (("prune web --dry-run", "what would go, and why would the rest stay?"), ("prune web", "do it")),
+        (
+            Option("--dry-run", "say what would be done; write nothing anywhere"),
+            Option("--simulate", "say what a prune a day would make of this history in so long a time; write nothing", "DURATION"),
+            Option("--every", "with --simulate: how often there will be a new snapshot (default: as often as lately)", "DURATION"),
+            _HOST,
+            _QUIET,
+        ),
+        (
+            ("prune web --dry-run", "what would go, and why would the rest stay?"),
+            ("prune web", "do it"),
+            ("prune web --simulate 90d", "what will there be in three months?"),
+        ),
     ),
     "hold": Verb(
         "keep a snapshot whatever the retention says",

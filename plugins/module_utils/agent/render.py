@@ -12,10 +12,12 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, S
 
 from ..errors import BackupError
 from ..observe.progress import format_bytes
+from ..policy import durations
 
 Result = Mapping[str, Any]
 
 _TYPES = {"f": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK, "p": stat.S_IFIFO, "s": stat.S_IFSOCK, "b": stat.S_IFBLK, "c": stat.S_IFCHR}
+_DAYS_ONE_BY_ONE = 14  # of a longer simulation every seventh is shown
 _MARKS = {"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
 
 
@@ -162,6 +164,9 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
 
 def _pruned(result: Result, request: Namespace) -> Iterator[str]:
     """What a prune did, and why."""
+    if request.simulate is not None:
+        yield from _simulated(result)
+        return
     gone = {item["id"] for item in result["removed"]}
     rows = [
         (item["id"], _utc(item["created"]), "remove" if item["id"] in gone else "keep", ", ".join(item["reasons"]))
@@ -170,6 +175,27 @@ def _pruned(result: Result, request: Namespace) -> Iterator[str]:
     if rows:
         yield from table([("SNAPSHOT", "CREATED (UTC)", "", "WHY"), *rows], "<<<<")
     yield "%s %s, %s kept" % ("would remove" if request.dry_run else "removed", _count(len(result["removed"]), "snapshot"), "{:,}".format(len(result["kept"])))
+
+
+def _simulated(result: Result) -> Iterator[str]:
+    """What prunes to come would do."""
+    days = result["days"]
+    step = 1 if len(days) <= _DAYS_ONE_BY_ONE else 7
+    parts = [days[start : start + step] for start in range(0, len(days), step)]
+    rows = [
+        (
+            _utc(part[-1]["date"]),
+            "{:,}".format(sum(day["made"] for day in part)),
+            "{:,}".format(sum(day["removed"] for day in part)),
+            "{:,}".format(part[-1]["kept"]),
+        )
+        for part in parts
+    ]
+    yield "with a snapshot every %s and a prune a day:" % durations.format_duration(result["every"])
+    yield from table([("UNTIL (UTC)", "MADE", "REMOVED", "KEPT"), *rows], "<>>>")
+    yield "what is there then:"
+    kept = [(_utc(item["created"]), item["id"] or "to come", ", ".join(item["reasons"])) for item in result["kept"]]
+    yield from table([("CREATED (UTC)", "SNAPSHOT", "WHY"), *kept], "<<<")
 
 
 def _held(result: Result, request: Namespace) -> Iterator[str]:

@@ -184,9 +184,25 @@ def _verify(job: Job) -> Outcome:
 
 
 def _prune(job: Job) -> Outcome:
-    from ..action.prune import prune
+    from ..action.prune import prune, simulate_prunes
 
+    request = job.request
+    if request.every is not None and request.simulate is None:
+        raise UsageError("prune: --every says how a simulation goes on", field="--every", found=request.every, allowed="--every with --simulate")
+    if request.simulate is not None:
+        length, every = (None if text is None else _positive(text, flag) for text, flag in ((request.simulate, "--simulate"), (request.every, "--every")))
+        assert length is not None
+        return Outcome(simulate_prunes(job.policy, state_directory=job.state_directory, length=length, every=every))
     return Outcome(prune(job.policy, state_directory=job.state_directory, dry_run=job.request.dry_run, progress=job.progress).to_dict())
+
+
+def _positive(text: str, flag: str) -> int:
+    from ..policy.durations import ALLOWED, parse_duration
+
+    seconds = parse_duration(text, flag)
+    if not seconds:
+        raise UsageError("%s must be longer than nothing" % flag, field=flag, found=text, allowed=ALLOWED)
+    return seconds
 
 
 def _hold(job: Job) -> Outcome:

@@ -15,6 +15,7 @@ from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 from .durations import format_duration
 from .model import Retention
 
+_DAY = 86400
 NOTHING_KEEPS_IT = "no rule keeps it"
 POLICY_IS_EMPTY = "the retention has no rule"
 
@@ -38,6 +39,15 @@ class Decision(NamedTuple):
     reasons: Tuple[str, ...]
 
 
+class Day(NamedTuple):
+    """A simulated day: its end (seconds since the epoch), snapshots made in it, and how many of all the prune at its end removes and keeps."""
+
+    at: float
+    made: int
+    removed: int
+    kept: int
+
+
 class _Rule(NamedTuple):
     reason: str
     most: int
@@ -57,6 +67,25 @@ def decide(candidates: Sequence[Candidate], retention: Retention, now: float) ->
     else:
         _apply_rules([candidate for candidate in candidates if candidate.created <= now], retention, reasons)
     return [Decision(candidate.id, bool(reasons[candidate.id]), tuple(reasons[candidate.id] or [NOTHING_KEEPS_IT])) for candidate in candidates]
+
+
+def simulate(candidates: Sequence[Candidate], retention: Retention, now: float, length: int, every: int) -> Tuple[List[Day], List[Candidate], List[Decision]]:
+    """What daily prunes make of a history that goes on for ``length`` seconds with a snapshot ``every`` so many; (days, what is left, why).
+
+    The last day may be a part of one. Snapshots to come are neither held nor verified nor damaged.
+    """
+    days: List[Day] = []
+    left = list(candidates)
+    made = 0
+    for number in range(1, -(-length // _DAY) + 1):
+        at = now + min(number * _DAY, length)
+        count = int((at - now) // every) - made
+        new = [Candidate("+%d" % (made + index), now + (made + index) * every) for index in range(1, count + 1)]
+        made += count
+        everything = sorted([*left, *new], key=lambda candidate: candidate.created, reverse=True)
+        left = [candidate for candidate, decision in zip(everything, decide(everything, retention, at)) if decision.keep]
+        days.append(Day(at, count, len(everything) - len(left), len(left)))
+    return days, left, decide(left, retention, now + length)
 
 
 def is_empty(retention: Retention) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Retention
-from ansible_collections.openclaw.backup.plugins.module_utils.policy.retention import Candidate, Decision, decide, is_empty
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.retention import Candidate, Decision, decide, is_empty, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,3 +172,32 @@ def test_a_larger_count_never_removes_more(candidates: List[Candidate], retentio
     more = dataclasses.replace(retention, **{name: getattr(retention, name) + 1})
     less = {decision.id for decision in decide(candidates, retention, NOW) if decision.keep}
     assert less <= {decision.id for decision in decide(candidates, more, NOW) if decision.keep}
+
+
+def test_a_simulation_goes_on_as_daily_prunes_would() -> None:
+    days, left, decisions = simulate(history(0, DAY, 400 * DAY), Retention(keep_daily=7, keep_last=1, protect=0), NOW, 30 * DAY, HOUR)
+    assert [day.at - NOW for day in days] == [number * DAY for number in range(1, 31)]
+    assert {day.made for day in days} == {24}
+    # All three stay at first: rules count periods that have a snapshot.
+    assert (days[0].removed, days[0].kept, days[-1].kept) == (24 + 3 - 4, 4, 7)
+    assert [candidate.id for candidate in left][:2] == ["+720", "+707"], "the newest, and the last one before midnight"
+    assert all(decision.keep and decision.reasons for decision in decisions)
+
+
+def test_a_simulation_of_part_of_a_day_and_of_an_empty_history() -> None:
+    days, left, _decisions = simulate([], Retention(keep_last=2, protect=0), NOW, DAY + HOUR, 1800)
+    assert [(day.at - NOW, day.made, day.removed, day.kept) for day in days] == [(DAY, 48, 46, 2), (DAY + HOUR, 2, 2, 2)]
+    assert [candidate.created - NOW for candidate in left] == [DAY + HOUR, DAY + HOUR - 1800]
+    assert simulate([], Retention(keep_last=2), NOW, HOUR, DAY)[0] == [(NOW + HOUR, 0, 0, 0)]
+
+
+@given(CANDIDATES, RETENTIONS, st.integers(1, 20), st.integers(1, 60))
+def test_a_simulation_loses_nothing_that_it_does_not_count(candidates: List[Candidate], retention: Retention, days: int, hours: int) -> None:
+    simulated, left, decisions = simulate(candidates, retention, NOW, days * DAY, hours * HOUR)
+    there = len(candidates)
+    for day in simulated:
+        there += day.made - day.removed
+        assert day.kept == there
+    assert sum(day.made for day in simulated) == days * 24 // hours
+    assert len(left) == there and [decision.id for decision in decisions] == [candidate.id for candidate in left]
+    assert {candidate.id for candidate in candidates if candidate.held} <= {candidate.id for candidate in left}
