@@ -202,8 +202,7 @@ class _Run:
                         self._baseline_manifest = recall(cache, found.folders, manifest)
                 if not dry_run:
                     # A scan in which something could not be read, or moved, must not be taken for the whole next time.
-                    whole = not scanned.unreadable and not self.result.unstable
-                    write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if whole else "")
+                    write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if scanned.whole else "")
                 if self._ends_with(manifest.content_digest, len(manifest.lines), dry_run):
                     return
                 # What follows forks, and needs neither of these large lists.

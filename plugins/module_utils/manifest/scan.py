@@ -69,7 +69,8 @@ class Scan(NamedTuple):
 
     ``entries`` and their canonical ``lines``, sorted by path; ``records`` for the next cache; ``staged``: paths whose bytes are in the staging
     directory; ``unreadable``: path to errno of what could not be read, with or without a previous entry; ``vanished``: how many names were
-    gone when they were to be read; ``rotten``: files whose bytes changed under an unchanged stat; ``hashed_files``, ``hashed_bytes``.
+    gone when they were to be read; ``whole``: whether the records stand for the entries; ``rotten``: files whose bytes changed under an unchanged
+    stat; ``hashed_files``, ``hashed_bytes``.
     """
 
     entries: List[Entry]
@@ -78,6 +79,7 @@ class Scan(NamedTuple):
     staged: AbstractSet[bytes]
     unreadable: Mapping[bytes, int]
     vanished: int
+    whole: bool
     rotten: Sequence[bytes]
     hashed_files: int
     hashed_bytes: int
@@ -190,6 +192,7 @@ class Hashed:
         self.unstable: set[bytes] = set()
         self.unreadable: Dict[bytes, int] = dict(found.unreadable)
         self.vanished = 0
+        self.has_missed = False  # something was gone when more of it was to be read, though it stays in its record
         self.rotten: List[bytes] = []
         self.hashed_files = self.hashed_bytes = 0
         self.groups = _groups(found.links)
@@ -257,6 +260,7 @@ class Hashed:
         if error.errno in RUN_OUT:
             raise error
         if error.errno in _GONE:
+            self.has_missed = True
             return 0
         self.unreadable[path] = error.errno or errno.EIO
         return RACY
@@ -351,7 +355,9 @@ class Hashed:
 
     def proves_unchanged(self) -> bool:
         """Whether all is as the cache has it, what was read again included: the ``records`` then stand for the manifest that it was written with."""
-        if self.unreadable or self.vanished or self.staged or self.rotten or len(self.records) != len(self.cache) or not self.cache.content_digest:
+        if self.unreadable or self.vanished or self.has_missed or self.staged or self.rotten:
+            return False
+        if not self.cache.content_digest or len(self.records) != len(self.cache):
             return False
         self._close_tables()
         return all(
@@ -381,6 +387,7 @@ class Hashed:
             frozenset(self.staged),
             self.unreadable,
             self.vanished,
+            not (self.unreadable or self.unstable or self.has_missed),
             self.rotten,
             self.hashed_files,
             self.hashed_bytes,
@@ -504,6 +511,7 @@ class Hashed:
             except OSError as error:
                 if error.errno == errno.EINVAL or not self._miss(path, error):  # gone, or no link any more
                     self.vanished += 1
+                    self.has_missed = True
                 return None
         device = (os.major(rdev), os.minor(rdev)) if kind in "bc" else None
         return Entry(path, kind, mode & 0o7777, uid, gid, mtime, link=link, device=device)

@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from types import TracebackType
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -20,6 +20,9 @@ CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 
 # Descriptors one Descent keeps; the usual soft limit of a process is 1,024 and paths can be 2,000 directories deep.
 _KEEP_OPEN = 64
+
+# How often a directory is listed in which names go away meanwhile.
+_LISTINGS = 5
 
 _ENCODING, _ENCODING_ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
@@ -128,7 +131,16 @@ def _open_directory(name: bytes, above: int) -> int:
 
 
 def list_directory(fd: int) -> List[Listed]:
-    """Everything in the open directory ``fd``, sorted by name bytes. A name that vanishes while it is listed is left out."""
+    """Everything in the open directory ``fd``, sorted by name bytes. A name that vanishes while it is listed is left out; one that a file gets
+    instead is not."""
+    stat_of = os.stat
+    try:
+        return [_new(Listed, (name, stat_of(name, dir_fd=fd, follow_symlinks=False))) for name in _names(fd)]
+    except FileNotFoundError:
+        return _list_moving(fd)
+
+
+def _names(fd: int) -> List[bytes]:
     try:
         found = os.listdir(fd)
     except OSError as error:
@@ -142,17 +154,23 @@ def list_directory(fd: int) -> List[Listed]:
     if len(set(names)) != len(names):
         names = list(set(names))  # tmpfs lists a name twice when another is renamed over it in the meantime
     names.sort()
-    stat_of = os.stat
-    try:
-        return [_new(Listed, (name, stat_of(name, dir_fd=fd, follow_symlinks=False))) for name in names]
-    except FileNotFoundError:
-        return list(_present(fd, names))
+    return names
 
 
-def _present(fd: int, names: Iterable[bytes]) -> Iterator[Listed]:
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            yield Listed(name, os.stat(name, dir_fd=fd, follow_symlinks=False))
+def _list_moving(fd: int) -> List[Listed]:
+    """List a directory in which something is renamed: what went under one name has come under another."""
+    seen: Dict[bytes, Listed] = {}
+    for _ in range(_LISTINGS):
+        is_gone = False
+        for name in _names(fd):
+            if name not in seen:
+                try:
+                    seen[name] = Listed(name, os.stat(name, dir_fd=fd, follow_symlinks=False))
+                except FileNotFoundError:
+                    is_gone = True
+        if not is_gone:
+            break
+    return [seen[name] for name in sorted(seen)]
 
 
 def open_file(dir_fd: Optional[int], name: bytes, expected: Optional[os.stat_result] = None) -> Tuple[int, os.stat_result]:

@@ -92,8 +92,8 @@ class Host:
     def remember(self, done: Scan) -> Manifest:
         """Keep what a run found, as a backup does."""
         manifest = self.manifest(done)
-        write_cache(self.cache_file, done.records, content_digest="" if done.unreadable else manifest.content_digest)
-        self.remembered = None if done.unreadable else manifest
+        write_cache(self.cache_file, done.records, content_digest=manifest.content_digest if done.whole else "")
+        self.remembered = manifest if done.whole else None
         return manifest
 
     def run(self, **more: Any) -> Scan:
@@ -661,6 +661,42 @@ def test_where_a_young_link_leads_and_what_a_young_attribute_says_is_not_proven(
     assert not host.hashed(later=0)[1]
     host.run()
     assert host.hashed() == (0, True)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE, errno.EINVAL])
+def test_a_link_that_is_away_for_a_moment_is_looked_for_again(host: Host, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    host.write(b"src/file")
+    os.symlink(b"file", host.path(b"src/link"))
+    before = host.remember(host.fresh())
+    host.write(b"src/file", b"changed")
+
+    def away(*_args: Any, **_options: Any) -> bytes:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_module.os, "readlink", away)
+        done = host.run()
+    assert b"src/link" not in by_path(done) and not done.whole and done.vanished == 1
+    assert host.survey(host.cache()).content_digest == "" and not host.hashed()[1]
+    assert by_path(host.run())[b"src/link"] == before.by_path()[b"src/link"]
+    assert host.hashed() == (0, True)
+
+
+def test_attributes_that_are_away_for_a_moment_are_looked_for_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = host.write(b"src/marked")
+    os.setxattr(path, "user.note", b"1")
+    host.remember(host.fresh())
+    host.write(b"src/other")
+
+    def away(*_args: Any, **_options: Any) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_module, "read_xattrs", away)
+        done = host.scan(host.cache())[1]
+    assert not done.whole
+    host.remember(done)
+    assert by_path(host.run())[b"src/marked"].xattrs == ((b"user.note", b"1"),)
 
 
 def test_nothing_is_read_again_when_nothing_changed(host: Host) -> None:

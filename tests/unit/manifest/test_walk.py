@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Any, Callable, Iterator
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import walk as walk_module
@@ -268,6 +268,7 @@ def test_a_directory_that_changes_while_it_is_listed_gives_each_name_once(root: 
         for _ in range(200):
             names = [item.name for item in list_directory(root.root_fd)]
             assert names == sorted(set(names))
+            assert {b"%03d" % number for number in range(300)} <= set(names), "what is replaced is always there"
     finally:
         stop.set()
         thread.join()
@@ -276,15 +277,26 @@ def test_a_directory_that_changes_while_it_is_listed_gives_each_name_once(root: 
 def test_a_name_listed_twice_is_kept_once(root: Descent, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (b"a", b"b", b"c"):
         put(root, name)
-    real = os.scandir
-
-    @contextlib.contextmanager
-    def twice(fd: int) -> Iterator[List["os.DirEntry[str]"]]:
-        with real(fd) as first, real(fd) as second:
-            yield [*first, *second]
-
-    monkeypatch.setattr(os, "scandir", twice)
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda fd: [*real(fd), *real(fd)])
     assert [item.name for item in list_directory(root.root_fd)] == [b"a", b"b", b"c"]
+
+
+def test_a_file_that_is_renamed_while_its_directory_is_listed_is_not_lost(root: Descent, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (b"a", b"log", b"old"):
+        put(root, name)
+    real = os.stat
+    moves = [(b"log", b"0log"), (b"0log", b"log.1"), (b"old", b"older")]
+
+    def move_first(*args: Any, **options: Any) -> os.stat_result:
+        if moves:
+            os.rename(*moves.pop(0), src_dir_fd=root.root_fd, dst_dir_fd=root.root_fd)
+        return real(*args, **options)
+
+    monkeypatch.setattr(os, "stat", move_first)
+    assert [item.name for item in list_directory(root.root_fd)] == [b"a", b"log.1", b"older"]
+    moves += [(b"a" * number, b"a" * (number + 1)) for number in range(1, 100)]  # it never stands still
+    assert [item.name for item in list_directory(root.root_fd)][-2:] == [b"log.1", b"older"]
 
 
 @pytest.mark.parametrize("kind", ["directory", "FIFO", "link to a file", "link to nothing", "missing"])
