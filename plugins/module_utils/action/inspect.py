@@ -16,7 +16,7 @@ from ..manifest.cache import Cache
 from ..manifest.changeset import diff
 from ..manifest.document import Header, Manifest, read_manifest
 from ..manifest.entry import Entry
-from ..manifest.scan import scan
+from ..manifest.scan import hash_changed
 from ..manifest.survey import check_source, survey
 from ..manifest.walk import CREATE_FLAGS, Descent
 from ..observe.audit import rfc3339
@@ -149,7 +149,7 @@ def _scan(policy: Policy, base: Optional[Manifest], result: InspectResult, progr
         progress.stage("walk")
         found = survey(sources, policy.selection, cache, now=now, root=root)
         progress.stage("hash", files=found.entries)
-        scanned = scan(found, cache, root=root, now=now, previous=previous, tell=progress.advance)
+        scanned = hash_changed(found, cache, root=root, now=now, tell=progress.advance).finish(previous)
     if scanned.unreadable:
         path, code = min(scanned.unreadable.items())
         result.warnings.append("%d paths could not be read, the first is %s (%s)" % (len(scanned.unreadable), printable(b"/" + path), os.strerror(code)))

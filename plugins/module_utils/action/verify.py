@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..errors import EXIT_DONE, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
-from ..manifest.scan import scan
+from ..manifest.scan import hash_changed
 from ..manifest.survey import check_source, survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
@@ -188,7 +188,7 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
         )
         found = survey(sources, policy.selection, cache, now=now, root=root, skip=state.identity())
         progress.stage("verify source", files=found.entries)
-        scanned = scan(found, cache, root=root, now=now, previous=dict, distrust=chosen, tell=progress.advance)
+        scanned = hash_changed(found, cache, root=root, now=now, distrust=chosen, tell=progress.advance).finish(dict)
     result.checked = sum(1 for entry in scanned.entries if entry.type == FILE and chosen(entry.path))
     result.hashed_files, result.hashed_bytes = scanned.hashed_files, scanned.hashed_bytes
     rotten = sorted(scanned.rotten)

@@ -200,17 +200,17 @@ class Manifest:
             self._made.lacked = (other._made, lacked)
         return self._made.lacked[1]
 
-    def before(self, replaced: Mapping[int, Optional[Entry]], removed: Iterable[Entry]) -> Manifest:
+    def before(self, replaced: Mapping[int, Optional[Entry]], removed: Sequence[Entry]) -> Manifest:
         """The manifest that became this one, under the same header.
 
         ``replaced``: number of an entry here to what its path was instead, None for nothing; ``removed``: what is not here any more.
         """
         here = {number: entry for number, entry in replaced.items() if entry is None or encode(entry) != self.lines[number]}
-        there = sorted([*removed, *(entry for entry in here.values() if entry is not None)], key=itemgetter(0))
+        instead = {number: entry for number, entry in here.items() if entry is not None}
+        there = sorted([*removed, *instead.values()], key=itemgetter(0))
         lines = list(self.lines)
-        if len(there) == len(here) == sum(1 for entry in here.values() if entry is not None):  # each in its place, as after most runs
-            for number, entry in here.items():
-                assert entry is not None
+        if not removed and len(instead) == len(here):  # each in its place, as after most runs
+            for number, entry in instead.items():
                 lines[number] = encode(entry)
         else:
             rest = [(entry.path, line) for number, (entry, line) in enumerate(zip(self.entries, lines)) if number not in here]

@@ -10,7 +10,8 @@ from typing import Dict, List, Optional, Sequence
 
 from .cache import ROW, XATTRS, Cache
 from .document import Manifest
-from .entry import DIRECTORY, FILE, TYPES, Entry, plain_file
+from .entry import DIRECTORY, FILE, Entry, plain_file
+from .metadata import entry_type
 from .survey import Folder
 
 
@@ -56,7 +57,7 @@ def recall(cache: Cache, folders: Sequence[Folder], manifest: Manifest) -> Optio
 def _entry(path: bytes, row: bytes, flags: int, slot: bytes) -> Optional[Entry]:
     """What the cache knows of ``path``; None where it does not know all."""
     mode, uid, gid, size, mtime, _ctime, _inode, _device, links = ROW.unpack(row)
-    kind = TYPES.get(mode & 0o170000)
+    kind = entry_type(mode)
     if flags & XATTRS:
         return None
     if kind == DIRECTORY:

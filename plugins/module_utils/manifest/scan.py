@@ -129,21 +129,6 @@ class _Table:
         )
 
 
-def scan(
-    found: Survey,
-    cache: Cache,
-    *,
-    root: Descent,
-    now: float,
-    previous: Callable[[], Mapping[bytes, Entry]],
-    staging: Optional[Staging] = None,
-    distrust: Optional[Callable[[bytes], bool]] = None,
-    tell: Optional[Tell] = None,
-) -> Scan:
-    """Turn a survey into entries. ``previous`` as in ``Hashed.finish``, the rest as in ``hash_changed``."""
-    return hash_changed(found, cache, root=root, now=now, staging=staging, distrust=distrust, tell=tell).finish(previous)
-
-
 def hash_changed(
     found: Survey,
     cache: Cache,
@@ -154,7 +139,7 @@ def hash_changed(
     distrust: Optional[Callable[[bytes], bool]] = None,
     tell: Optional[Tell] = None,
 ) -> Hashed:
-    """Read what the cache does not know of what a survey found.
+    """Read what the cache does not know of what a survey found; ``Hashed.finish`` makes entries of it.
 
     Without ``staging`` (check mode) a file in motion is hashed as it is. ``distrust`` names files to hash even where the cache knows them.
     """
@@ -359,21 +344,23 @@ class Hashed:
             return False
         if not self.cache.content_digest or len(self.records) != len(self.cache):
             return False
-        self._close_tables()
         return all(
-            folder.known is not None or _proves_same(self.cache.get(folder.path), record, folder.expired)
-            for folder, record in zip(self.found.folders, self.records)
+            folder.known is not None or _proves_same(self.cache.get(folder.path), self._close(number), folder.expired)
+            for number, folder in enumerate(self.found.folders)
         )
 
-    def _close_tables(self) -> None:
-        for number, table in self.tables.items():
-            self.records[number] = table.to_record()
+    def _close(self, number: int) -> Record:
+        """The record of a folder with what was read of it."""
+        if number in self.tables:
+            self.records[number] = self.tables[number].to_record()
+        return self.records[number]
 
     def finish(self, previous: Callable[[], Mapping[bytes, Entry]]) -> Scan:
         """Make the entries, and the records for the next run. ``previous`` gives the entries of the last snapshot; it is asked only where something
         cannot be read."""
         self._share_groups()
-        self._close_tables()
+        for number in self.tables:
+            self._close(number)
         entries = list(self._entries())
         if self.unreadable:
             entries += self._stale({entry.path for entry in entries}, previous())
@@ -509,7 +496,7 @@ class Hashed:
                 parent, name = self.root.parent(path)
                 link = os.readlink(name, dir_fd=parent)
             except OSError as error:
-                if error.errno == errno.EINVAL or not self._miss(path, error):  # gone, or no link any more
+                if error.errno == errno.EINVAL or not self._miss(path, error):  # no link any more, or gone
                     self.vanished += 1
                     self.has_missed = True
                 return None

@@ -30,7 +30,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.changeset
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest, content_line
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry, decode, encode
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.recall import recall
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Scan, Staging, hash_changed, reread, scan
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Scan, Staging, hash_changed, reread
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import Selection
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.survey import Survey, check_source, selects, survey
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent, Listed, list_directory, remove_tree
@@ -74,7 +74,7 @@ class Host:
             now = time.time() + later
             found = survey(self.sources, self.selection, cache, now=now, root=root, skip=self.skip)
             between()
-            return found, scan(found, cache, root=root, now=now, previous=lambda: self.previous, **more)
+            return found, hash_changed(found, cache, root=root, now=now, **more).finish(lambda: self.previous)
 
     def hashed(self, later: float = LATER) -> "Tuple[int, bool]":
         """How many files a run with the cache reads, and whether they prove that nothing changed."""

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import survey as survey_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.cache import Cache, write_cache
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import scan
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import hash_changed
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import Selection
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.survey import Survey, survey
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
@@ -75,7 +75,7 @@ def test_several_processes_see_what_one_sees(tmp_path: Path, monkeypatch: pytest
 
     found = both(Cache())
     with Descent(os.fsencode(tmp_path)) as root:
-        done = scan(found, Cache(), root=root, now=time.time() + 120, previous=dict)
+        done = hash_changed(found, Cache(), root=root, now=time.time() + 120).finish(dict)
     write_cache(os.fsencode(tmp_path / "cache"), done.records, content_digest="ab" * 32)
     again = both(Cache.load(os.fsencode(tmp_path / "cache")))
     assert again.content_digest == "ab" * 32
