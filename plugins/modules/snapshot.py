@@ -177,6 +177,18 @@ bytes_wire:
   returned: success
   type: int
   sample: 82431
+captured:
+  description:
+    - How many SQLite databases were captured through SQLite, because they changed or had changed too shortly before their last capture.
+  returned: success
+  type: int
+  sample: 2
+would_capture:
+  description:
+    - In check mode, how many would be; no database is opened to find that out.
+  returned: success
+  type: int
+  sample: 0
 stale:
   description:
     - How many entries were taken over from the last snapshot because they could not be read.

@@ -8,10 +8,12 @@ All of it is one play, because every start of Ansible costs a second. Its story 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -322,6 +324,8 @@ def told(tmp_path_factory: pytest.TempPathFactory, ansible_playbook: Callable[..
     for name in ("changed", "removed"):
         (tree / "folder" / name).write_bytes(b"before")
     (tree / "mode").write_bytes(b"mode")
+    with contextlib.closing(sqlite3.connect(str(tree / "agent.db"))) as connection:
+        connection.execute("CREATE TABLE t (id)")
     (tree / "link").symlink_to("mode")
     os.link(tree / "mode", tree / "folder" / "mode")
     (tree / "folder" / os.fsdecode(b"not utf-8 \xff\n")).write_bytes(b"name")
@@ -423,7 +427,8 @@ def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: boo
 @pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify", "prune"])
 def test_a_prediction_comes_true(told: Told, name: str) -> None:
     # The digest holds the times of directories above the tree, in which others work; what is only known afterwards is left out too.
-    later = {"digest", "duration", "receipt", "bytes_wire", "kept", "verified", *FOREIGN} | ({"snapshot_id"} if name in ("first", "second") else set())
+    later = {"digest", "content_digest", "duration", "receipt", "bytes_wire", "kept", "verified", "captured", "would_capture", *FOREIGN}
+    later |= {"snapshot_id"} if name in ("first", "second") else set()
     predicted = {key: value for key, value in told[name + "_predicted"].items() if key not in later}
     assert predicted == {key: told[name][key] for key in predicted}
     assert told[name + "_predicted"].get("diff") == told[name].get("diff")
@@ -432,6 +437,12 @@ def test_a_prediction_comes_true(told: Told, name: str) -> None:
 @pytest.mark.parametrize("name", ["manifest", "first", "restore"])
 def test_a_prediction_writes_nothing(told: Told, name: str) -> None:
     assert told[name + "_look"]["stat"] == {"exists": False}
+
+
+def test_a_database_is_captured_and_in_check_mode_counted(told: Told) -> None:
+    counts = [[told[name][key] for key in ("would_capture", "captured")] for name in ("first_predicted", "first", "second_predicted")]
+    assert counts == [[1, 0], [0, 1], [0, 0]]
+    assert told["first_predicted"]["digest"] == told["first_predicted"]["content_digest"] == ""
 
 
 def test_a_predicted_snapshot_has_no_id(told: Told) -> None:
@@ -454,12 +465,12 @@ def test_a_manifest_is_kept_for_its_owner_alone_and_compared(told: Told) -> None
 def test_a_selection_leaves_out_what_it_names(told: Told) -> None:
     everything, selected = told["manifest"], told["manifest_selected"]
     assert everything["entries"] - selected["entries"] == 5
-    assert (everything["files"], selected["files"], everything["bytes"], selected["bytes"]) == (5, 1, 20, 4)
+    assert (everything["files"], selected["files"], everything["bytes"], selected["bytes"]) == (6, 2, 8212, 8196)
 
 
 def test_a_snapshot_counts_what_it_sent(told: Told) -> None:
     first, second = told["first"], told["second"]
-    assert (first["files_sent"], first["bytes_sent"], first["unchanged"]) == (4, 20, 0)
+    assert (first["files_sent"], first["bytes_sent"], first["unchanged"]) == (5, 8212, 0)
     assert [second[key] for key in ("added", "modified", "metadata", "removed", "files_sent")] == [1, 1, 2, 1, 2]
     assert second["unchanged"] == second["entries"] - 4
     assert second["bytes_sent"] == len(b"new" + b"after") and second["bytes_wire"] > second["bytes_sent"]

@@ -9,12 +9,13 @@ import os
 import re
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+from dataclasses import dataclass, field, replace
+from typing import AbstractSet, Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
+from ..manifest.database import Facts, database_of
 from ..manifest.document import Header, Manifest
 from ..manifest.entry import DIRECTORY, FILE, Entry
 from ..manifest.recall import recall
@@ -43,7 +44,8 @@ _ACCEPT = re.compile("[0-9a-f]{8}")
 class BackupResult(Result):
     """What a run did, or in check mode would do.
 
-    ``unchanged``: entries that are as in the baseline; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved;
+    ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
+    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved;
     ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``duration`` in seconds.
     """
 
@@ -62,6 +64,8 @@ class BackupResult(Result):
     files_sent: int = 0
     bytes_sent: int = 0
     bytes_wire: int = 0
+    captured: int = 0
+    would_capture: int = 0
     stale: int = 0
     unstable: int = 0
     vanished: int = 0
@@ -155,6 +159,7 @@ class _Run:
         self.now = now
         self.target: TreeTarget = open_target(policy.target, policy.host, policy.name)
         self.selection: Selection = policy.selection
+        self.captures = policy.sqlite == "auto"
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
         self.result = BackupResult()
         self.baseline: Optional[Receipt] = None
@@ -162,6 +167,7 @@ class _Run:
         self._needs_healing = False
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
+        self._told: AbstractSet[bytes] = frozenset()  # databases that are told of by themselves
 
     def _vault_identity(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of the vault: mounted a second time inside a source, it would be backed up into itself."""
@@ -184,7 +190,8 @@ class _Run:
             self._check_sources(root)
             cache = Cache.load(self.state.cache)
             self.progress.stage("walk")
-            found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=self.state.identity() | self._vault_identity())
+            skip = self.state.identity() | self._vault_identity()
+            found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=skip, databases=self.captures)
             if self._ends_with(found.content_digest, found.entries, dry_run):
                 return
             staging = None if dry_run else Staging(self.state.staging())
@@ -193,7 +200,7 @@ class _Run:
                 if hashed.proves_unchanged():
                     if not dry_run:
                         write_cache(self.state.cache, hashed.records, content_digest=cache.content_digest)
-                    if self._ends_with(cache.content_digest, found.entries, dry_run):
+                    if self._ends_with(cache.content_digest, hashed.entries, dry_run):
                         return
                 scanned = self._finish(hashed)
                 manifest = self._manifest(scanned)
@@ -203,6 +210,7 @@ class _Run:
                 if not dry_run:
                     # A scan in which something could not be read, or moved, must not be taken for the whole next time.
                     write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if scanned.whole else "")
+                    self.state.set_databases(scanned.databases)
                 if self._ends_with(manifest.content_digest, len(manifest.lines), dry_run):
                     return
                 # What follows forks, and needs neither of these large lists.
@@ -232,8 +240,13 @@ class _Run:
 
     def _hash(self, found: Survey, cache: Cache, root: Descent, staging: Optional[Staging]) -> Hashed:
         self.progress.stage("hash", files=found.entries)
-        hashed = hash_changed(found, cache, root=root, now=self.now, staging=staging, tell=self.progress.advance)
+        databases = self.state.databases() if self.captures else None
+        hashed = hash_changed(found, cache, root=root, now=self.now, staging=staging, tell=self.progress.advance, databases=databases)
         self.result.files_hashed = hashed.hashed_files
+        if staging is None:
+            self.result.would_capture = len(hashed.captured)
+        else:
+            self.result.captured = len(hashed.captured)
         return hashed
 
     def _finish(self, hashed: Hashed) -> Scan:
@@ -247,6 +260,7 @@ class _Run:
 
     def _manifest(self, scanned: Scan) -> Manifest:
         entries = scanned.entries
+        self._tell_of_uncaptured(scanned)
         self._tell_of_odd(entries, scanned.unreadable)
         header = Header(
             host=self.policy.host,
@@ -256,9 +270,20 @@ class _Run:
             engine=VERSION,
             claimed=rfc3339(self.now),
             names=user_names({entry.uid for entry in entries}, {entry.gid for entry in entries}),
+            databases=_counts(scanned.databases),
             parent=self.baseline.id if self.baseline is not None else None,
         )
         return Manifest(header, scanned.lines, entries)
+
+    def _tell_of_uncaptured(self, scanned: Scan) -> None:
+        if not scanned.uncaptured:
+            return
+        self._told = frozenset(entry.path for entry in scanned.entries if (entry.group or entry.path) in scanned.uncaptured)
+        for path, reason in sorted(scanned.uncaptured.items())[:SAMPLE]:
+            what = "is kept as it was in the last snapshot" if path in scanned.kept else "was copied as it lies, with its journals"
+            self._warn("the database %s could not be captured (%s) and %s" % (printable(b"/" + path), reason, what))
+        if len(scanned.uncaptured) > SAMPLE:
+            self._warn("%d more databases could not be captured" % (len(scanned.uncaptured) - SAMPLE))
 
     def _tell_of_odd(self, entries: Sequence[Entry], unreadable: Mapping[bytes, int]) -> None:
         """Say once, with counts, what could not be read and what moved, in this scan or when something of it was read again."""
@@ -273,9 +298,9 @@ class _Run:
                 "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
                 % (len(self._unreadable), printable(b"/" + path), os.strerror(code), result.stale)
             )
-        if result.unstable:
-            first = min(entry.path for entry in entries if entry.unstable)
-            self._odd.append("%d files changed while they were copied, the first is %s" % (result.unstable, printable(b"/" + first)))
+        moved = [entry.path for entry in entries if entry.unstable and entry.path not in self._told and database_of(entry.path) not in self._told]
+        if moved:
+            self._odd.append("%d files changed while they were copied, the first is %s" % (len(moved), printable(b"/" + min(moved))))
         result.warnings = self._odd + [text for text in result.warnings if text not in told]
 
     def _warn(self, text: str) -> None:
@@ -407,7 +432,8 @@ class _Run:
             return False
         result = self.result
         result.changed = True
-        result.digest, result.content_digest = manifest.digest, manifest.content_digest
+        if not result.would_capture:  # nobody knows them before
+            result.digest, result.content_digest = manifest.digest, manifest.content_digest
         result.entries, result.bytes = len(manifest.lines), manifest.total_size
         return True
 
@@ -456,6 +482,12 @@ class _Run:
         staged: Set[bytes] = set(scanned.staged)
         counts: Mapping[bytes, Tuple[int, int]] = found.counts
         wanted: Sequence[Entry] = session.wanted(manifest)
+        databases = dict(scanned.databases)
+        # What the target lacks of those that did not change: only a capture has the bytes that the manifest speaks of.
+        missing = {entry.path for entry in wanted if entry.path in databases} - staged
+        if missing:
+            manifest = self._reread(manifest, missing, root, staging, staged, databases)
+            wanted = session.wanted(manifest)
         for attempt in range(_ROUNDS):
             self.progress.stage("send", files=len(wanted), bytes=sum(entry.size for entry in wanted))
             if wanted:
@@ -471,20 +503,22 @@ class _Run:
                     raise
                 again = {item.path for item in error.shortfalls if item.reason != "base"}
                 self.progress.note("%d files changed on the way and are read again" % len(error.shortfalls))
-                manifest = self._reread(manifest, again, root, staging, staged)
+                manifest = self._reread(manifest, again, root, staging, staged, databases)
                 wanted = session.wanted(manifest)
                 counts = {}
         raise AssertionError("unreachable")
 
-    def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes]) -> Manifest:
-        """Read ``paths`` again into the staging directory and put what was found into the manifest."""
+    def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes], databases: Dict[bytes, Facts]) -> Manifest:
+        """Read ``paths`` again into the staging directory and put what was found into the manifest, and into ``databases``."""
         from ..manifest.scan import reread
 
         base = self._base_manifest()
-        entries, lost, unreadable = reread(manifest.entries, paths, root=root, staging=staging, previous=base.by_path() if base is not None else {})
+        previous = base.by_path() if base is not None else {}
+        entries, lost, unreadable, captured = reread(manifest.entries, paths, root=root, staging=staging, previous=previous, databases=databases.keys())
         staged.update(paths)
+        databases.update(captured)
         self.result.vanished += lost
-        fresh = Manifest.from_entries(manifest.header, entries)
+        fresh = Manifest.from_entries(replace(manifest.header, databases=_counts(databases)), entries)
         self._tell_of_odd(fresh.entries, unreadable)
         self.result.digest, self.result.content_digest = fresh.digest, fresh.content_digest
         self.result.entries, self.result.bytes = len(fresh.lines), fresh.total_size
@@ -513,8 +547,8 @@ class _Run:
             missing_required=(),
             missing_sources=(),
             removal=self._removal(changes, base, manifest),
-            # Without the times of directories: those above a source move by themselves.
-            digest=manifest.content_digest,
+            # Of the loss alone: a log or a database that goes on changing must not make it another one.
+            digest=_digest_of_loss(changes, manifest, self.policy.guards.min_files),
             accepted=self.accept,
         )
 
@@ -568,6 +602,19 @@ class _Run:
         except (OSError, BackupError) as error:
             if failure is None:
                 self._warn("the record of this run could not be written: %s" % error)
+
+
+def _digest_of_loss(changes: ChangeSet, manifest: Manifest, min_files: int) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(b"\0".join(entry.path for entry in changes.removed))
+    if manifest.files < min_files:
+        digest.update(b"\0\0%d" % manifest.files)
+    return digest.hexdigest()
+
+
+def _counts(databases: Mapping[bytes, Facts]) -> Dict[str, Dict[str, int]]:
+    return {os.fsdecode(path): {"tables": facts.tables, "rows": facts.rows} for path, facts in databases.items()}
 
 
 def sample(changes: ChangeSet) -> Tuple[List[Dict[str, str]], bool]:

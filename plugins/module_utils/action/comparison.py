@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -15,9 +16,10 @@ from .. import pool
 from ..errors import RefusedError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.content import hash_file
+from ..manifest.database import SIDECARS, database_of, sidecars_of
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ..manifest.metadata import DeviceInode, Xattrs, device_of, differs, entry_type, mode_without_acl, needs_privilege, path_of, read_xattrs
+from ..manifest.metadata import DeviceInode, Xattrs, device_of, differs, entry_type, mode_without_acl, mtime_ns, needs_privilege, path_of, read_xattrs
 from ..manifest.selection import Selection
 from ..manifest.survey import check_source, lstat, survey
 from ..manifest.walk import Descent, list_directory, open_file
@@ -47,7 +49,8 @@ class Plan(NamedTuple):
     ``links``: names to link to their group's first path; ``metadata``: right bytes, wrong metadata; ``extra``: paths that the snapshot does not
     have, to be removed; ``spared``: those of them that lie on another file system and stay; ``leftovers`` of a restore that was killed;
     ``replaced``: paths at which something is lost; ``skipped``: devices that only root can make;
-    ``inodes``: of every directory that was there and every path of ``metadata`` the inode that was looked at.
+    ``inodes``: of every directory that was there and every path of ``metadata`` the inode that was looked at; ``intact``: databases that hold what
+    the snapshot does though their bytes may differ, with the size and mtime that they have here.
     """
 
     made: List[Entry]
@@ -62,6 +65,7 @@ class Plan(NamedTuple):
     replaced: Set[bytes]
     skipped: List[Entry]
     inodes: Dict[bytes, DeviceInode]
+    intact: Dict[bytes, Tuple[int, int]]
 
     @property
     def is_empty(self) -> bool:
@@ -175,7 +179,7 @@ def _check_gone(error: OSError) -> None:
 
 def missing(scope: Scope, *, as_root: bool) -> Plan:
     """The plan for a destination that does not exist yet."""
-    plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {})
+    plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {}, {})
     for entry in scope.entries:
         if entry.type == DIRECTORY:
             plan.made.append(entry)
@@ -198,13 +202,15 @@ def compare(
     keep_replaced: bool,
     guarded: FrozenSet[DeviceInode],
     advance: Callable[[int], None],
+    captured: Callable[[bytes], Optional[str]] = lambda path: None,
 ) -> Plan:
     """Hold what is below ``root`` against the scope. Files of the right size are read: size and time alone prove nothing.
 
     ``as_root``: owners, devices and all attributes count; ``delete``: look for what the snapshot does not have; ``keep_replaced``: a file whose
-    metadata differ is written anew, so that the old one can be kept; ``guarded``: directories that must not be removed.
+    metadata differ is written anew, so that the old one can be kept; ``guarded``: directories that must not be removed; ``captured`` gives the
+    hash of a capture of the database that is there, None where that cannot be had.
     """
-    plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {})
+    plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {}, {})
     present, closed, leftovers = look(root, scope)
     plan.leftovers.extend(leftovers)
     names: Dict[bytes, int] = {}
@@ -214,6 +220,7 @@ def compare(
     owners: Dict[DeviceInode, bytes] = {}  # whose inode it is: within a snapshot, an inode has the names of one group
     rewritten: Set[bytes] = set()
     to_read: List[Entry] = []
+    databases = {os.fsencode(path) for path in manifest.header.databases}
     for entry in scope.entries:
         path, key = entry.path, entry.group or entry.path
         found = present.get(path)
@@ -242,20 +249,27 @@ def compare(
                 if inode is not None:
                     plan.replaced.add(path)
             continue
-        if entry.type == FILE and found is not None and is_own and found.st_size == entry.size:
-            to_read.append(entry)
-            continue
+        if entry.type == FILE and found is not None and is_own:
+            # With a journal beside it, a database is not what its file alone says.
+            if path in databases and (found.st_size != entry.size or sidecars_of(root, path)) and captured(path) == entry.hash:
+                plan.intact[path] = (found.st_size, mtime_ns(found))
+            if path in plan.intact or (found.st_size == entry.size and not (path in databases and sidecars_of(root, path))):
+                to_read.append(entry)
+                continue
         if entry.type != FILE and found is not None and is_own and not _special_differs(root, entry, found, as_root):
             continue
         (plan.content if entry.type == FILE else plan.specials).append(entry)
         rewritten.add(path)
         if found is not None:
             plan.replaced.add(path)
-    states, _unreadable = examine(root, to_read, present, advance)
+    states, _unreadable = examine(root, [entry for entry in to_read if entry.path not in plan.intact], present, advance)
     for entry in to_read:
         found = present[entry.path]
         state = states.get(entry.path)
-        is_other = differs(_within_reach(entry, found, as_root), found, owner=as_root) is not None
+        if state is None and entry.path in databases and (entry.path in plan.intact or captured(entry.path) == entry.hash):
+            plan.intact[entry.path] = (found.st_size, mtime_ns(found))
+            state = _xattrs_at(root, entry.path)
+        is_other = differs(_as_it_may_be(entry, found, as_root, plan), found, owner=as_root) is not None
         is_other = is_other or (state is not None and _of_user(state, as_root) != _of_user(entry.xattrs, as_root))
         if state is None or (is_other and (keep_replaced or found.st_nlink > names[entry.group or entry.path])):
             # What other names share is not altered in place: somebody else may mean them.
@@ -272,6 +286,7 @@ def compare(
             plan.replaced.add(entry.path)
     if delete:
         _find_extra(root, plan, scope, manifest, guarded)
+    _find_journals(root, plan, scope, databases)
     for group in (plan.content, plan.links):
         group.sort()
     return plan
@@ -315,6 +330,36 @@ def _check_removable(root: Descent, path: bytes, found: os.stat_result, guarded:
             found=b"/" + path,
             next="move it away first, or restore to another directory with --dest",
         )
+
+
+def _find_journals(root: Descent, plan: Plan, scope: Scope, databases: AbstractSet[bytes]) -> None:
+    """What lies beside a database that is replaced goes before it: SQLite would play the old one's journal back into the new one."""
+    anew = {entry.path for entry in plan.content}
+    own = {entry.path for entry in scope.entries}
+    journals = []
+    for entry in scope.entries:
+        key = entry.group or entry.path
+        if entry.type == FILE and key in databases and key in anew:
+            for path in [entry.path + suffix for suffix in SIDECARS]:
+                with contextlib.suppress(OSError):
+                    if path not in own and stat.S_ISREG(lstat(root, path).st_mode):
+                        journals.append(path)
+    plan.extra[:] = sorted({*plan.extra, *journals})
+
+
+def _as_it_may_be(entry: Entry, found: os.stat_result, as_root: bool, plan: Plan) -> Entry:
+    entry = _within_reach(entry, found, as_root)
+    size, mtime = plan.intact.get(entry.path, (entry.size, entry.mtime))
+    return entry._replace(size=size, mtime=mtime)
+
+
+def _xattrs_at(root: Descent, path: bytes) -> Optional[Xattrs]:
+    try:
+        parent, name = root.parent(path)
+        return read_xattrs(path_of(parent, name))
+    except OSError as error:
+        _check_gone(error)
+        return None
 
 
 def _within_reach(entry: Entry, found: os.stat_result, as_root: bool) -> Entry:
@@ -407,13 +452,13 @@ def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_los
         if entry.type == DIRECTORY or entry.path in skipped:
             continue
         found = present.get(entry.path)
-        if found is None or _is_wrong(_within_reach(entry, found, as_root), found, as_root, is_lossy):
+        if found is None or _is_wrong(_as_it_may_be(entry, found, as_root, plan), found, as_root, is_lossy):
             wrong.append(entry.path)
         elif entry.is_group_follower:
             first = present.get(entry.group or b"")
             if first is None or (first.st_dev, first.st_ino) != (found.st_dev, found.st_ino):
                 wrong.append(entry.path)
-        elif entry.path in touched:
+        elif entry.path in touched and entry.path not in plan.intact:
             to_read.append(entry)
         elif entry.type != FILE and not is_lossy and _special_differs(root, entry, found, as_root):
             wrong.append(entry.path)
@@ -445,6 +490,7 @@ def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, gua
         if found is not None:
             devices[os.fsencode(text).strip(b"/")] = found.st_dev
     known = {entry.path for entry in manifest.entries}.union(plan.leftovers)
+    databases = {os.fsencode(path) for path in manifest.header.databases}
     below = tuple(path + b"/" if path else b"" for path in scope.roots)
     found_paths: Set[bytes] = set()
     for source in devices:
@@ -457,6 +503,8 @@ def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, gua
             prefix = folder.path + b"/" if folder.path else b""
             found_paths.update(prefix + name for name in (folder.names.split(b"\0") if folder.names else ()))
     for path in found_paths:
+        if database_of(path) in databases:
+            continue  # a part of what the snapshot has
         if path in known or not path.startswith(below) or not plan.replaced.isdisjoint(_parents(path)):
             continue  # what lies in a directory that gives way to a file goes with it
         try:

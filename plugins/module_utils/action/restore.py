@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
+from ..manifest.database import CaptureError
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import DeviceInode, Losses, apply
+from ..manifest.scan import Staging
 from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
@@ -165,7 +167,7 @@ class _Restore:
             root = self._open_dest(dry_run)
             if root is not None:
                 stack.enter_context(root)
-            plan = self._plan(root, scope, manifest)
+            plan = self._plan(root, scope, manifest, dry_run)
             self._describe(plan)
             lost = plan.replaced.union(plan.extra)
             if in_place and lost and not (request.confirm or request.undo):
@@ -244,20 +246,37 @@ class _Restore:
 
     # ---- planning ----------------------------------------------------------------------------------------------------------
 
-    def _plan(self, root: Optional[Descent], scope: Scope, manifest: Manifest) -> Plan:
+    def _plan(self, root: Optional[Descent], scope: Scope, manifest: Manifest, dry_run: bool) -> Plan:
         self.progress.stage("compare", files=len(scope.entries))
         if root is None:
             return missing(scope, as_root=self.as_root)
-        return compare(
-            root,
-            scope,
-            manifest,
-            as_root=self.as_root,
-            delete=self.request.delete,
-            keep_replaced=self.request.undo is not None,
-            guarded=self._guarded(),
-            advance=self.progress.advance,
-        )
+        with ExitStack() as stack:
+            staging: Optional[Staging] = None
+
+            def captured(path: bytes) -> Optional[str]:
+                nonlocal staging
+                if dry_run or self.policy.sqlite != "auto":
+                    return None
+                if staging is None:
+                    staging = Staging(stack.enter_context(self.state.scratch()))
+                    stack.callback(staging.close)
+                names = [entry.path for entry in scope.entries if (entry.group or entry.path) == path]
+                try:
+                    return staging.capture(root, names, os.fsencode(self.result.dest)).digest
+                except CaptureError:
+                    return None
+
+            return compare(
+                root,
+                scope,
+                manifest,
+                as_root=self.as_root,
+                delete=self.request.delete,
+                keep_replaced=self.request.undo is not None,
+                guarded=self._guarded(),
+                advance=self.progress.advance,
+                captured=captured,
+            )
 
     def _guarded(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of what no restore may delete: this machine's state, the vault, and what the undo directory already keeps."""

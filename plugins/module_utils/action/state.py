@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from ..errors import BackupError, IntegrityError, printable
+from ..manifest.database import Facts
 from ..manifest.document import Manifest, read_manifest
 from ..manifest.walk import remove_tree
 from ..observe.audit import AuditLog
@@ -27,6 +28,7 @@ from ..process import lock
 from ..target.contract import Receipt
 from ..target.tree.layout import make_private, read_json, write_file, write_json
 
+_SCRATCH_SECONDS = 86400
 _HOST = re.compile("[A-Za-z0-9](?:[A-Za-z0-9_-]|[.](?![.]))*")
 
 
@@ -69,8 +71,21 @@ class HostState:
 
     @property
     def cache(self) -> bytes:
-        """The hash cache's file."""
-        return self.directory + b"/cache.bin"
+        """The hash cache's file; one of its own where databases are hashed as they lie."""
+        return self.directory + (b"/cache.bin" if self.policy.sqlite == "auto" else b"/cache-plain.bin")
+
+    def databases(self) -> Dict[bytes, Facts]:
+        """What is known of the databases that were captured last; nothing where that is lost."""
+        try:
+            item = read_json(self.directory + b"/databases.json")
+            return {os.fsencode(path): Facts(*facts) for path, facts in item.items()} if item else {}
+        except (BackupError, TypeError, ValueError, AttributeError):
+            return {}
+
+    def set_databases(self, databases: Mapping[bytes, Facts]) -> None:
+        """Remember what is known of them."""
+        if databases != self.databases():
+            write_json(self.directory + b"/databases.json", {os.fsdecode(path): list(facts) for path, facts in databases.items()})
 
     @property
     def runs(self) -> RunLog:
@@ -210,12 +225,28 @@ class HostState:
         return self.directory + b"/staging"
 
     def clear_staging(self) -> None:
-        """Remove what a run staged."""
+        """Remove what a run staged, and what was left here long ago by another verb that was killed."""
+        self._remove(b"staging")
+        for name in os.listdir(self.directory):
+            if name.startswith(b"scratch-") and time.time() - os.stat(self.directory + b"/" + name).st_mtime > _SCRATCH_SECONDS:
+                self._remove(name)
+
+    def _remove(self, name: bytes) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            remove_tree(fd, b"staging")
+            remove_tree(fd, name)
         finally:
             os.close(fd)
+
+    @contextmanager
+    def scratch(self) -> Iterator[bytes]:
+        """A private directory for as long as the block lasts."""
+        make_private(self.directory)
+        name = b"scratch-" + new_transaction().encode("ascii")
+        try:
+            yield self.directory + b"/" + name
+        finally:
+            self._remove(name)
 
     def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Write the record of a run, and the operation into the audit log of this machine."""

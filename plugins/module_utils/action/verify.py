@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..errors import EXIT_DONE, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
-from ..manifest.scan import hash_changed
+from ..manifest.scan import Staging, hash_changed
 from ..manifest.survey import check_source, survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
@@ -122,7 +123,7 @@ def verify(
     result = VerifyResult(depth=depth, slice="%d/%d" % part if part else None)
     try:
         if source:
-            _verify_source(policy, state, part, result, progress)
+            _verify_source(policy, state, part, result, progress, dry_run)
         else:
             _verify_snapshot(policy, snapshot, depth, part, result, progress, state, not dry_run)
     finally:
@@ -165,7 +166,7 @@ def _verify_snapshot(
     result.extra = [printable(b"/" + path) for path in found.extra[:LISTED]]
 
 
-def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress) -> None:
+def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress, dry_run: bool) -> None:
     """Read files again whose stat says that they did not change: other bytes now mean that the source's disk is rotting."""
     cache = Cache.load(state.cache)
     if not len(cache):
@@ -186,11 +187,19 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
         check_guards(
             policy.guards, files=policy.guards.min_files, missing_required=(), missing_sources=missing, removal=Removal(0, 0, 0), digest="", accepted=None
         )
-        found = survey(sources, policy.selection, cache, now=now, root=root, skip=state.identity())
+        captures = policy.sqlite == "auto"
+        found = survey(sources, policy.selection, cache, now=now, root=root, skip=state.identity(), databases=captures)
         progress.stage("verify source", files=found.entries)
-        scanned = hash_changed(found, cache, root=root, now=now, distrust=chosen, tell=progress.advance).finish(dict)
+        databases = state.databases() if captures else None
+        with ExitStack() as stack:
+            staging: Optional[Staging] = None
+            if databases and not dry_run:
+                staging = Staging(stack.enter_context(state.scratch()))
+                stack.callback(staging.close)
+            hashed = hash_changed(found, cache, root=root, now=now, staging=staging, distrust=chosen, tell=progress.advance, databases=databases)
+            scanned = hashed.finish(dict)
     result.checked = sum(1 for entry in scanned.entries if entry.type == FILE and chosen(entry.path))
-    result.hashed_files, result.hashed_bytes = scanned.hashed_files, scanned.hashed_bytes
+    result.hashed_files, result.hashed_bytes = scanned.hashed_files + scanned.captured, scanned.hashed_bytes
     rotten = sorted(scanned.rotten)
     unreadable = sorted(scanned.unreadable)
     result.ok = not rotten and not unreadable

@@ -42,11 +42,15 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "would add a snapshot: %s" % whole
         yield "  %s" % changes
         yield "  would send %s" % sent
+        if result["would_capture"]:
+            yield "  would capture %s" % _count(result["would_capture"], "database")
         yield from _sample(result)
     else:
         yield "snapshot %s: %s (%s)" % (result["snapshot_id"], whole, seconds)
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
+        if result["captured"]:
+            yield "  captured %s" % _count(result["captured"], "database")
 
 
 def _snapshots(result: Result, _request: Namespace) -> Iterator[str]:

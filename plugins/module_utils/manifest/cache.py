@@ -16,7 +16,7 @@ from typing import AbstractSet, Dict, Iterable, Iterator, List, NamedTuple, Opti
 
 from .walk import CREATE_FLAGS, FILE_FLAGS
 
-_MAGIC = b"openclaw-backup cache 1\n"
+_MAGIC = b"openclaw-backup cache 2\n"
 # content digest of the manifest that this cache was written with (32 zero bytes: none), records
 _HEAD = struct.Struct("<32sI")
 # lengths of path and names, number of names, when the oldest of its hashes was made (s since the epoch)
@@ -30,6 +30,8 @@ SLOT = 32
 # Flags of one name.
 RACY = 1  # changed so shortly before it was hashed that a later change may show the same stat
 XATTRS = 2  # has extended attributes or ACLs
+DATABASE = 4  # its slot is the hash of a capture
+SIDECAR = 8  # a part of the database beside it, and no entry of its own
 
 # A write in the same clock tick, or through a mapping, can leave a stat as it was.
 RACY_SECONDS = 60
@@ -51,15 +53,14 @@ class Record(NamedTuple):
         """The names as a list."""
         return self.names.split(b"\0") if self.names else []
 
-    @property
-    def is_racy(self) -> bool:
-        """Whether a hash in it was made too soon after a change to be trusted."""
-        return RACY in self.flags or RACY | XATTRS in self.flags
+    def has(self, flag: int) -> bool:
+        """Whether a name in it bears ``flag``."""
+        return any(marks & flag for marks in self.flags.translate(None, b"\0"))
 
     @property
-    def has_xattrs(self) -> bool:
-        """Whether a name in it has extended attributes or ACLs."""
-        return XATTRS in self.flags or RACY | XATTRS in self.flags
+    def entries(self) -> int:
+        """How many of its names are entries of a manifest."""
+        return len(self.flags) - self.flags.count(SIDECAR)
 
     def by_name(self) -> Dict[bytes, Tuple[bytes, int, bytes]]:
         """(row, flags, slot) of each name."""

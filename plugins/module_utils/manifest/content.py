@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Tuple
 
 _BLOCK = 1 << 18
 _buffer = bytearray(_BLOCK)
@@ -19,11 +19,15 @@ _zeros = bytes(_BLOCK)
 _GROWTH = 64 << 20
 
 
-def hash_file(fd: int) -> Tuple[bytes, int]:
-    """(SHA-256, bytes read) of an open file from its current position."""
+def hash_file(fd: int, *, unless: Optional[bytes] = None) -> Tuple[bytes, int]:
+    """(SHA-256, bytes read) of an open file from its current position; (b"", 0) where it begins with ``unless``."""
     digest = hashlib.sha256()
     total = 0
     for block in _blocks(fd):
+        if unless is not None:
+            if block[: len(unless)] == unless:
+                return b"", 0
+            unless = None
         digest.update(block)
         total += len(block)
     return digest.digest(), total

@@ -37,6 +37,7 @@ _PIECE = 1 << 13
 _LINES = 512
 # Half of a surrogate pair, other than those that stand for a byte that is not UTF-8.
 _NO_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+_OPTIONAL = frozenset(("databases",))
 _DIRECTORY_MARK = b'"t":"d"'
 _DIRECTORY_MTIME = re.compile(rb'^(\{"g":[0-9]+,)"m":-?[0-9]+,')
 
@@ -52,6 +53,7 @@ class Header:
     engine: str
     claimed: str
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    databases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each captured path how many tables and rows it has
     parent: Optional[str] = None
     id: Optional[str] = None
     sequence: Optional[int] = None
@@ -59,8 +61,8 @@ class Header:
     format: int = FORMAT
 
     def to_line(self) -> bytes:
-        """The canonical header line, without the line feed."""
-        return _canonical(asdict(self))
+        """The canonical header line, without the line feed. What there may be and is not is left out."""
+        return _canonical({key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL})
 
     @classmethod
     def from_line(cls, line: bytes) -> Header:
@@ -80,7 +82,7 @@ class Header:
                 allowed="format %d" % FORMAT,
                 next="use the version of openclaw-backup that wrote it, or a newer one",
             )
-        if set(item) != {f.name for f in fields(cls)}:
+        if not {f.name for f in fields(cls)} - _OPTIONAL <= set(item) <= {f.name for f in fields(cls)}:
             _refuse("the header's keys are not those of format %d" % FORMAT)
         texts = [item["host"], item["policy"], item["engine"], item["claimed"]]
         texts += [item[key] for key in ("parent", "id", "created") if item[key] is not None]
@@ -94,7 +96,10 @@ class Header:
             _refuse("the header's selection is not an object of booleans and lists of texts")
         if type(item["names"]) is not dict or not all(type(v) is dict and _are_texts(v.values()) for v in item["names"].values()):
             _refuse("the header's names are not objects of texts")
-        if _canonical(item) != line:
+        databases = item.get("databases", {})
+        if type(databases) is not dict or not _are_texts(databases) or not all(map(_are_counts, databases.values())):
+            _refuse("the header's databases are not objects of numbers")
+        if _canonical(item) != line or not all(item.get(key, True) for key in _OPTIONAL):
             _refuse("the header is not in canonical form")
         item["sources"] = tuple(item["sources"])
         return cls(**item)
@@ -103,6 +108,10 @@ class Header:
 def _are_texts(values: Iterable[Any]) -> bool:
     """Whether all are texts that stand for some bytes."""
     return all(type(value) is str and not _NO_BYTES.search(value) for value in values)
+
+
+def _are_counts(item: Any) -> bool:
+    return type(item) is dict and item.keys() == {"rows", "tables"} and all(type(value) is int and value >= 0 for value in item.values())
 
 
 def _canonical(item: Any) -> bytes:

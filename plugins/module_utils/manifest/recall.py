@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Dict, List, Optional, Sequence
 
-from .cache import ROW, XATTRS, Cache
+from .cache import DATABASE, ROW, SIDECAR, XATTRS, Cache
 from .document import Manifest
 from .entry import DIRECTORY, FILE, Entry, plain_file
 from .metadata import entry_type
@@ -46,6 +46,8 @@ def recall(cache: Cache, folders: Sequence[Folder], manifest: Manifest) -> Optio
                     return None
                 replaced[at] = entry
         for name, old in before.items():
+            if old[1] & SIDECAR:
+                continue
             entry = _entry(prefix + name, *old)
             if entry is None:
                 return None
@@ -58,7 +60,7 @@ def _entry(path: bytes, row: bytes, flags: int, slot: bytes) -> Optional[Entry]:
     """What the cache knows of ``path``; None where it does not know all."""
     mode, uid, gid, size, mtime, _ctime, _inode, _device, links = ROW.unpack(row)
     kind = entry_type(mode)
-    if flags & XATTRS:
+    if flags & (XATTRS | DATABASE):
         return None
     if kind == DIRECTORY:
         return Entry(path, DIRECTORY, mode & 0o7777, uid, gid, mtime)

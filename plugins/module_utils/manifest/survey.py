@@ -12,12 +12,14 @@ import stat
 import sys
 import zlib
 from copy import copy
+from struct import Struct
 from struct import error as StructError
-from typing import AbstractSet, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .. import pool
 from ..errors import RUN_OUT, UsageError, printable
-from .cache import ROW, VOLATILE_SECONDS, Cache, Record
+from .cache import DATABASE, RACY, ROW, VOLATILE_SECONDS, Cache, Record
+from .database import JOURNAL, SHARED, WAL, database_of
 from .entry import MAX_COMPONENT, MAX_PATH
 from .metadata import NS_MAX, NS_MIN, Xattrs, path_of, read_xattrs
 from .selection import Matcher, Selection
@@ -31,6 +33,7 @@ _VOLATILE = frozenset(("tmpfs", "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs")
 # From so many directories on, several processes walk.
 _SHARE_FROM = 500
 _KIND = 0o170000  # of st_mode: what S_ISDIR and its like look at, at a call each
+_LINKS = Struct("<I")  # the last field of a row
 _KNOWN = Record(b"", b"", b"", b"", b"", 0)
 
 DeviceInode = Tuple[int, int]
@@ -74,7 +77,9 @@ class Survey:
 
 
 class _Walk:
-    def __init__(self, root: Descent, sources: Sequence[bytes], selection: Selection, cache: Cache, skip: AbstractSet[DeviceInode], now: float) -> None:
+    def __init__(
+        self, root: Descent, sources: Sequence[bytes], selection: Selection, cache: Cache, skip: AbstractSet[DeviceInode], now: float, databases: bool
+    ) -> None:
         self.root = root
         self.selection = selection
         self.matcher: Matcher = selection.matcher()
@@ -83,6 +88,8 @@ class _Walk:
         self.skip = skip
         self.skipped_inodes = frozenset(inode for _device, inode in skip)
         self.now = now
+        self.databases = databases
+        self.aside: List[Listed] = []  # of the directory at hand: journals of what may be a database, not selected themselves
         self.survey = Survey(sources, self.matcher)
         self.tentative: Dict[bytes, bool] = {}  # directories that are kept only for what is kept below them
         self.volatile = _volatile_devices()
@@ -126,6 +133,7 @@ class _Walk:
             path, included = pending.pop()
             here, on_disk = 0, -1
             kept: List[Listed] = []
+            self.aside = []
             try:
                 fd = self.root.directory(path)
                 here = os.fstat(fd).st_dev
@@ -174,22 +182,30 @@ class _Walk:
             return listing
         prefix = path[strip:] + b"/" if path[strip:] else b""
         excluded, test_include = self.matcher.excluded, not included
-        kept = []
+        kept, left_out = [], []
         for item in listing:
             relative = prefix + item.name
             is_dir = stat.S_ISDIR(item.stat.st_mode)
             if excluded(relative, is_dir):
+                left_out.append(item)
                 continue
             if test_include and not is_dir and not self.matcher.included(relative, False):
+                left_out.append(item)
                 continue
             kept.append(item)
+        if self.databases and left_out:
+            self.aside = [item for item in left_out if item.name.endswith((JOURNAL, WAL)) and stat.S_ISREG(item.stat.st_mode)]
+            if self.aside:
+                files = {item.name for item in kept if stat.S_ISREG(item.stat.st_mode)}
+                self.aside = [item for item in self.aside if database_of(item.name) in files]
         return kept
 
     def _add(self, path: bytes, kept: Sequence[Listed], volatile: bool) -> Tuple[int, List[bytes]]:
         """Note what is selected in a directory; (regular files, paths of directories) among it."""
         names, rows = b"\0".join([item.name for item in kept]), b"".join([pack_row(item.stat) for item in kept])
+        if self.aside:
+            names, rows = _with_aside(kept, self.aside)
         survey = self.survey
-        survey.entries += len(kept)
         prefix = path + b"/" if path else b""
         files = 0
         directories: List[bytes] = []
@@ -202,35 +218,56 @@ class _Walk:
                 files += 1
             if found.st_nlink > 1:
                 survey.links[prefix + name] = (found.st_dev, found.st_ino)
-        survey.folders.append(self._compare(path, names, rows, volatile))
+        folder = self._compare(path, names, rows, volatile)
+        survey.entries += len(kept) if folder.known is None else folder.known.entries
+        survey.folders.append(folder)
         return files, directories
 
     def _compare(self, path: bytes, names: bytes, rows: bytes, volatile: bool) -> Folder:
         known = self.cache.get(path)
         expired = known is not None and volatile and not 0 <= self.now - known.hashed_at < VOLATILE_SECONDS
-        if known is not None and not expired and known.names == names and known.rows == rows and not known.is_racy:
-            return Folder(path, b"", b"", known)
+        if known is not None and not expired and not known.has(RACY):
+            if known.has(DATABASE):
+                same = self.databases and (known.names, known.rows) == _without_idle(known, names, rows)
+            else:
+                same = known.names == names and known.rows == rows
+            if same:
+                return Folder(path, b"", b"", known)
         return Folder(path, names, rows, None, expired)
 
     def ancestor(self, path: bytes, names: Iterable[bytes], sources: AbstractSet[bytes]) -> None:
         """A directory above sources: only the way down to them is selected, and the times of what lies above them say nothing of them."""
         prefix = path + b"/" if path else b""
         ordered = sorted(names)
+        self.survey.entries += len(ordered)
         rows = []
         volatile = False
+        aside: List[Listed] = []
         for name in ordered:
             found = lstat(self.root, prefix + name)
             if prefix + name in sources:
                 rows.append(pack_row(found))
+                if self.databases and stat.S_ISREG(found.st_mode):
+                    aside += self._journals(path, name)
                 volatile = volatile or found.st_dev in self.volatile
                 if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
                     self.survey.links[prefix + name] = (found.st_dev, found.st_ino)
             else:
                 rows.append(_timeless_row(found, read_xattrs(path_of(self.root.directory(path), name))))
-        self.survey.entries += len(rows)
-        self.survey.folders.append(self._compare(path, b"\0".join(ordered), b"".join(rows), volatile))
+        # A source may be a database itself, and its journals no sources.
+        together = sorted([*zip(ordered, rows), *((item.name, _looked_at(item.stat)) for item in aside if item.name not in ordered)])
+        self.survey.folders.append(self._compare(path, b"\0".join([name for name, _row in together]), b"".join([row for _name, row in together]), volatile))
         self.survey.ancestors.append(path)
         self.survey.counts[path] = (-1, 0)
+
+    def _journals(self, path: bytes, name: bytes) -> Iterator[Listed]:
+        for suffix in (JOURNAL, WAL):
+            try:
+                found = os.stat(name + suffix, dir_fd=self.root.directory(path), follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                yield Listed(name + suffix, found)
 
     def prune_tentative(self) -> None:
         """Drop the directories that were entered in search of included paths and held none."""
@@ -292,6 +329,34 @@ def pack_row(found: os.stat_result) -> bytes:
     except StructError:
         times = [min(max(value, NS_MIN), NS_MAX) for value in (found.st_mtime_ns, found.st_ctime_ns)]
         return ROW.pack(mode, uid, gid, size, times[0], times[1], inode, rdev, links)
+
+
+def _looked_at(found: os.stat_result) -> bytes:
+    """The row of a file that is looked at and not selected: one without links, which no file is."""
+    return pack_row(found)[: -_LINKS.size] + bytes(_LINKS.size)
+
+
+def is_selected(row: bytes) -> bool:
+    """Whether a file's row is that of an entry, not of a journal that is only looked at."""
+    return any(row[-_LINKS.size :])
+
+
+def _with_aside(kept: Sequence[Listed], aside: Sequence[Listed]) -> Tuple[bytes, bytes]:
+    together = sorted([(item.name, pack_row(item.stat)) for item in kept] + [(item.name, _looked_at(item.stat)) for item in aside])
+    return b"\0".join([name for name, _row in together]), b"".join([row for _name, row in together])
+
+
+def _without_idle(known: Record, names: bytes, rows: bytes) -> Tuple[bytes, bytes]:
+    """Names and rows without what lies beside the databases of ``known`` and is no part of them: shared memory, and journals that are empty."""
+    if (known.names, known.rows) == (names, rows):
+        return names, rows
+    databases = {name for name, (_row, flags, _slot) in known.by_name().items() if flags & DATABASE}
+    kept = []
+    for index, name in enumerate(names.split(b"\0") if names else ()):
+        row = rows[index * ROW.size : (index + 1) * ROW.size]
+        if database_of(name) not in databases or not (name.endswith(SHARED) or not ROW.unpack(row)[3]):
+            kept.append((name, row))
+    return b"\0".join([name for name, _row in kept]), b"".join([row for _name, row in kept])
 
 
 def _timeless_row(found: os.stat_result, xattrs: Xattrs) -> bytes:
@@ -369,12 +434,14 @@ def survey(
     now: float,
     root: Descent,
     skip: AbstractSet[DeviceInode] = frozenset(),
+    databases: bool = False,
 ) -> Survey:
     """Walk ``sources`` (relative to ``root``, sorted, none inside another, all present) and compare with ``cache``.
 
-    ``skip`` holds (device, inode) of directories that are never entered nor listed, such as the engine's own state.
+    ``skip`` holds (device, inode) of directories that are never entered nor listed, such as the engine's own state. ``databases``: SQLite
+    databases are to be captured, so that their journals are looked at too, selected or not.
     """
-    walk = _Walk(root, sources, selection, cache, skip, now)
+    walk = _Walk(root, sources, selection, cache, skip, now, databases)
     above: Dict[bytes, set[bytes]] = {}
     for source in sources:
         at = source

@@ -44,7 +44,7 @@ def check_guards(
     digest: str,
     accepted: Optional[str],
 ) -> None:
-    """Return if a manifest of ``files`` files may be published; ``digest`` is the manifest's (hex).
+    """Return if a manifest of ``files`` files may be published; ``digest`` (hex) stands for what is lost.
 
     ``accepted`` is what the user gave as ``--accept``: the first 8 digits of the digest he was shown override ``min_files`` and
     both percentages, never a missing source or required path. It is looked at only if there is something to override, so
@@ -63,7 +63,7 @@ def check_guards(
     complaints = "; ".join(trip.complaint for trip in trips)
     if accepted is not None:
         raise RefusedError(
-            "--accept %s was given for another state of the sources, this one is %s: %s" % (printable(accepted), shown, complaints),
+            "--accept %s was given for another loss, this one is %s: %s" % (printable(accepted), shown, complaints),
             kind="guard",
             field="accept",
             found=accepted,

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.cache import RACY, ROW, SLOT, XATTRS, Cache, Record, write_cache
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.cache import (
+    DATABASE,
+    RACY,
+    ROW,
+    SIDECAR,
+    SLOT,
+    XATTRS,
+    Cache,
+    Record,
+    write_cache,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,11 +70,12 @@ def test_a_record_gives_each_name_its_own(path: bytes) -> None:
     assert one.by_name()[b"\xff"] == (one.rows[2 * ROW.size :], 0, b"\2" * SLOT)
     assert RECORDS[0].split_names() == []
     assert RECORDS[0].by_name() == {}
-    assert [(item.is_racy, item.has_xattrs) for item in RECORDS] == [(False, False), (False, False), (False, True), (True, True)]
-    assert record(b"x", b"y", flags=RACY).is_racy
-    assert not record(b"x", b"y", flags=RACY).has_xattrs
+    assert [(item.has(RACY), item.has(XATTRS)) for item in RECORDS] == [(False, False), (False, False), (False, True), (True, True)]
+    assert record(b"x", b"y", flags=RACY).has(RACY)
+    assert not record(b"x", b"y", flags=RACY).has(XATTRS)
     mixed = one._replace(flags=bytes([0, RACY, XATTRS]))
-    assert (mixed.is_racy, mixed.has_xattrs) == (True, True)
+    assert (mixed.has(RACY), mixed.has(XATTRS), mixed.entries) == (True, True, 3)
+    assert one._replace(flags=bytes([DATABASE, SIDECAR, DATABASE | RACY])).entries == 2
 
 
 def test_a_cache_that_stands_for_no_manifest_proves_nothing(path: bytes) -> None:

@@ -829,7 +829,7 @@ def test_a_file_that_is_written_while_it_is_checked_is_not_rotten(host: Host, mo
     tick()
     real = scan_module.hash_file
 
-    def disturb_and_hash(fd: int) -> Tuple[bytes, int]:
+    def disturb_and_hash(fd: int, **options: Any) -> Tuple[bytes, int]:
         with open(path, "wb") as stream:
             stream.write(b"two")
         return real(fd)
@@ -1313,7 +1313,7 @@ def test_a_file_that_moved_once_is_copied_and_stable(host: Host, staging: Stagin
     path = host.write(b"src/log", b"one")
     real, calls = scan_module.hash_file, []
 
-    def hash_and_disturb(fd: int) -> Tuple[bytes, int]:
+    def hash_and_disturb(fd: int, **options: Any) -> Tuple[bytes, int]:
         result = real(fd)
         calls.append(1)
         host.write(b"src/log", b"other")
@@ -1338,7 +1338,7 @@ def test_the_entry_of_a_file_that_grew_behind_its_copy_is_of_the_copy(host: Host
             stream.write(b"more")
         return result
 
-    monkeypatch.setattr(scan_module, "hash_file", lambda fd: grow(real_hash(fd)))
+    monkeypatch.setattr(scan_module, "hash_file", lambda fd, **options: grow(real_hash(fd)))
     monkeypatch.setattr(scan_module, "copy_file", lambda source, destination: grow(real_copy(source, destination)))
     done = host.fresh(staging=staging)
     entry = by_path(done)[b"src/log"]
@@ -1380,7 +1380,7 @@ def test_what_a_file_becomes_is_never_followed_and_never_blocks(
     host.write(b"src/d/other", b"other")
     real = scan_module.hash_file
 
-    def hash_and_disturb(fd: int) -> Tuple[bytes, int]:
+    def hash_and_disturb(fd: int, **options: Any) -> Tuple[bytes, int]:
         result = real(fd)
         if os.fstat(fd).st_size == 5 and os.path.lexists(path) and os.path.samestat(os.fstat(fd), os.lstat(path)):
             os.utime(path)
@@ -1581,7 +1581,7 @@ def test_what_did_not_arrive_is_read_again_from_a_private_copy(host: Host, stagi
     os.mkfifo(host.path(b"src/fifo"))
     wanted = frozenset((b"src/changed", b"src/gone", b"src/fifo", b"src/h1"))
     with Descent(host.root) as root:
-        entries, lost, unreadable = reread(done.entries, wanted, root=root, staging=staging, previous=previous)
+        entries, lost, unreadable, _captured = reread(done.entries, wanted, root=root, staging=staging, previous=previous)
     manifest = Manifest.from_entries(header(host.sources), entries)
     assert decode(manifest.lines) == list(manifest.entries)
     found = manifest.by_path()
@@ -1600,7 +1600,7 @@ def test_a_path_longer_than_the_system_takes_is_staged_like_any_other(host: Host
         fd = os.open(b"file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=root.directory(deep, create=0o700))
         os.write(fd, b"deep")
     real = scan_module.hash_file
-    monkeypatch.setattr(scan_module, "hash_file", lambda at: (real(at), os.write(fd, b"er"))[0])
+    monkeypatch.setattr(scan_module, "hash_file", lambda at, **options: (real(at), os.write(fd, b"er"))[0])
     done = host.fresh(staging=staging)
     os.close(fd)
     assert_whole(done)

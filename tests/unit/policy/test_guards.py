@@ -101,7 +101,7 @@ def test_every_guard_that_an_accept_would_override_is_shown() -> None:
 def test_an_accept_for_something_else_overrides_nothing_and_says_so(accepted: str) -> None:
     error = refused(files=0, accepted=accepted)
     assert (error.field, error.found, error.allowed) == ("accept", accepted, "1a2b3c4d")
-    assert "another state" in error.message
+    assert "another loss" in error.message
     assert "0 files" in error.message
     assert (error.next or "").endswith("--accept 1a2b3c4d")
     assert str(error).isprintable()

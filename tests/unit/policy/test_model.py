@@ -441,18 +441,12 @@ def test_what_is_set_and_not_acted_on_is_named() -> None:
     # The values of the example that are the defaults ask for nothing.
     assert Policy.from_mapping(FULL, default_host="h").unsupported() == [
         "profile",
-        "sqlite",
         "hooks.before",
         "hooks.on_failure",
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
     assert made(**keys).unsupported() == ["transfer.compress", "transfer.block_size", "schedule.cron", "schedule.watch", "objectives.rto"]
-
-
-def test_capturing_databases_is_not_promised_silently() -> None:
-    assert made(sqlite="auto").unsupported() == ["sqlite"]
-    assert made(sqlite="off").unsupported() == []
 
 
 # ---- properties ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,374 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SQLite databases, known by their first bytes: captured while they are in use, by SQLite's own backup, in a process that has no more rights than
+their owner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import stat
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+
+from ..errors import printable
+from ..process import starting
+from .walk import CREATE_FLAGS, FILE_FLAGS, Descent
+
+if TYPE_CHECKING:
+    import sqlite3
+
+MAGIC = b"SQLite format 3\0"
+JOURNAL, SHARED, WAL = SIDECARS = (b"-journal", b"-shm", b"-wal")
+
+# How long somebody else's lock on a database is waited for.
+PATIENCE_SECONDS = 10.0
+# The process that captures says at least so often that it is alive; a database on a dead mount must not hold a run for ever.
+_STALL_SECONDS = 120.0
+# Pages copied between two looks. Between them, others may write to a database with a rollback journal; the copy then begins anew.
+_PAGES = 1024
+_PAUSE_SECONDS = 0.001
+_RESTARTS = 3
+_TRIES = 3
+# SQLite takes no longer name, sidecars included.
+_LONGEST = 500
+_BUSY = (5, 6)
+
+
+class Facts(NamedTuple):
+    """What a capture is: SHA-256 (hex) and size of the copy, how many tables and rows it has, and the file's mtime (ns) when it first held that."""
+
+    digest: str
+    size: int
+    tables: int
+    rows: int
+    mtime: int
+
+
+class CaptureError(Exception):
+    """A database that could not be captured, and why. ``is_moving``: trying again may help."""
+
+    def __init__(self, reason: str, *, is_moving: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_moving = is_moving
+
+
+def database_of(name: bytes) -> Optional[bytes]:
+    """The name of the database whose sidecar ``name`` would be, by its ending; None for every other name."""
+    for suffix in SIDECARS:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
+def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Tuple[int, int]:
+    """Copy one database, as it is at one instant, into the new file ``destination`` (absolute); (tables, rows) of it.
+
+    ``paths``: all its names below ``root``, whose own path is ``prefix``. Raises ``CaptureError``; ``OSError`` where ``destination`` cannot be
+    made.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return _capture(root, prefix, paths, destination)
+        except CaptureError as error:
+            if not (error.is_moving and left):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Tuple[int, int]:
+    path, sidecars = _leading_name(root, paths)
+    found = _look(root, path)
+    owner = found.st_uid
+    may_write = os.geteuid() in (0, owner)
+    objection = _objection(root, path, owner, sidecars) if may_write else ""
+    if objection:
+        raise CaptureError(objection)
+    location = b"%s/%s" % (prefix.rstrip(b"/"), path)
+    if len(location) > _LONGEST:
+        raise CaptureError("its path is longer than SQLite takes (%d bytes)" % _LONGEST)
+    job = _Job(location, destination, (found.st_dev, found.st_ino), _rights(found), may_write, sidecars, False)
+    counts = _run(job) or _run(job._replace(hold=True))
+    after = _look(root, path)
+    if (after.st_dev, after.st_ino) != job.inode or counts is None:
+        raise CaptureError("it was replaced while it was captured", is_moving=True)
+    return counts
+
+
+class _Job(NamedTuple):
+    """``inode``: what is to be found under ``location``; ``rights``: (uid, gid, groups) to take, None to keep ours; ``sidecars``: sizes of those
+    that are not empty; ``hold``: keep writers out to the end."""
+
+    location: bytes
+    destination: bytes
+    inode: Tuple[int, int]
+    rights: Optional[Tuple[int, int, List[int]]]
+    may_write: bool
+    sidecars: Mapping[bytes, os.stat_result]
+    hold: bool
+
+
+def _look(root: Descent, path: bytes) -> os.stat_result:
+    try:
+        parent, name = root.parent(path)
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        raise CaptureError(error.strerror or str(error), is_moving=True) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise CaptureError("it is no file any more", is_moving=True)
+    return found
+
+
+def _leading_name(root: Descent, paths: Sequence[bytes]) -> Tuple[bytes, Dict[bytes, os.stat_result]]:
+    """The name of a database under which its sidecars lie, and those of them that are not empty. Through another one, commits would be missed."""
+    leading = [(path, sidecars) for path, sidecars in ((path, sidecars_of(root, path)) for path in paths) if sidecars]
+    if len(leading) > 1:
+        raise CaptureError("%d of its names have journals of their own" % len(leading))
+    return leading[0] if leading else (paths[0], {})
+
+
+def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
+    """The journals beside the database ``path`` that hold something, by suffix: of what it is they are a part."""
+    result = {}
+    for suffix in (JOURNAL, WAL):
+        try:
+            parent, name = root.parent(path + suffix)
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            continue
+        if found.st_size:
+            result[suffix] = found
+    return result
+
+
+def _objection(root: Descent, path: bytes, owner: int, sidecars: Mapping[bytes, os.stat_result]) -> str:
+    """Why a database must not be opened with the rights of ``owner``: who can forge a journal has whoever opens it delete a file of his choice."""
+    for suffix, found in sidecars.items():
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (owner, 0):
+            return "its %s is not its owner's file" % suffix.decode("ascii")
+    folder, _, _name = path.rpartition(b"/")
+    if os.fstat(root.directory(folder)).st_mode & 0o002:
+        return "everybody may write to its directory"
+    while owner == 0:
+        found = os.fstat(root.directory(folder)) if folder else os.fstat(root.root_fd)
+        others = found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid)
+        if found.st_uid or (others and not found.st_mode & stat.S_ISVTX):
+            return "it belongs to root, and others may write to /%s" % printable(folder)
+        if not folder:
+            break
+        folder = folder.rpartition(b"/")[0]
+    return ""
+
+
+def _rights(found: os.stat_result) -> Optional[Tuple[int, int, List[int]]]:
+    if os.geteuid() != 0 or found.st_uid == 0:
+        return None
+    import pwd
+
+    try:
+        user = pwd.getpwuid(found.st_uid)
+    except KeyError:
+        return found.st_uid, found.st_gid, [found.st_gid]
+    return found.st_uid, user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+
+
+# ---- our side ------------------------------------------------------------------------------------------------------
+
+
+def _run(job: _Job) -> Optional[Tuple[int, int]]:
+    """(tables, rows) of the copy that another process made; None where writers kept it from an end."""
+    # Both here: a process that has taken somebody else's rights may not be allowed to read them.
+    try:
+        import sqlite3  # noqa: F401
+    except ImportError as error:
+        raise CaptureError("this Python has no sqlite3 module (%s)" % error) from error
+    import fcntl  # noqa: F401
+
+    # Never into a file that was used: what is left in it would make other bytes of the same database.
+    try:
+        os.unlink(job.destination)
+    except FileNotFoundError:
+        pass
+    os.close(os.open(job.destination, CREATE_FLAGS, 0o600))
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    child = 0
+    try:
+        with starting() as bind:
+            child = os.fork()
+            if child == 0:
+                _serve(job, theirs, bind)
+        os.close(theirs)
+        theirs = -1
+        return _listen(ours)
+    finally:
+        os.close(ours)
+        if theirs >= 0:
+            os.close(theirs)
+        if child > 0:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _listen(pipe: int) -> Optional[Tuple[int, int]]:
+    said = b""
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    while not said.endswith(b"\n"):
+        if not poller.poll(_STALL_SECONDS * 1000):
+            raise CaptureError("nothing was heard of it for %d s" % _STALL_SECONDS)
+        piece = os.read(pipe, 65536)
+        if not piece:
+            raise CaptureError("the process that captured it died")
+        said += piece.lstrip(b".") if not said else piece
+    answer: Dict[str, Any] = json.loads(said)
+    if "reason" in answer:
+        raise CaptureError(answer["reason"], is_moving=answer["is_moving"])
+    return None if answer.get("again") else (answer["tables"], answer["rows"])
+
+
+# ---- the process that captures -------------------------------------------------------------------------------------
+
+
+class _AgainError(Exception):
+    """Writers came in between too often."""
+
+
+def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
+    """Capture, say how it went, and be gone without touching anything of our parent's."""
+    answer: Dict[str, Any]
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.umask(0o077)
+        bind()
+        # SQLite's locks are the process's own: another descriptor of the file that is closed here would drop them.
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if fd > 2 and fd != pipe:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        tables, rows = _copy(job, lambda: os.write(pipe, b"."), bind)
+        answer = {"tables": tables, "rows": rows}
+    except _AgainError:
+        answer = {"again": True}
+    except CaptureError as error:
+        answer = {"reason": error.reason, "is_moving": error.is_moving}
+    except OSError as error:
+        answer = {"reason": error.strerror or str(error), "is_moving": False}
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is about this database
+        answer = {"reason": "%s" % (error or type(error).__name__), "is_moving": False}
+    try:
+        os.write(pipe, json.dumps(answer).encode("ascii") + b"\n")
+    finally:
+        os._exit(0)
+
+
+def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Tuple[int, int]:
+    # Opened with our rights, in a directory of our own, and kept open: no path is looked up again.
+    copy = _open(job.destination, "mode=rw")
+    for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "temp_store=MEMORY"):
+        copy.execute("PRAGMA %s" % pragma).fetchall()
+    if job.rights is not None:
+        uid, gid, groups = job.rights
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        bind()  # the kernel forgets whose death is ours when rights change
+    source, is_wal = _open_source(job)
+    if is_wal or job.hold:
+        source.execute("BEGIN")
+        source.execute("PRAGMA schema_version").fetchall()  # from here on it is this instant's
+    watch = _Watch(job.hold or is_wal, tick)
+    source.backup(copy, pages=_PAGES, progress=watch, sleep=0.05)
+    # A copy in WAL mode wants a journal of its own as soon as it is read, in a directory that may be closed to us by now.
+    asked = source if is_wal else copy
+    tables = [name for (name,) in asked.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0")]
+    rows = 0
+    for name in tables:
+        rows += asked.execute('SELECT count(*) FROM "%s"' % name.replace('"', '""')).fetchone()[0]
+        tick()
+    source.close()
+    copy.close()
+    return len(tables), rows
+
+
+class _Watch:
+    """Looks on after each portion: breaks off where another's lock stays, or writers keep the copy from an end."""
+
+    def __init__(self, is_held: bool, tick: Callable[[], Any]) -> None:
+        self._is_held = is_held
+        self._tick = tick
+        self._remaining: Optional[int] = None
+        self._restarts = 0
+        self._waiting_since: Optional[float] = None
+
+    def __call__(self, status: int, remaining: int, total: int) -> None:
+        self._tick()
+        if status in _BUSY:
+            now = time.monotonic()
+            self._waiting_since = self._waiting_since or now
+            if now - self._waiting_since > PATIENCE_SECONDS:
+                raise CaptureError("it is locked by another process")
+            return
+        self._waiting_since = None
+        if self._is_held:
+            return
+        if self._remaining is not None and remaining >= self._remaining:
+            self._restarts += 1
+            if self._restarts > _RESTARTS:
+                raise _AgainError
+        self._remaining = remaining
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool]:
+    """(The database, whether it is in WAL mode.) Read-only wherever that does: not so where a journal has to be played back, or where files that
+    SQLite makes beside an idle database would stay."""
+    import sqlite3
+
+    fd = os.open(job.location, FILE_FLAGS)  # before SQLite does: it has no locks yet that closing could drop
+    try:
+        head = os.read(fd, 100)
+    finally:
+        os.close(fd)
+    in_wal_mode = head[18:20] == b"\2\2"
+    writes = job.may_write and (JOURNAL in job.sidecars or (in_wal_mode and WAL not in job.sidecars))
+    try:
+        return _opened(job, "mode=rw" if writes else "mode=ro")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or job.sidecars or not os.statvfs(job.location).f_flag & os.ST_RDONLY:
+            raise
+    # Nobody can write here, and nothing can be made beside it.
+    return _opened(job, "mode=ro&immutable=1")
+
+
+def _opened(job: _Job, how: str) -> Tuple[sqlite3.Connection, bool]:
+    source = _open(job.location, how)
+    try:
+        if not any(_is_inode(fd, job.inode) for fd in range(3, 64)):
+            raise CaptureError("it was replaced while it was captured", is_moving=True)
+        mode = source.execute("PRAGMA journal_mode").fetchone()[0]
+        source.execute("PRAGMA schema_version").fetchall()
+    except BaseException:
+        source.close()
+        raise
+    return source, mode == "wal"
+
+
+def _open(path: bytes, how: str) -> sqlite3.Connection:
+    import sqlite3
+    from urllib.parse import quote_from_bytes
+
+    return sqlite3.connect("file:%s?%s" % (quote_from_bytes(path), how), uri=True, isolation_level=None, timeout=PATIENCE_SECONDS)
+
+
+def _is_inode(fd: int, inode: Tuple[int, int]) -> bool:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == inode

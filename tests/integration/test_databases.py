@@ -1,0 +1,796 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SQLite databases that are in use while they are backed up: no row that was committed before is missing, none is torn, and nothing of the owner's
+or of anybody else's is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any, Iterator, List, Optional
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest import database as database_module
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database import CaptureError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Staging
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
+
+from .world import NOBODY, STORAGES, World, needs_root
+
+MIB = 1 << 20
+
+
+@pytest.fixture(params=STORAGES)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = World.make(request.param)
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def plain() -> Iterator[World]:
+    made = World.make("portable")
+    yield made
+    made.destroy()
+
+
+_KEEPER = """
+import json, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+print(json.dumps([]), flush=True)
+for line in sys.stdin:
+    sql, times, values = json.loads(line)
+    try:
+        answer = connection.execute(sql).fetchall() if not times else [connection.executemany(sql, [values] * times).rowcount]
+    except sqlite3.Error as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
+connection.close()
+"""
+
+
+class Keeper:
+    """A program that keeps a database open. Not this one: a process that is forked must not inherit SQLite's locks."""
+
+    def __init__(self, path: Path, *, wal: bool = True, rows: int = 10, size: int = 100, as_user: Optional[int] = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            user=as_user,
+            group=as_user,
+            extra_groups=[] if as_user is not None else None,
+        )
+        self._answer()
+        if rows:
+            self("PRAGMA journal_mode=%s" % ("WAL" if wal else "DELETE"))
+            self("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, text TEXT)")
+            self.add(rows, size)
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __call__(self, sql: str, times: int = 0, values: Any = ()) -> Any:
+        assert self.process.stdin
+        print(json.dumps([sql, times, values]), file=self.process.stdin, flush=True)
+        answer = self._answer()
+        assert isinstance(answer, list), answer
+        return answer
+
+    def _answer(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def add(self, rows: int, size: int = 100) -> None:
+        """One transaction."""
+        self("BEGIN IMMEDIATE")
+        self("INSERT INTO t (text) VALUES (?)", rows, ["x" * size])
+        self("COMMIT")
+
+    def close(self) -> None:
+        """As a program that ends well: the last one cleans up."""
+        if self.process.poll() is None:
+            self.process.communicate()
+
+    def kill(self) -> None:
+        """As one that dies: its journals stay."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def count(path: Path) -> int:
+    """Rows of a database that is whole. Opens it as it lies: what a restore gives has no journal."""
+    assert not [name for name in os.listdir(path.parent) if name.startswith(path.name + "-")]
+    with contextlib.closing(sqlite3.connect("file:%s?mode=ro&immutable=1" % path, uri=True)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+
+
+@pytest.fixture
+def aged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if everything were older than a minute."""
+    monkeypatch.setattr(scan_module, "RACY_SECONDS", -1)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> List[bytes]:
+    """The databases that were opened."""
+    paths: List[bytes] = []
+    real = database_module._run
+
+    def run(job: Any) -> Any:
+        paths.append(os.path.basename(job.location))
+        return real(job)
+
+    monkeypatch.setattr(database_module, "_run", run)
+    return paths
+
+
+def entry(world: World, name: str) -> Any:
+    manifest = world.target.manifest(world.snapshots()[0])
+    path = os.fsencode(world.src / name).strip(b"/")
+    return manifest.by_path().get(path)
+
+
+# ---- what is captured ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback"])
+def test_every_committed_row_of_an_open_database_comes_back_and_no_journal_does(world: World, wal: bool) -> None:
+    with Keeper(world.src / "a" / "agent.db", wal=wal, rows=500) as keeper:
+        assert (world.src / "a" / "agent.db-wal").exists() is wal
+        result = world.backup()
+        assert (result.captured, result.warnings) == (1, [])
+        assert keeper("SELECT count(*) FROM t") == [[500]]
+    assert [entry(world, "a/agent.db" + suffix) for suffix in ("-wal", "-shm", "-journal")] == [None] * 3
+    assert count(world.stored(result.snapshot_id, "a/agent.db")) == 500
+    header = world.target.manifest(world.snapshots()[0]).header
+    assert header.databases == {str(world.src / "a" / "agent.db").strip("/"): {"tables": 1, "rows": 500}}
+    world.restore(dest=world.root / "back")
+    assert count(world.restored(world.root / "back") / "a" / "agent.db") == 500
+    world.check_history(count=1)
+
+
+def test_a_commit_that_leaves_the_main_file_untouched_is_seen(world: World, aged: None) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path) as keeper:
+        world.backup()
+        assert not world.backup().changed
+        before = os.stat(path)
+        keeper.add(7)
+        after = os.stat(path)
+        assert (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (after.st_size, after.st_mtime_ns, after.st_ctime_ns)
+        result = world.backup()
+    assert result.changed
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 17
+
+
+def test_a_commit_is_seen_though_the_policy_leaves_journals_out(world: World, aged: None) -> None:
+    policy = world.policy(exclude=["*-wal", "*-shm"])
+    with Keeper(world.src / "agent.db") as keeper:
+        (world.src / "other-wal").write_bytes(b"no part of anything, and left out")
+        world.backup(policy=policy)
+        assert not world.backup(policy=policy).changed
+        keeper.add(7)
+        result = world.backup(policy=policy)
+    assert result.changed
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 17
+    assert entry(world, "other-wal") is None
+
+
+def test_a_database_that_is_a_source_itself_is_watched_by_its_journal(world: World, aged: None) -> None:
+    policy = world.policy(sources=[str(world.src / "agent.db")])
+    with Keeper(world.src / "agent.db") as keeper:
+        world.backup(policy=policy)
+        assert not world.backup(policy=policy).changed
+        keeper.add(7)
+        result = world.backup(policy=policy)
+    assert result.changed
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 17
+
+
+def test_what_only_has_the_name_of_a_journal_is_a_file_like_any_other(world: World) -> None:
+    for name in ("notes", "notes-journal", "notes-wal", "alone-wal", "-wal", "dir-shm"):
+        (world.src / name).write_text(name)
+    (world.src / "folder").mkdir()
+    (world.src / "folder-wal").write_text("beside a directory")
+    result = world.backup(policy=world.policy(exclude=["notes-journal"]))
+    assert (result.captured, result.warnings) == (0, [])
+    for name in ("notes", "notes-wal", "alone-wal", "-wal", "dir-shm", "folder-wal"):
+        assert world.stored(result.snapshot_id, name).is_file(), name
+    assert entry(world, "notes-journal") is None
+    (world.src / "notes-wal").write_text("changed")
+    assert world.backup(policy=world.policy(exclude=["notes-journal"])).modified == 1
+
+
+# ---- what costs nothing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback"])
+def test_an_unchanged_database_is_never_opened(world: World, aged: None, opened: List[bytes], wal: bool) -> None:
+    with Keeper(world.src / "agent.db", wal=wal), Keeper(world.src / "sub" / "other.db", wal=wal) as other:
+        first = world.backup()
+        assert sorted(opened) == [b"agent.db", b"other.db"]
+        result = world.backup()
+        assert (result.changed, result.captured, result.entries, len(opened)) == (False, 0, first.entries, 2)
+        other.add(1)
+        (world.src / "sub" / "file").write_text("a file changes its directory")
+        result = world.backup()
+        assert (result.captured, opened[2:]) == (1, [b"other.db"])
+        assert entry(world, "agent.db").size > 0
+
+
+def test_a_young_database_is_captured_again_and_gives_the_same_bytes(world: World, opened: List[bytes]) -> None:
+    with Keeper(world.src / "agent.db") as keeper:
+        first = world.backup()
+        result = world.backup()
+        assert (result.changed, len(opened)) == (False, 2)
+        keeper("PRAGMA wal_checkpoint(TRUNCATE)")
+        result = world.backup()
+        assert (result.changed, result.snapshot_id) == (False, first.snapshot_id), "a checkpoint is no change"
+    assert not world.backup().changed, "nor is an end"
+
+
+def test_capturing_an_idle_database_leaves_nothing_beside_it_and_is_no_change(world: World, aged: None, opened: List[bytes]) -> None:
+    with Keeper(world.src / "agent.db"):
+        pass
+    before = os.stat(world.src / "agent.db")
+    first = world.backup()
+    assert os.listdir(world.src) == ["agent.db"]
+    after = os.stat(world.src / "agent.db")
+    assert (before.st_mtime_ns, before.st_ctime_ns, before.st_size) == (after.st_mtime_ns, after.st_ctime_ns, after.st_size)
+    with Keeper(world.src / "agent.db", rows=0) as keeper:
+        keeper("SELECT count(*) FROM t")
+        assert sorted(os.listdir(world.src)) == ["agent.db", "agent.db-shm", "agent.db-wal"]
+        result = world.backup()
+    assert (result.changed, result.entries, len(opened)) == (False, first.entries, 1)
+
+
+def test_check_mode_opens_no_database_and_counts_those_that_would_be_captured(world: World, aged: None, opened: List[bytes]) -> None:
+    with Keeper(world.src / "agent.db") as keeper, Keeper(world.src / "other.db"):
+        result = world.backup(dry_run=True)
+        assert (result.changed, result.would_capture, result.captured, opened) == (True, 2, 0, [])
+        world.backup()
+        del opened[:]
+        result = world.backup(dry_run=True)
+        assert (result.changed, result.would_capture) == (False, 0)
+        keeper.add(1)
+        result = world.backup(dry_run=True)
+        assert (result.changed, result.modified, result.would_capture, opened) == (True, 1, 1, [])
+
+
+def test_a_lost_memory_of_databases_costs_another_capture(world: World, aged: None, opened: List[bytes]) -> None:
+    with Keeper(world.src / "agent.db"):
+        world.backup()
+        memory = world.state / "h" / "p" / "databases.json"
+        for damage in (memory.unlink, lambda: memory.write_text("[1]"), lambda: memory.write_text('{"x": [1]}')):
+            damage()
+            (world.src / "file").write_text(str(damage))
+            del opened[:]
+            result = world.backup()
+            assert (result.modified + result.added, result.warnings, opened) == (1, [], [b"agent.db"])
+
+
+def test_without_sqlite_in_the_policy_databases_are_files_with_their_journals(world: World, aged: None, opened: List[bytes]) -> None:
+    with Keeper(world.src / "agent.db"):
+        world.backup()
+        result = world.backup(policy=world.policy(sqlite="off"))
+        assert (result.changed, result.captured, len(opened)) == (True, 0, 1)
+        for name in ("agent.db", "agent.db-wal"):
+            assert world.stored(result.snapshot_id, name).read_bytes() == (world.src / name).read_bytes()
+        result = world.backup()
+        assert (result.changed, result.captured) == (True, 1)
+
+
+# ---- databases in motion -----------------------------------------------------------------------------------------------------
+
+
+_WRITER = """
+import sqlite3, sys, random
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+connection.execute("PRAGMA journal_mode=" + sys.argv[2])
+connection.execute("PRAGMA synchronous=OFF")
+connection.execute("CREATE TABLE IF NOT EXISTS a (id INTEGER PRIMARY KEY, amount INTEGER, filler BLOB)")
+connection.execute("CREATE TABLE IF NOT EXISTS b (id INTEGER PRIMARY KEY, amount INTEGER, filler BLOB)")
+print("ready", flush=True)
+while True:
+    amount = random.randrange(1000)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT INTO a (amount, filler) VALUES (?, zeroblob(?))", (amount, random.randrange(9000)))
+    connection.execute("INSERT INTO b (amount, filler) VALUES (?, zeroblob(?))", (-amount, random.randrange(9000)))
+    if random.random() < 0.1:
+        for table in "ab":
+            connection.execute("DELETE FROM %s WHERE id <= (SELECT max(id) FROM %s) - 300" % (table, table))
+    connection.execute("COMMIT")
+"""
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE", "PERSIST", "TRUNCATE"])
+def test_a_database_under_constant_writes_is_captured_whole_a_hundred_times_out_of_a_hundred(plain: World, mode: str) -> None:
+    path = plain.src / "busy.db"
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path), mode], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout and writer.stdout.readline() == "ready\n"
+        seen = 0
+        with Descent(b"/") as root:
+            staging = Staging(os.fsencode(plain.root / "staging"))
+            for _ in range(100):
+                facts = staging.capture(root, [os.fsencode(path).strip(b"/")])
+                with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % os.fsdecode(staging.directory + os.fsencode(path)), uri=True)) as copy:
+                    assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                    (a, rows), (b, others) = [copy.execute("SELECT sum(amount), count(*) FROM %s" % table).fetchone() for table in "ab"]
+                    assert (a or 0) + (b or 0) == 0 and rows == others
+                    assert (facts.tables, facts.rows) == (2, rows + others)
+                    last = copy.execute("SELECT max(id) FROM b").fetchone()[0] or 0
+                    assert last >= seen, "a capture never goes back"
+                    seen = last
+            staging.close()
+        assert seen
+    finally:
+        writer.kill()
+        writer.communicate()
+
+
+def test_a_run_keeps_every_row_that_was_committed_before_it_began_while_an_agent_goes_on_writing(plain: World) -> None:
+    path = plain.src / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
+    path.parent.mkdir(parents=True)
+    (plain.src / "openclaw.json").write_text("{}")
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path), "WAL"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdout and writer.stdout.readline() == "ready\n"
+        for number in range(5):
+            with contextlib.closing(sqlite3.connect(str(path), timeout=60)) as reader:
+                before = reader.execute("SELECT max(id) FROM b").fetchone()[0] or 0
+            result = plain.backup()
+            assert (result.warnings, result.captured, result.stale, result.unstable) == ([], 1, 0, 0)
+            dest = plain.root / ("back %d" % number)
+            plain.restore(dest=dest)
+            copy = plain.restored(dest) / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
+            with contextlib.closing(sqlite3.connect(str(copy))) as restored:
+                assert restored.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                assert restored.execute("SELECT max(id) FROM b").fetchone()[0] >= before
+    finally:
+        writer.kill()
+        writer.communicate()
+    plain.check_history(count=5)
+
+
+def test_a_killed_writer_s_half_transaction_is_not_in_the_snapshot(world: World) -> None:
+    path = world.src / "agent.db"
+    keeper = Keeper(path, wal=False, rows=2000, size=500)
+    keeper("PRAGMA cache_size=5")  # so that it writes before it commits
+    keeper("BEGIN IMMEDIATE")
+    keeper("UPDATE t SET text = 'torn'")
+    keeper.kill()
+    assert (world.src / "agent.db-journal").stat().st_size > 0
+    result = world.backup()
+    assert (result.captured, result.warnings) == (1, [])
+    stored = world.stored(result.snapshot_id, "agent.db")
+    assert count(stored) == 2000
+    with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % stored, uri=True)) as connection:
+        assert connection.execute("SELECT count(*) FROM t WHERE text = 'torn'").fetchone() == (0,)
+
+
+def test_a_killed_writer_s_commits_in_the_wal_are_in_the_snapshot_and_stay_where_they_are(world: World) -> None:
+    keeper = Keeper(world.src / "agent.db", rows=300)
+    keeper.kill()
+    journal = (world.src / "agent.db-wal").read_bytes()
+    assert journal
+    result = world.backup()
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 300
+    assert (world.src / "agent.db-wal").read_bytes() == journal, "a backup does not check points in for the agent"
+
+
+def test_a_locked_database_is_told_of_and_never_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
+    path = world.src / "agent.db"
+    with Keeper(path, wal=False) as keeper:
+        keeper("PRAGMA locking_mode=EXCLUSIVE")
+        keeper.add(5)
+        result = world.backup()
+        assert (result.rc, result.captured, result.unstable) == (3, 0, 2)
+        assert "agent.db could not be captured (database is locked) and was copied as it lies, with its journals" in result.warnings[0]
+        assert world.stored(result.snapshot_id, "agent.db").read_bytes() == path.read_bytes()
+        keeper("PRAGMA locking_mode=NORMAL")
+        keeper("SELECT count(*) FROM t")
+        result = world.backup()
+        assert (result.rc, result.captured) == (0, 1)
+        keeper("PRAGMA locking_mode=EXCLUSIVE")
+        keeper.add(5)
+        (world.src / "file").write_text("so that there is a snapshot")
+        result = world.backup()
+        assert (result.rc, result.captured, result.stale) == (3, 0, 1)
+        assert "could not be captured (database is locked) and is kept as it was in the last snapshot" in result.warnings[0]
+        assert count(world.stored(result.snapshot_id, "agent.db")) == 15
+        keeper("PRAGMA locking_mode=NORMAL")
+        keeper("SELECT count(*) FROM t")
+        result = world.backup()
+        assert (result.rc, result.stale) == (0, 0)
+        assert count(world.stored(result.snapshot_id, "agent.db")) == 20
+
+
+def test_a_database_that_is_replaced_while_it_is_captured_is_captured_again(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(plain.src / "agent.db", rows=10):
+        pass
+    with Keeper(plain.root / "new.db", rows=33):
+        pass
+    real, replaced = database_module._rights, []
+
+    def replace(found: os.stat_result) -> Any:
+        if not replaced:
+            os.rename(plain.root / "new.db", plain.src / "agent.db")
+            replaced.append(1)
+        return real(found)
+
+    monkeypatch.setattr(database_module, "_rights", replace)
+    result = plain.backup()
+    assert (result.captured, result.warnings, replaced) == (1, [], [1])
+    assert count(plain.stored(result.snapshot_id, "agent.db")) == 33
+
+
+def test_a_capture_of_which_nothing_is_heard_ends_and_leaves_no_process(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(plain.src / "agent.db"):
+        pass
+    monkeypatch.setattr(database_module, "_STALL_SECONDS", 0.3)
+    monkeypatch.setattr(database_module, "_copy", lambda *_arguments: time.sleep(1000))
+    result = plain.backup()
+    assert "nothing was heard of it" in result.warnings[0]
+    assert count(plain.stored(result.snapshot_id, "agent.db")) == 10
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_capture_that_dies_is_told_of(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(plain.src / "agent.db"):
+        pass
+    monkeypatch.setattr(database_module, "_copy", lambda *_arguments: os.kill(os.getpid(), 9))
+    assert "the process that captured it died" in plain.backup().warnings[0]
+
+
+def test_a_gigabyte_is_captured_sent_and_restored(plain: World) -> None:
+    with Keeper(plain.src / "large.db", rows=10) as keeper:
+        keeper("PRAGMA synchronous=OFF")
+        keeper("INSERT INTO t (text) VALUES (randomblob(?))", 1024, [MIB])
+        result = plain.backup()
+        assert (result.captured, result.warnings) == (1, [])
+    assert result.bytes > 1024 * MIB
+    assert count(plain.stored(result.snapshot_id, "large.db")) == 1034
+
+
+# ---- databases that are none, or no more ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["emptied", "without tables"])
+def test_a_database_that_lost_all_its_tables_keeps_its_last_state_in_the_snapshot(world: World, loss: str) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, rows=50):
+        pass
+    first = world.backup()
+    if loss == "emptied":
+        path.write_bytes(b"")
+    else:
+        with Keeper(path, rows=0) as keeper:
+            keeper("DROP TABLE t")
+    for number in range(2):
+        (world.src / "file").write_text("change %d" % number)
+        result = world.backup()
+        assert (result.rc, result.stale) == (3, 1)
+        assert "it has lost all its tables (there were 1)" in result.warnings[0]
+        assert count(world.stored(result.snapshot_id, "agent.db")) == 50
+    assert world.target.manifest(world.snapshots()[0]).header.databases == world.target.manifest(world.snapshots()[-1]).header.databases
+    assert first.snapshot_id != result.snapshot_id
+    os.unlink(path)
+    result = world.backup()
+    assert (result.rc, result.removed) == (0, 1)
+
+
+def test_a_new_database_without_tables_is_nothing_odd(world: World) -> None:
+    with Keeper(world.src / "agent.db", rows=0) as keeper:
+        keeper("PRAGMA user_version=1")
+    result = world.backup()
+    assert (result.captured, result.warnings) == (1, [])
+
+
+@pytest.mark.parametrize("content", [database_module.MAGIC, database_module.MAGIC + b"x" * 5000, database_module.MAGIC + b"\x10\0\2\2" + bytes(6000)])
+def test_what_only_begins_like_a_database_is_kept_as_it_lies_and_told_of(world: World, content: bytes) -> None:
+    (world.src / "odd.db").write_bytes(content)
+    result = world.backup()
+    assert (result.rc, result.captured) == (3, 0)
+    assert "odd.db could not be captured" in result.warnings[0]
+    assert world.stored(result.snapshot_id, "odd.db").read_bytes() == content
+
+
+def test_an_encrypted_database_is_a_file_like_any_other(world: World) -> None:
+    content = os.urandom(8192)
+    (world.src / "encrypted.db").write_bytes(content)
+    result = world.backup()
+    assert (result.captured, result.warnings) == (0, [])
+    assert world.stored(result.snapshot_id, "encrypted.db").read_bytes() == content
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leading", ["a.db", "z.db"])
+def test_hard_linked_names_are_one_database_captured_through_the_name_that_has_the_journal(world: World, aged: None, leading: str) -> None:
+    other = {"a.db": "z.db", "z.db": "a.db"}[leading]
+    with Keeper(world.src / leading) as keeper:
+        keeper("PRAGMA wal_checkpoint(TRUNCATE)")
+        os.link(world.src / leading, world.src / other)
+        keeper.add(5)
+        result = world.backup()
+        assert (result.captured, result.warnings) == (1, [])
+        assert [count(world.stored(result.snapshot_id, name)) for name in ("a.db", "z.db")] == [15, 15]
+        assert not world.backup().changed
+        keeper.add(5)
+        result = world.backup()
+        assert [count(world.stored(result.snapshot_id, name)) for name in ("a.db", "z.db")] == [20, 20]
+    manifest = world.target.manifest(world.snapshots()[0])
+    assert [item.group for item in manifest.entries if item.type == "f"] == [os.fsencode(world.src / "a.db").strip(b"/")] * 2
+
+
+def test_names_that_each_have_a_journal_are_no_database_that_could_be_captured(world: World) -> None:
+    keeper = Keeper(world.src / "a.db")
+    keeper.kill()
+    os.link(world.src / "a.db", world.src / "z.db")
+    (world.src / "z.db-wal").write_bytes((world.src / "a.db-wal").read_bytes())
+    result = world.backup()
+    assert "2 of its names have journals of their own" in result.warnings[0]
+    assert world.stored(result.snapshot_id, "z.db-wal").read_bytes() == (world.src / "z.db-wal").read_bytes()
+
+
+def test_odd_names_are_no_obstacle_and_too_long_ones_are_told_of(world: World) -> None:
+    for name in (b"\xff?%41 #&;=\n.db", b"\xe4.sqlite"):
+        with Keeper(world.src / "plain.db"):
+            pass
+        os.rename(world.src / "plain.db", os.fsencode(world.src) + b"/" + name)
+    deep = world.src / "d" / ("l" * 200) / ("l" * 200) / ("l" * 200)
+    with Keeper(world.src / "plain.db", rows=3):
+        pass
+    deep.mkdir(parents=True)
+    os.rename(world.src / "plain.db", deep / "deep.db")
+    result = world.backup()
+    assert result.captured == 2
+    assert len(result.warnings) == 1 and "its path is longer than SQLite takes" in result.warnings[0], result.warnings
+    stored = world.stored(result.snapshot_id) / deep.relative_to(world.src) / "deep.db"
+    assert stored.read_bytes() == (deep / "deep.db").read_bytes()
+
+
+# ---- whose it is ---------------------------------------------------------------------------------------------------------------
+
+
+def forge_journal(database: Path, victim: Path) -> None:
+    """A hot journal that has whoever plays it back delete ``victim``: it names it as its super-journal."""
+    page = 4096
+    name = os.fsencode(victim)
+    header = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + struct.pack(">IIIII", 0, 0, database.stat().st_size // page, 512, page)
+    tail = name + struct.pack(">II", len(name), sum(name)) + b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+    journal = Path(str(database) + "-journal")
+    journal.write_bytes(header.ljust(512, b"\0") + struct.pack(">I", 0x40000000 // page + 1) + tail)
+    found = database.stat()
+    os.chown(journal, found.st_uid, found.st_gid)
+
+
+def test_the_forged_journal_of_these_tests_does_delete_a_file() -> None:
+    made = World.make("portable")
+    try:
+        with Keeper(made.src / "agent.db", wal=False):
+            pass
+        victim = made.root / "victim"
+        victim.write_text("precious")
+        forge_journal(made.src / "agent.db", victim)
+        subprocess.run(
+            [sys.executable, "-c", "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM t')", str(made.src / "agent.db")], check=False
+        )
+        assert not victim.exists()
+    finally:
+        made.destroy()
+
+
+@needs_root
+@pytest.mark.parametrize("owner", [NOBODY, 0])
+def test_a_forged_journal_deletes_nothing_that_its_owner_could_not(world: World, owner: int) -> None:
+    folder = world.src / "theirs"
+    with Keeper(folder / "agent.db", wal=False):
+        pass
+    os.chown(folder, NOBODY, NOBODY)
+    os.chown(folder / "agent.db", owner, owner)
+    guarded = world.root / "root's"
+    guarded.mkdir(mode=0o700)
+    victim = guarded / "victim"
+    victim.write_text("precious")
+    forge_journal(folder / "agent.db", victim)
+    result = world.backup()
+    assert victim.exists()
+    if owner == 0:
+        assert "it belongs to root, and others may write to" in result.warnings[0]
+        assert world.stored(result.snapshot_id, "theirs/agent.db").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("forgery", ["another's journal", "everybody's directory"])
+def test_a_database_to_which_others_can_put_a_journal_is_not_opened(world: World, opened: List[bytes], forgery: str) -> None:
+    folder = world.src / "theirs"
+    with Keeper(folder / "agent.db", wal=False):
+        pass
+    os.chown(folder / "agent.db", NOBODY, NOBODY)
+    os.chown(folder, NOBODY, NOBODY)
+    if forgery == "another's journal":
+        (folder / "agent.db-journal").write_bytes(b"x" * 600)
+        os.chown(folder / "agent.db-journal", 1234, 1234)
+    else:
+        folder.chmod(0o1777)
+    result = world.backup()
+    assert (result.rc, opened) == (3, [])
+    assert count_raw(world.stored(result.snapshot_id, "theirs/agent.db")) == 10
+
+
+def count_raw(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % path, uri=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+
+
+@needs_root
+def test_a_database_is_opened_with_the_rights_of_its_owner_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, closed = world.src / "theirs", world.src / "closed"
+    theirs.mkdir(mode=0o700)
+    closed.mkdir(mode=0o700)
+    os.chown(theirs, NOBODY, NOBODY)
+    with Keeper(theirs / "agent.db", as_user=NOBODY), Keeper(closed / "agent.db"):
+        os.chown(closed / "agent.db", NOBODY, NOBODY)
+        result = world.backup()
+        assert result.captured == 1, result.warnings
+        assert count(world.stored(result.snapshot_id, "theirs/agent.db")) == 10
+        assert "closed/agent.db could not be captured (Permission denied)" in result.warnings[0]
+        assert world.stored(result.snapshot_id, "closed/agent.db-wal").exists()
+
+
+@needs_root
+def test_a_link_to_somebody_else_s_database_is_not_followed(world: World) -> None:
+    with Keeper(world.root / "secret.db"):
+        pass
+    (world.src / "agent.db").symlink_to(world.root / "secret.db")
+    (world.src / "file").write_text("x")
+    result = world.backup()
+    assert (result.captured, entry(world, "agent.db").type) == (0, "l")
+
+
+@needs_root
+@pytest.mark.lab
+def test_databases_on_a_file_system_that_is_mounted_read_only_are_captured(world: World) -> None:
+    with Keeper(world.src / "idle.db", rows=20):
+        pass
+    keeper = Keeper(world.src / "live.db", rows=30)
+    keeper.kill()
+    assert (world.src / "live.db-wal").exists() and (world.src / "live.db-shm").exists()
+    keeper = Keeper(world.src / "bare.db", rows=40)
+    keeper.kill()
+    (world.src / "bare.db-shm").unlink()
+    mounted = world.root / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
+    try:
+        subprocess.run(["cp", "-a", str(world.src) + "/.", str(mounted)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+        result = world.backup(policy=world.policy(sources=[str(mounted)]))
+        tree = Path(str(world.tree(result.snapshot_id)) + str(mounted))
+        assert [count(tree / name) for name in ("idle.db", "live.db")] == [20, 30]
+        assert len(result.warnings) == 1 and "bare.db could not be captured" in result.warnings[0], result.warnings
+        assert (tree / "bare.db-wal").exists()
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
+# ---- afterwards ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_restore_leaves_a_database_alone_that_holds_what_the_snapshot_does(world: World) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, rows=100):
+        world.backup()
+        before = os.stat(path)
+        result = world.restore(confirm=True, delete=True)
+        assert (result.changed, result.verified, result.warnings) == (False, True, [])
+        assert os.stat(path) == before
+        assert sorted(os.listdir(world.src)) == ["agent.db", "agent.db-shm", "agent.db-wal"]
+
+
+@pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback"])
+def test_a_restored_database_does_not_get_the_journal_of_the_one_before(world: World, wal: bool) -> None:
+    path = world.src / "agent.db"
+    keeper = Keeper(path, wal=wal, rows=2000, size=500)
+    snapshot = world.backup().snapshot_id
+    keeper("PRAGMA cache_size=5")
+    keeper.add(50)
+    keeper("BEGIN IMMEDIATE")
+    keeper("UPDATE t SET text = 'later'")
+    keeper.kill()
+    assert (world.src / ("agent.db-wal" if wal else "agent.db-journal")).stat().st_size
+    result = world.restore(snapshot=snapshot, undo=world.root / "undo", confirm=True)
+    assert result.verified and (result.files_removed or not wal)
+    assert os.listdir(world.src) == ["agent.db"]
+    assert count(path) == 2000
+    kept = Path(str(world.root / "undo") + str(path))
+    with contextlib.closing(sqlite3.connect(str(kept))) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (2050,), "what was replaced is kept with its journal"
+
+
+def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: None) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, rows=200, size=300) as keeper:
+        world.backup()
+        result = world.verify(source=True)
+        assert (result.ok, result.hashed_files) == (True, 1)
+        assert not list((world.state / "h" / "p").glob("scratch*"))
+        keeper("PRAGMA wal_checkpoint(TRUNCATE)")
+    world.backup()
+    before = os.stat(path)
+    with open(path, "r+b") as stream:
+        stream.seek(before.st_size - 200)
+        stream.write(b"rot")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # A disk that rots moves no ctime; here it is the cache that is told of the new one.
+    cache = world.state / "h" / "p" / "cache.bin"
+    data = cache.read_bytes()
+    times = struct.pack("<qq", before.st_mtime_ns, before.st_ctime_ns)
+    assert times in data
+    data = data.replace(times, struct.pack("<qq", before.st_mtime_ns, os.stat(path).st_ctime_ns))
+    cache.write_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))
+    result = world.verify(source=True)
+    assert [(item["path"], item["reason"]) for item in result.damaged] == [(str(path), "changed without a trace")]
+
+
+def test_a_damaged_copy_of_an_unchanged_database_is_healed_by_another_capture(world: World, aged: None, opened: List[bytes]) -> None:
+    with Keeper(world.src / "agent.db", rows=100):
+        first = world.backup()
+        stored = world.stored(first.snapshot_id, "agent.db")
+        stored.chmod(0o600)
+        with open(stored, "r+b") as stream:
+            stream.seek(2000)
+            stream.write(b"damage")
+        assert not world.verify().ok
+        result = world.backup()
+        assert (result.changed, result.warnings, len(opened)) == (True, [], 2)
+        assert count(world.stored(result.snapshot_id, "agent.db")) == 100
+        assert world.verify().ok
+
+
+@pytest.mark.parametrize("moment", ["_run", "_listen"])
+def test_a_run_that_is_killed_while_it_captures_leaves_a_next_one_nothing_to_mend(plain: World, moment: str) -> None:
+    with Keeper(plain.src / "agent.db", rows=100):
+        pid = os.fork()
+        if pid == 0:
+            setattr(database_module, moment, lambda *_arguments: os.kill(os.getpid(), 9))
+            plain.backup()
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+        result = plain.backup()
+    assert (result.captured, result.warnings) == (1, [])
+    assert count(plain.stored(result.snapshot_id, "agent.db")) == 100
+    assert not (plain.state / "h" / "p" / "staging").exists()
+
+
+def test_a_full_disk_for_captures_ends_the_run_with_nothing_lost(plain: World) -> None:
+    with Keeper(plain.src / "agent.db", rows=10):
+        pass
+    staging = Staging(os.fsencode(plain.root / "nowhere" / "staging"))
+    (plain.root / "nowhere").write_text("a file where a directory should be")
+    with Descent(b"/") as root, pytest.raises(OSError):
+        staging.capture(root, [os.fsencode(plain.src / "agent.db").strip(b"/")])
+    with Descent(b"/") as root, pytest.raises(CaptureError):
+        Staging(os.fsencode(plain.root / "staging")).capture(root, [b"dev/null"])
