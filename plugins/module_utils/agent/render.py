@@ -34,6 +34,7 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     seconds = format_duration(result["duration"])
     if not result["changed"]:
         yield "unchanged: %s as in snapshot %s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], seconds)
+        yield from _planned(result, request)
         return
     whole = "%s, %s" % (_count(result["entries"], "entry"), format_bytes(result["bytes"]))
     sent = "%s, %s" % (_count(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
@@ -43,10 +44,17 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  %s" % changes
         yield "  would send %s" % sent
         yield from _sample(result)
+        yield from _planned(result, request)
     else:
         yield "snapshot %s: %s (%s)" % (result["snapshot_id"], whole, seconds)
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
+
+
+def _planned(result: Result, request: Namespace) -> Iterator[str]:
+    """The hooks that a prediction left out."""
+    for hook in result["hooks"] if request.dry_run else ():
+        yield "  would run the %s hook %s" % (hook["event"], hook["command"])
 
 
 def _snapshots(result: Result, _request: Namespace) -> Iterator[str]:
@@ -220,6 +228,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         yield "no problems"
     for problem in result["problems"]:
         yield "problem: %s" % problem
+    yield from hook_output(last.get("hooks", ()) if last else ())
 
 
 def _adopted(result: Result, request: Namespace) -> Iterator[str]:
@@ -251,6 +260,14 @@ def failure(error: BackupError, policy: Optional[str]) -> Iterator[str]:
 
             advice = advice.replace(" POLICY", " " + shlex.quote(policy))
         yield "Next: %s" % _sentence(advice)
+
+
+def hook_output(hooks: Iterable[Result]) -> Iterator[str]:
+    """The last lines of the hooks that failed."""
+    for hook in hooks:
+        if hook["output_tail"]:
+            yield "the %s hook %s said last:" % (hook["event"], hook["command"])
+            yield from ("  " + line for line in hook["output_tail"])
 
 
 _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {

@@ -54,7 +54,6 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 NOT_YET = (
     "profile",
     "sqlite",
-    "hooks",
     "transfer.compress",
     "transfer.compress_level",
     "transfer.block_size",
