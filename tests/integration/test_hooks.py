@@ -60,8 +60,7 @@ class Hooked(World):
         given = {name.partition(".")[0] for name in policy.given}
         path.write_text(json.dumps({name: value for name, value in policy.to_mapping().items() if name in given}))
         argv = [*PROGRAM, "run", str(path), "--state", str(self.state), *words]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -300,6 +299,8 @@ def test_a_person_is_shown_what_the_failed_hook_said(world: Hooked) -> None:
     policy = world.hooks(before=["echo one; echo two; exit 1"])
     failed = world.start(policy)
     assert "the before hook sh said last:\n  one\n  two\n" in failed.communicate()[1] and failed.returncode == 1
+    asked = subprocess.run([*PROGRAM, "status", str(world.root / "p.json"), "--state", str(world.state)], capture_output=True, text=True, check=False)
+    assert "the before hook sh said last:\n  one\n  two\n" in asked.stdout
     told = world.start(policy, "--json")
     answer = json.loads(told.communicate()[0])
     assert (answer["failed"], answer["rc"], answer["error"]["kind"], answer["hooks"][0]["output_tail"]) == (True, 1, "hook", ["one", "two"])
@@ -418,6 +419,16 @@ def test_a_run_that_is_killed_takes_its_hook_along_and_the_next_one_undoes_what_
     assert result.rc == 0 and world.notes == ["the last run was killed before its after hooks had run; they run first"]
     assert world.backup(policy=world.hooks(after=[TELL])).rc == 0 and world.notes == []
     world.check_history(count=1)
+
+
+def test_an_undoing_that_is_owed_and_fails_is_told_of(world: Hooked) -> None:
+    run = world.start(world.hooks(before=[WAIT], after=[TELL]))
+    pids_of(world, 2)
+    run.kill()
+    run.communicate()
+    result = world.backup(policy=world.hooks(after=['[ "$OPENCLAW_BACKUP_ERROR_KIND" != killed ]'], on_failure=[TELL]))
+    assert (result.rc, result.warnings) == (3, ["hooks.after[0] (sh) failed, exit code 1"])
+    assert world.said()[3:] == ["on_failure warnings:3:hook"]
 
 
 def test_the_lock_of_a_killed_run_is_held_until_its_hook_is_gone(world: Hooked) -> None:

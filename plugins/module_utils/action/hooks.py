@@ -70,6 +70,7 @@ class Hooks:
 
     def __init__(self, policy: Policy, state: HostState, *, warn: Callable[[str], None], progress: Progress) -> None:
         self._runs: List[HookRun] = []
+        self._not_undone: Optional[BackupError] = None
         self._policy = policy
         self._state = state
         self._warn = warn
@@ -100,17 +101,17 @@ class Hooks:
 
     def afterwards(self, outcome: Outcome) -> None:
         """Undo what was prepared, whatever came of the run; then tell of its failure, or of an essential hook's."""
-        error = self._run_after(outcome)
+        self._run_after(outcome)
         if outcome.error is None:
-            if error is None:
+            if self._not_undone is None:
                 return
-            outcome = outcome._replace(result="warnings", rc=EXIT_WARNINGS, error=error)
+            outcome = outcome._replace(result="warnings", rc=EXIT_WARNINGS, error=self._not_undone)
         self._run_all(ON_FAILURE, outcome)
 
-    def _run_after(self, outcome: Outcome) -> Optional[BackupError]:
+    def _run_after(self, outcome: Outcome) -> None:
         error = self._run_all(AFTER, outcome)
+        self._not_undone = self._not_undone or error
         self._state.set_owes_after(False)
-        return error
 
     def _run_all(self, event: str, outcome: Outcome) -> Optional[BackupError]:
         """Run all hooks of an event, also those behind one that fails; the failure of the first essential one."""

@@ -228,7 +228,8 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         yield "no problems"
     for problem in result["problems"]:
         yield "problem: %s" % problem
-    yield from hook_output(last.get("hooks", ()) if last else ())
+    hooks = last.get("hooks") if last else None
+    yield from hook_output(hooks if isinstance(hooks, list) else ())
 
 
 def _adopted(result: Result, request: Namespace) -> Iterator[str]:
