@@ -39,7 +39,10 @@ def printable(value: Union[bytes, str]) -> str:
 
 
 class BackupError(Exception):
-    """A failure with its fields: ``kind``, ``field``, ``found``, ``allowed``, ``next`` and an exit code ``rc``."""
+    """A failure with its fields: ``kind``, ``field``, ``found``, ``allowed``, ``next`` and an exit code ``rc``.
+
+    ``done``: keys of the public result that are known all the same.
+    """
 
     kind = "failed"
     rc = EXIT_FAILED
@@ -62,6 +65,7 @@ class BackupError(Exception):
         self.found = found
         self.allowed = allowed
         self.next = next
+        self.done: Dict[str, Any] = {}
 
     def to_dict(self) -> Dict[str, Any]:
         """The public ``error`` mapping: ``{kind, field, found, allowed, next}``."""

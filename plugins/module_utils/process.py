@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The processes of one run: none outlives the one that started it, a lock is free only when all are gone, and none stops to look for cycles."""
+"""The processes of one run: none outlives the one that started it for long, a lock is free only when all are gone, and none stops to look for cycles."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import os
 import signal
 import threading
 import time
-from typing import Callable, Iterator
+from typing import Callable, Iterator, NoReturn
 
 from .errors import LockedError, printable
 
 # A process that is killed leaves its lock to children that die a moment later; longer than they take, shorter than anybody's work.
 PATIENCE_SECONDS = 2.0
+# How long somebody else's program may take to clean up after it was asked to end.
+STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
 
@@ -65,8 +67,8 @@ def collector_at_rest() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def starting() -> Iterator[Callable[[], None]]:
-    """Start one child in this block, which is to call what is yielded first: SIGKILL of this process (rather, thread) then ends it too.
+def starting(*, bound: bool = True) -> Iterator[Callable[[], None]]:
+    """Start one child in this block, which is to call what is yielded first: if ``bound``, SIGKILL of this process (rather, thread) then ends it too.
 
     SIGINT, SIGTERM and SIGHUP wait until the block ends. Python loses what a handler raises while it forks, and a child that nobody knows yet
     would be left behind.
@@ -82,6 +84,8 @@ def starting() -> Iterator[Callable[[], None]]:
 
     def bind() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if not bound:
+            return
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the kernel was told
             os._exit(1)
@@ -90,3 +94,80 @@ def starting() -> Iterator[Callable[[], None]]:
         yield bind
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def stop_group(group: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Ask all processes of a group to end, and kill what is left of it after ``STOP_SECONDS``. ``meanwhile`` is called while it waits."""
+    # There is none any more; or they are another user's (sudo), and nothing that we could stop.
+    pointless = (ProcessLookupError, PermissionError)
+    deadline = time.monotonic() + STOP_SECONDS
+    try:
+        os.killpg(group, signal.SIGTERM)
+        while _is_at_work(group) and time.monotonic() < deadline:
+            meanwhile()
+            time.sleep(_POLL_SECONDS)
+    except pointless:
+        pass
+    finally:
+        with contextlib.suppress(*pointless):
+            os.killpg(group, signal.SIGKILL)
+
+
+def _is_at_work(group: int) -> bool:
+    """Whether a process of a group lives. Signal 0 would not tell it from one that nobody reaps, as in a container without an init."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/%s/stat" % name, "rb") as file:
+            state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
+            if int(its_group) == group and state not in (b"Z", b"X"):
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[Callable[[], None]]:
+    """Start one leader of a process group in this block, which is to call what is yielded before its program runs.
+
+    If this process is killed meanwhile, a small process of its own stops the whole group (``stop_group``): SIGKILL leaves us no time to, and the
+    kernel would end the leader alone, without asking. That process holds our locks until the group is gone.
+    """
+    read_end, write_end = os.pipe()
+    guard = 0
+    try:
+        with starting(bound=False) as bind:
+            guard = os.fork()
+            if guard == 0:
+                os.close(write_end)
+                _guard(read_end, bind)
+        yield lambda: _tell_group(write_end)
+    finally:
+        if guard:
+            os.kill(guard, signal.SIGKILL)
+            os.waitpid(guard, 0)
+        os.close(read_end)
+        os.close(write_end)
+
+
+def _tell_group(pipe: int) -> None:
+    os.write(pipe, b"%d" % os.getpgrp())
+
+
+def _guard(pipe: int, bind: Callable[[], None]) -> NoReturn:
+    """Wait until nobody can write to ``pipe`` any more, and stop the group that it told of."""
+    try:
+        os.setsid()  # what ends the group that we come from must not end us
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        bind()
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):  # whoever reads what the run says sees its end at once
+            os.dup2(null, standard)
+        group = b""
+        while True:
+            told = os.read(pipe, 32)
+            if not told:
+                break
+            group += told
+        if group:
+            stop_group(int(group))
+    finally:
+        os._exit(0)

@@ -28,6 +28,7 @@ attributes:
     details:
       - Predicts RV(changed), counts and paths, and writes nothing anywhere; RV(snapshot_id) is V(null) where a snapshot would be made.
       - Where a guard would refuse the change, the task fails as it would without check mode, and its result holds what the guard is about.
+      - No hook of the policy runs; RV(hooks) names those that would.
   diff_mode:
     support: full
     details:
@@ -366,6 +367,53 @@ receipt:
         - The format of the receipt.
       returned: always
       type: int
+hooks:
+  description:
+    - What became of the policy's hooks, in the order in which they ran; in check mode, those that would run.
+    - When the task fails, it is there if the run came so far.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - event: before
+      command: /etc/openclaw-backup/hooks/dump-postgresql
+      rc: 1
+      duration: 0.213
+      error: exit code 1
+      output_tail:
+        - "pg_dump: error: connection to server on socket \"/run/postgresql/.s.PGSQL.5432\" failed: No such file or directory"
+  contains:
+    event:
+      description:
+        - Where in the policy it stands, V(before), V(after) or V(on_failure).
+      returned: always
+      type: str
+    command:
+      description:
+        - Its program; the arguments may hold secrets, and are left out.
+      returned: always
+      type: str
+    rc:
+      description:
+        - Its exit code, negative for a signal; V(null) where it did not run.
+      returned: always
+      type: int
+    duration:
+      description:
+        - How long it took, in seconds.
+      returned: always
+      type: float
+    error:
+      description:
+        - Why it counts as failed; V(null) where it does not.
+      returned: always
+      type: str
+    output_tail:
+      description:
+        - The last lines that it printed, if it failed, without what looks like a secret.
+      returned: always
+      type: list
+      elements: str
 duration:
   description:
     - How long it took, in seconds.
@@ -394,7 +442,7 @@ error:
   contains:
     kind:
       description:
-        - The kind of failure, such as V(usage), V(policy), V(guard), V(restore_first), V(locked), V(target) or V(integrity).
+        - The kind of failure, such as V(usage), V(policy), V(guard), V(restore_first), V(locked), V(hook), V(target) or V(integrity).
       returned: always
       type: str
     field:

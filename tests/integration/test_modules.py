@@ -87,6 +87,9 @@ def tell(story: Story, home: Path) -> None:
     story.task("manifest_compared", "manifest", sources=[tree], baseline=kept)
     story.four_times("second", "snapshot", **policy)
     story.task("warned", "snapshot", policy={**policy, "schedule": {"cron": "@daily"}})
+    hooks = {"before": [["true", "an argument"]], "after": [["sh", "-c", "echo busy; exit 5"]]}
+    story.task("hooked_predicted", "snapshot", check=True, policy={**policy, "hooks": hooks})
+    story.task("hooked", "snapshot", policy={**policy, "hooks": hooks})
     story.task("other_policy", "snapshot", policy=str(home / "policy.json"))
 
     # Looking at the history, and proving it.
@@ -218,6 +221,7 @@ def bad_input(home: Path) -> Dict[str, Tuple[str, Result]]:
         "nested_sources": ("snapshot", {**policy, "sources": [tree, tree + "/folder"]}),
         "pattern": ("snapshot", {**policy, "exclude": ["[a-"]}),
         "policy_key": ("snapshot", {"policy": {**policy, "guards": {"min_file": 1}}}),
+        "hook": ("snapshot", {"policy": {**policy, "hooks": {"before": [["sh", "-c", "echo no server; exit 1"]]}}}),
         "policy_type": ("snapshot", {"policy": {**policy, "one_file_system": "yes"}}),
         "policy_list": ("snapshot", {"policy": [policy]}),
         "policy_path": ("snapshot", {"policy": "policy.json"}),
@@ -266,6 +270,7 @@ BLAME: Dict[str, Tuple[int, Any]] = {
     "nested_sources": (2, "sources[1]"),
     "pattern": (2, "exclude[0]"),
     "policy_key": (2, "guards.min_file"),
+    "hook": (1, "hooks.before[0]"),
     "policy_type": (2, "one_file_system"),
     "policy_list": (2, "policy"),
     "policy_path": (2, "policy"),
@@ -493,6 +498,15 @@ def test_a_key_that_nothing_acts_on_is_warned_of(told: Told) -> None:
     assert not told["warned"]["changed"] and not told["second"].get("warnings")
 
 
+def test_hooks_run_and_say_how_they_ended(told: Told) -> None:
+    planned, ran = told["hooked_predicted"]["hooks"], told["hooked"]["hooks"]
+    assert [(hook["event"], hook["command"], hook["rc"]) for hook in planned] == [("before", "true", None), ("after", "sh", None)]
+    assert [(hook["event"], hook["command"], hook["rc"], hook["output_tail"]) for hook in ran] == [("before", "true", 0, []), ("after", "sh", 5, ["busy"])]
+    assert "hooks.after[0] (sh) failed, exit code 5: busy" in str(told["hooked"]["warnings"]) and not told["hooked_predicted"].get("warnings")
+    failed = told["bad_hook"]
+    assert failed["error"]["kind"] == "hook" and [hook["output_tail"] for hook in failed["hooks"]] == [["no server"]]
+
+
 def test_a_history_lists_its_snapshots_newest_first(told: Told) -> None:
     found = told["list"]["snapshots"]
     assert [item["id"] for item in found] == [told["second"]["snapshot_id"], told["first"]["snapshot_id"]]
@@ -645,7 +659,7 @@ def test_bad_input_fails_with_a_code_the_culprit_and_a_way_out(told: Told, name:
     assert (result["rc"], result["error"]["field"]) == BLAME[name], result["msg"]
     assert set(result["error"]) == {"kind", "field", "found", "allowed", "next"}
     assert result["error"]["kind"] and (result["error"]["next"] or result["error"]["allowed"])
-    assert set(result) - FOREIGN == {"changed", "rc", "error"} and not result["changed"]
+    assert set(result) - FOREIGN == {"changed", "rc", "error", *(["hooks"] if name == "hook" else [])} and not result["changed"]
     assert "Traceback" not in result["msg"] and "\\udc" not in json.dumps(result)
 
 

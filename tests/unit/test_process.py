@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -85,6 +86,62 @@ def test_a_child_dies_with_its_parent() -> None:
         assert time.monotonic() < deadline, "it outlives its parent"
         time.sleep(0.02)
     os.close(child)
+
+
+GUARDED = """
+import os, subprocess, sys, time
+from ansible_collections.openclaw.backup.plugins.module_utils.process import guarded, starting
+with guarded() as join:
+    with starting(bound=False) as bind:
+        child = subprocess.Popen(["sh", "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=lambda: (bind(), join()))
+    print(child.stdout.readline(), end="", flush=True)
+    if sys.argv[2] == "wait":
+        time.sleep(60)
+    child.stdout.readline()
+"""
+# The last line comes when all that the first one named are gone, for they hold the pipe.
+OBEDIENT = "sh -c 'trap \"echo asked >>%s; exit\" TERM; echo $$; while :; do sleep 0.05; done' & wait"
+
+
+def test_a_group_is_asked_to_end_when_the_process_that_guards_it_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    argv = [sys.executable, "-c", GUARDED, OBEDIENT % note, "wait"]
+    parent = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = os.pidfd_open(int(parent.stdout.readline()))
+    parent.kill()
+    assert select.select([child], [], [], 10)[0], "it outlives its guard"
+    os.close(child)
+    assert note.read_text() == "asked\n"
+    parent.communicate()
+
+
+def test_a_guard_leaves_alone_what_came_to_its_end(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", GUARDED, "(sleep 2; echo unharmed >%s) >&- & echo $$" % (tmp_path / "note"), "go on"]
+    subprocess.run(argv, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, check=True)
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "note").exists():
+        assert time.monotonic() < deadline, "what it left behind was stopped"
+        time.sleep(0.02)
+
+
+def test_a_group_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.3)
+    child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"], stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdout and child.stdout.readline()
+    polled: List[object] = []
+    process.stop_group(child.pid, lambda: polled.append(child.poll()))
+    assert child.wait(10) == -signal.SIGKILL and len(polled) > 3
+    process.stop_group(child.pid)  # there is none any more
+    child.stdout.close()
+
+
+def test_a_group_of_which_only_a_zombie_is_left_is_not_waited_for() -> None:
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    began = time.monotonic()
+    process.stop_group(child.pid)
+    assert time.monotonic() - began < process.STOP_SECONDS / 2
+    assert child.wait(10) == -signal.SIGTERM
 
 
 def test_a_signal_that_comes_while_a_child_is_started_is_heard_when_the_child_is_known() -> None:

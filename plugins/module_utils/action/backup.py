@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Back up: scan, compare with the baseline, ask the guards, send the difference, have it proven and published, remember it."""
+"""Back up: prepare, scan, compare with the baseline, ask the guards, send the difference, have it proven and published, remember it, clean up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import AbstractSet, Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
@@ -31,8 +31,11 @@ from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snaps
 from ..target.tree.target import TreeTarget
 from ..version import VERSION
 from .locate import check_apart, history_lost, open_target
-from .result import Result
+from .result import Outcome, Result
 from .state import HostState, Pending, new_transaction, user_names
+
+if TYPE_CHECKING:
+    from .hooks import Hooks
 
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
@@ -46,7 +49,8 @@ class BackupResult(Result):
 
     ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
     would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved;
-    ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``duration`` in seconds.
+    ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``hooks``: what became of the policy's hooks
+    (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
     """
 
     changed: bool = False
@@ -72,6 +76,7 @@ class BackupResult(Result):
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
     warnings: List[str] = field(default_factory=list)
+    hooks: List[Dict[str, Any]] = field(default_factory=list)
     receipt: Optional[Dict[str, Any]] = None
     duration: float = 0.0
 
@@ -125,28 +130,27 @@ def backup(
             raise refused_by_system(error, "looking at the sources") from error
         finally:
             run.progress.finish()
+        if run.hooks is not None:
+            run.result.hooks = run.hooks.predict()
         run.result.duration = time.time() - started
         return run.result
     run.state.prepare()
     with run.state.locked():
-        failure: Optional[BackupError] = None
-        try:
-            run.go(dry_run=False)
-        except OSError as error:
-            failure = refused_by_system(error, "backing up")
-            raise failure from error
-        except BaseException as error:  # an interrupted run, or one that died of a bug, must not be recorded as a success
-            failure = error if isinstance(error, BackupError) else BackupError(_broken_off(error), kind="broken_off")
-            raise
-        finally:
-            run.finish(failure)
+        failure = run.perform()
+    if failure is not None:
+        raise failure
     return run.result
 
 
-def _broken_off(error: BaseException) -> str:
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return "broken off by a signal or by Ctrl-C"
-    return "broken off by %s" % printable(repr(error))
+def _told(error: BaseException) -> BackupError:
+    """What is recorded, and told to hooks, of what ended a run. One that was interrupted, or died of a bug, is no success."""
+    if isinstance(error, BackupError):
+        return error
+    if isinstance(error, OSError):
+        return refused_by_system(error, "backing up")
+    interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+    how = "broken off by a signal or by Ctrl-C" if interrupted else "broken off by %s" % printable(repr(error))
+    return BackupError(how, kind="broken_off")
 
 
 class _Run:
@@ -156,18 +160,27 @@ class _Run:
         self.adopt = adopt
         self.accept = accept
         self.progress = progress
-        self.now = now
+        self.started = self.now = now
         self.target: TreeTarget = open_target(policy.target, policy.host, policy.name)
         self.selection: Selection = policy.selection
         self.captures = policy.sqlite == "auto"
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
         self.result = BackupResult()
+        self.hooks = self._load_hooks()
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
         self._needs_healing = False
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
         self._told: AbstractSet[bytes] = frozenset()  # databases that are told of by themselves
+
+    def _load_hooks(self) -> Optional[Hooks]:
+        hooks = self.policy.hooks
+        if not (hooks.before or hooks.after or hooks.on_failure):
+            return None
+        from .hooks import Hooks
+
+        return Hooks(self.policy, self.state, warn=self._warn, progress=self.progress)
 
     def _vault_identity(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of the vault: mounted a second time inside a source, it would be backed up into itself."""
@@ -182,6 +195,30 @@ class _Run:
         keys = self.policy.unsupported()
         if keys:
             self._warn("this version does not act on: %s" % ", ".join(keys))
+
+    def perform(self) -> Optional[BaseException]:
+        """The run between its hooks, with its record; what it failed of. A second signal breaks off what the first one left to be done."""
+        failure: Optional[BaseException] = None
+        told: Optional[BackupError] = None
+        try:
+            if self.hooks is not None:
+                self.hooks.before()
+            self.now = time.time()
+            self.go(dry_run=False)
+        except BaseException as error:  # noqa: BLE001 - returned
+            failure, told = error, _told(error)
+        try:
+            self.progress.finish()
+            if self.hooks is not None:
+                self.hooks.afterwards(self._outcome(told))
+        except BaseException as error:  # noqa: BLE001 - returned
+            if failure is None:
+                failure, told = error, _told(error)
+        if isinstance(failure, OSError):
+            assert told is not None
+            told.__cause__, failure = failure, told
+        self.finish(told)
+        return failure
 
     def go(self, *, dry_run: bool) -> None:
         """The whole run; leaves what it found in ``result``."""
@@ -567,36 +604,42 @@ class _Run:
 
     # ---- afterwards ----------------------------------------------------------------------------------------------------------
 
+    def _outcome(self, failure: Optional[BackupError]) -> Outcome:
+        result = self.result
+        if failure is not None:
+            return Outcome("failed", failure.rc, result.snapshot_id, failure)
+        word = "warnings" if result.warnings else "ok" if result.changed else "unchanged"
+        return Outcome(word, result.rc, result.snapshot_id)
+
     def finish(self, failure: Optional[BackupError]) -> None:
         """Write the run's record; success only after the commit."""
         self.progress.finish()
-        result = self.result
-        result.duration = time.time() - self.now
-        if failure is not None:
-            outcome = "failed"
-        elif result.warnings:
-            outcome = "warnings"
-        else:
-            outcome = "ok" if result.changed else "unchanged"
+        result, outcome = self.result, self._outcome(failure)
+        result.duration = time.time() - self.started
+        if self.hooks is not None:
+            result.hooks = self.hooks.to_list()
         run: Dict[str, Any] = {
-            "started": rfc3339(self.now),
+            "started": rfc3339(self.started),
             "finished": rfc3339(time.time()),
             "duration": round(result.duration, 3),
             "verb": "run",
             "policy": self.policy.name,
             "host": self.policy.host,
             "target": self.policy.target.url,
-            "result": outcome,
-            "rc": failure.rc if failure is not None else result.rc,
+            "result": outcome.result,
+            "rc": outcome.rc,
             "snapshot_id": result.snapshot_id,
             "entries": result.entries,
             "files_sent": result.files_sent,
             "bytes_sent": result.bytes_sent,
             "warnings": result.warnings[:SAMPLE],
+            "hooks": result.hooks,
         }
         if failure is not None:
+            if result.hooks:
+                failure.done["hooks"] = result.hooks
             run["error"] = {"message": failure.message, **failure.to_dict()}
-        event = {"event": "run", "result": outcome, "snapshot": result.snapshot_id}
+        event = {"event": "run", "result": outcome.result, "snapshot": result.snapshot_id}
         try:
             self.state.record(run, event)
         except (OSError, BackupError) as error:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple, Optional
 
-from ..errors import EXIT_DONE, EXIT_WARNINGS
+from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError
 
 
 class Result:
@@ -24,3 +24,12 @@ class Result:
     def to_dict(self) -> Dict[str, Any]:
         """The public result."""
         return {**self.__dict__, "rc": self.rc, "duration": round(self.duration, 3)}
+
+
+class Outcome(NamedTuple):
+    """What a run came to, as its record and its hooks are told; ``result`` is one of ``observe.runs.RESULTS``."""
+
+    result: str
+    rc: int
+    snapshot_id: Optional[str] = None
+    error: Optional[BackupError] = None

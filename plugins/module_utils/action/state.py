@@ -219,6 +219,19 @@ class HostState:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.target_directory + b"/heartbeat.json")
 
+    def owes_after(self) -> bool:
+        """Whether a run began its hooks and died before those that come after it had run."""
+        return os.path.lexists(self.directory + b"/after-owed")
+
+    def set_owes_after(self, owes: bool) -> None:
+        """Record, durably, that hooks are begun whose counterparts are to run; or that these have run."""
+        path = self.directory + b"/after-owed"
+        if owes:
+            write_file(path, b"")
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
     def staging(self) -> bytes:
         """The private directory for files in motion; emptied here."""
         self.clear_staging()

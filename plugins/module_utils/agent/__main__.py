@@ -10,7 +10,7 @@ import signal
 import sys
 from argparse import Namespace
 from contextlib import contextmanager
-from typing import Any, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Union
+from typing import Any, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Union
 
 from ..errors import EXIT_DONE, EXIT_FAILED, BackupError, printable, refused_by_system
 from ..process import collector_at_rest
@@ -55,6 +55,7 @@ def _answer(request: Namespace) -> Answer:
         failure = {} if wrong is None else {"msg": str(wrong), "error": wrong.to_dict()}
         return Answer(rc, [_json({**result, "failed": wrong is not None, **failure})], [])
     complaints = ["warning: " + text for text in result.get("warnings", ())]
+    complaints += _said(result)
     if wrong is not None:
         complaints += _complaint(wrong, request.policy)
     if getattr(request, "quiet", False):
@@ -66,7 +67,7 @@ def _answer(request: Namespace) -> Answer:
 
 def _refusal(error: BackupError, as_json: bool, policy: Optional[str]) -> Answer:
     if as_json:
-        return Answer(error.rc, [_json({"failed": True, "msg": str(error), "rc": error.rc, "error": error.to_dict()})], [])
+        return Answer(error.rc, [_json({**error.done, "failed": True, "msg": str(error), "rc": error.rc, "error": error.to_dict()})], [])
     return Answer(error.rc, [], _complaint(error, policy))
 
 
@@ -74,7 +75,16 @@ def _complaint(error: BackupError, policy: Optional[str]) -> List[str]:
     from . import render
 
     first, *more = render.failure(error, policy)
-    return ["%s: %s" % (PROGRAM, first), *more]
+    return ["%s: %s" % (PROGRAM, first), *more, *_said(error.done)]
+
+
+def _said(result: Mapping[str, Any]) -> List[str]:
+    """What hooks said that failed."""
+    if not any(hook["output_tail"] for hook in result.get("hooks", ())):
+        return []
+    from . import render
+
+    return list(render.hook_output(result["hooks"]))
 
 
 def _failure(error: BaseException, words: Sequence[str]) -> BackupError:

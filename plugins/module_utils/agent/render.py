@@ -34,6 +34,7 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     seconds = format_duration(result["duration"])
     if not result["changed"]:
         yield "unchanged: %s as in snapshot %s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], seconds)
+        yield from _planned(result, request)
         return
     whole = "%s, %s" % (_count(result["entries"], "entry"), format_bytes(result["bytes"]))
     sent = "%s, %s" % (_count(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
@@ -45,12 +46,19 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         if result["would_capture"]:
             yield "  would capture %s" % _count(result["would_capture"], "database")
         yield from _sample(result)
+        yield from _planned(result, request)
     else:
         yield "snapshot %s: %s (%s)" % (result["snapshot_id"], whole, seconds)
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
+
+
+def _planned(result: Result, request: Namespace) -> Iterator[str]:
+    """The hooks that a prediction left out."""
+    for hook in result["hooks"] if request.dry_run else ():
+        yield "  would run the %s hook %s" % (hook["event"], hook["command"])
 
 
 def _snapshots(result: Result, _request: Namespace) -> Iterator[str]:
@@ -224,6 +232,8 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         yield "no problems"
     for problem in result["problems"]:
         yield "problem: %s" % problem
+    hooks = last.get("hooks") if last else None
+    yield from hook_output(hooks if isinstance(hooks, list) else ())
 
 
 def _adopted(result: Result, request: Namespace) -> Iterator[str]:
@@ -255,6 +265,14 @@ def failure(error: BackupError, policy: Optional[str]) -> Iterator[str]:
 
             advice = advice.replace(" POLICY", " " + shlex.quote(policy))
         yield "Next: %s" % _sentence(advice)
+
+
+def hook_output(hooks: Iterable[Result]) -> Iterator[str]:
+    """The last lines of the hooks that failed."""
+    for hook in hooks:
+        if hook["output_tail"]:
+            yield "the %s hook %s said last:" % (hook["event"], hook["command"])
+            yield from ("  " + line for line in hook["output_tail"])
 
 
 _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {

@@ -53,7 +53,6 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
     "profile",
-    "hooks",
     "transfer.compress",
     "transfer.compress_level",
     "transfer.block_size",

@@ -431,7 +431,8 @@ def test_a_file_of_someone_else_says_why(tmp_path: Path) -> None:
 
 def test_a_policy_that_asks_for_nothing_more_is_supported() -> None:
     assert made().unsupported() == []
-    acting = ("name", "host", "sources", "include", "exclude", "exclude_caches", "exclude_if_present", "one_file_system", "guards", "retention", "heartbeat")
+    selection = ("include", "exclude", "exclude_caches", "exclude_if_present", "one_file_system")
+    acting = ("name", "host", "sources", *selection, "guards", "hooks", "retention", "heartbeat")
     keys = {name: FULL[name] for name in acting}
     transfer = {"streams": 4, "checksum": "md5", "bwlimit": "1m", "timeout": 60}
     assert made(**keys, transfer=transfer, target={"url": "/v", "storage": "native"}).unsupported() == []
@@ -441,8 +442,6 @@ def test_what_is_set_and_not_acted_on_is_named() -> None:
     # The values of the example that are the defaults ask for nothing.
     assert Policy.from_mapping(FULL, default_host="h").unsupported() == [
         "profile",
-        "hooks.before",
-        "hooks.on_failure",
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
