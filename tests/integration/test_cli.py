@@ -219,7 +219,7 @@ def test_a_simulation_of_a_single_snapshot_asks_how_often(history: Host) -> None
 
 def test_a_vault_that_is_not_mounted_does_not_look_empty(history: Host) -> None:
     history.vault.rename(history.home / "elsewhere")
-    for words in (("list",), ("show",), ("ls",), ("diff", "2026"), ("verify",), ("restore", "--dest", "copy"), ("adopt",)):
+    for words in (("list",), ("show",), ("ls",), ("find", "x"), ("diff", "2026"), ("verify",), ("restore", "--dest", "copy"), ("adopt",)):
         assert history.refused(words[0], "web.json", *words[1:], rc=6)["kind"] == "history_lost", words
     assert history.json("list", "web.json", "--host", "nobody")["snapshots"] == []
 
@@ -319,6 +319,24 @@ def test_ls_shows_what_ls_shows(history: Host) -> None:
     line = next(line for line in history.call("ls", "web.json", str(history.source), "--recursive").stdout.splitlines() if line.endswith("/two"))
     assert line.split() == ["-rwsr-x--x", str(os.getuid()), str(os.getgid()), "4", "2000-02-29", "01:04:05", str(history.source / "docs/two")]
     assert "lrwxrwxrwx" in (link := history.call("ls", "web.json", str(history.source / "link")).stdout) and link.endswith("/link -> docs/one\n")
+
+
+def test_find_shows_the_versions_of_a_path_and_where_they_are(archive: Host) -> None:
+    new, old = ids(archive)
+    docs = archive.source / "docs"
+    lines = archive.call("find", "web.json", "t*", "--path", "source/docs").stdout.splitlines()
+    assert [re.sub("[-0-9]{10} [:0-9]{8}", "T", line) for line in lines] == [
+        f"{docs}/three",
+        f"  T  6 B  {old}%s  1 snapshot" % (" " * len(f" to {new}")),
+        f"{docs}/two",
+        f"  T  4 B  {old} to {new}  2 snapshots, the newest has it",
+        f"2 versions of 2 paths in 2 snapshots of host web1, policy web in {archive.vault}",
+    ]
+    assert archive.call("find", "web.json", "*", "--limit", "1").stdout.splitlines()[2] == "… and more (--limit)"
+    nothing = archive.call("find", "web.json", "nothing")
+    assert nothing.stdout == f"nothing found: no path in 2 snapshots of host web1, policy web in {archive.vault} matches nothing\n"
+    for words, field in ((("",), "PATTERN"), (("docs/one",), "PATTERN"), (("x", "--limit", "0"), "--limit"), (("x", "--limit", "many"), "--limit")):
+        assert archive.refused("find", "web.json", *words, rc=2)["field"] == field
 
 
 def test_diff_says_what_happened_to_each_path(archive: Host) -> None:
@@ -428,16 +446,16 @@ def test_another_hosts_history_is_read_and_this_hosts_is_left_alone(history: Hos
     assert history.refused("list", "web.json", "--host", "../web1", rc=2)["field"] == "host"
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "diff", "restore", "verify", "status", "adopt", "audit"])
+@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "find", "diff", "restore", "verify", "status", "adopt", "audit"])
 def test_a_result_has_the_keys_that_the_page_lists(archive: Host, verb: str) -> None:
     section = re.search(r"^## %s\n(.*?)^## " % verb, PAGE, re.M | re.S)
     assert section is not None
-    listed = re.findall("`([a-z_]+)`", section.group(1).rpartition("Keys: ")[2])
-    words = [verb, "web.json", *({"diff": ["latest"], "restore": ["--dry-run"]}.get(verb, []))]
+    listed = re.findall("`([a-z_]+)`", section.group(1).rpartition("Keys: ")[2].split(". ")[0])
+    words = [verb, "web.json", *({"diff": ["latest"], "find": ["*"], "restore": ["--dry-run"]}.get(verb, []))]
     assert set(archive.json(*words)) == {*listed, "rc", "failed"}
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "diff", "restore", "verify", "status", "adopt", "audit"])
+@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "find", "diff", "restore", "verify", "status", "adopt", "audit"])
 def test_help_needs_no_policy(host: Host, verb: str) -> None:
     done = host.call(verb, "--help")
     assert done.stdout.startswith("usage: openclaw-backup %s POLICY" % verb) and "\nexamples:\n" in done.stdout and done.stderr == ""

@@ -108,6 +108,24 @@ VERBS: Dict[str, Verb] = {
             ("ls web 20261120 /srv/www --recursive", "everything in an older one"),
         ),
     ),
+    "find": Verb(
+        "find a file in all snapshots, by its name",
+        "Looks for paths whose last component matches a shell pattern (* ? [a-z]), or which as a whole do where the pattern holds a '/'. Lists each path\n"
+        "with its versions, the newest first: what they are and which snapshots hold them.",
+        (_POLICY, Argument("PATTERN", "'*.conf', 'id_rsa', '/etc/*/nginx*'; quoted, so that the shell leaves it alone")),
+        (
+            Option("--path", "only this path and what lies below; can be repeated", "P", repeats=True),
+            Option("--snapshot", _SNAPSHOT_HELP.replace("latest (default)", "only in this one: latest"), "S"),
+            Option("--ignore-case", "capitals and small letters are the same"),
+            Option("--limit", "list so many versions at most (default: 500)", "N"),
+            _HOST,
+        ),
+        (
+            ("find web index.html", "which versions of it are there?"),
+            ("find web '*.key' --path /srv/www", "everything of that name below a directory"),
+            ("find web '/srv/www/*/img/*' --snapshot 20261120", "by the whole path, in one snapshot"),
+        ),
+    ),
     "diff": Verb(
         "compare two snapshots",
         "+ added   - removed   M content, type or link changed   U only owner, mode, time or attributes changed",

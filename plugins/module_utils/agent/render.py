@@ -17,6 +17,7 @@ from ..policy import durations
 Result = Mapping[str, Any]
 
 _TYPES = {"f": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK, "p": stat.S_IFIFO, "s": stat.S_IFSOCK, "b": stat.S_IFBLK, "c": stat.S_IFCHR}
+_KINDS = {"d": "directory", "p": "FIFO", "s": "socket", "b": "block device", "c": "character device"}
 _DAYS_ONE_BY_ONE = 14  # of a longer simulation every seventh is shown
 _MARKS = {"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
 
@@ -92,12 +93,40 @@ def _paths(result: Result, _request: Namespace) -> Iterator[str]:
             str(item["uid"]),
             str(item["gid"]),
             "{:,}".format(item["size"]) if "size" in item else "%d, %d" % tuple(item["device"]) if "device" in item else "-",
-            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(item["mtime"] // 10**9)),
+            _time(item["mtime"]),
             item["path"] + (" -> " + item["link"] if "link" in item else "") + "".join(" (%s)" % flag for flag in ("unstable", "stale") if flag in item),
         )
         for item in result["entries"]
     ]
     return table(rows, "<>>><<")
+
+
+def _found(result: Result, _request: Namespace) -> Iterator[str]:
+    """What has a name, and where."""
+    history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
+    searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
+    if not result["paths"]:
+        yield "nothing found: no path in %s matches %s" % (searched, result["pattern"])
+        return
+    rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
+    for path in result["paths"]:
+        yield path["path"]
+        for _item in path["versions"]:
+            yield "  " + next(rows)
+    if result["truncated"]:
+        yield "… and more (--limit)"
+    yield "%s of %s in %s" % (_count(result["versions"], "version"), _count(result["count"], "path"), searched)
+
+
+def _version(item: Result) -> Sequence[str]:
+    what = format_bytes(item["size"]) if item["type"] == "f" else "-> " + item["link"] if "link" in item else _KINDS[item["type"]]
+    span = item["last"] if item["snapshots"] == 1 else "%s to %s" % (item["first"], item["last"])
+    words = [_count(item["snapshots"], "snapshot")]
+    if item["differs"]:
+        words.append("not in %s between" % "{:,}".format(item["differs"]))
+    if item["in_newest"]:
+        words.append("the newest has it")
+    return _time(item["mtime"]), what, span, ", ".join(words)
 
 
 def _differences(result: Result, _request: Namespace) -> Iterator[str]:
@@ -258,6 +287,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "list": _snapshots,
     "show": _snapshot,
     "ls": _paths,
+    "find": _found,
     "diff": _differences,
     "restore": _restored,
     "verify": _verified,
@@ -330,6 +360,10 @@ def _count(number: int, noun: str) -> str:
 
 def _utc(rfc3339: str) -> str:
     return rfc3339[:19].replace("T", " ")
+
+
+def _time(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(ns // 10**9))
 
 
 def _listed(value: Any) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
@@ -108,6 +109,30 @@ def _ls(job: Job) -> Outcome:
     snapshot, entries = list_paths(job.policy, wishes[0] if wishes else "latest", paths[0] if paths else None, recursive=job.request.recursive)
     result = {**_history(job.policy), "snapshot_id": snapshot.id, "entries": [entry_to_dict(entry) for entry in entries], "rc": EXIT_DONE}
     return Outcome(result)
+
+
+def _find(job: Job) -> Outcome:
+    from ..action.find import LISTED, find
+
+    request = job.request
+    result = find(
+        job.policy,
+        request.pattern,
+        state_directory=job.state_directory,
+        paths=tuple(map(os.path.abspath, request.path)),
+        snapshot=request.snapshot,
+        ignore_case=request.ignore_case,
+        limit=LISTED if request.limit is None else _count(request.limit, "--limit"),
+    )
+    return Outcome({**_history(job.policy), **result})
+
+
+def _count(text: str, flag: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise UsageError(
+            "%s is no number from 1 on" % flag, field=flag, found=text, allowed="a whole number from 1 to 999999999", next="write a number, such as 1000"
+        )
+    return int(text)
 
 
 def _diff(job: Job) -> Outcome:
@@ -253,6 +278,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "list": _list,
     "show": _show,
     "ls": _ls,
+    "find": _find,
     "diff": _diff,
     "restore": _restore,
     "verify": _verify,

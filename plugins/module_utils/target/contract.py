@@ -291,6 +291,11 @@ class Target(ABC):
         """The manifest of a snapshot, checked against its receipt."""
 
     @abstractmethod
+    def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> "List[bytes]":
+        """The lines of a snapshot's manifest that hold ``fragment``, checked against its receipt: far sooner than the whole manifest is read.
+        ``ignore_case``: also where they have capitals, and the fragment has none."""
+
+    @abstractmethod
     def begin(self, tx: str, parent: Optional[str]) -> Session:
         """Open a session on top of ``parent``; refused (``RefusedError``) where that is not the newest."""
 

@@ -70,6 +70,10 @@ class History(NamedTuple):
         """The directory of a committed snapshot."""
         return self.snapshots + b"/" + snapshot_id.encode("ascii")
 
+    def manifest(self, snapshot_id: str) -> bytes:
+        """The manifest of a committed snapshot."""
+        return self.snapshot(snapshot_id) + b"/manifest.jsonl.gz"
+
 
 def is_snapshot_id(text: str) -> bool:
     """Whether ``text`` has the form of an id."""

@@ -579,7 +579,7 @@ def increments(tell: Tell) -> Tell:
 
 def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
     """A snapshot's manifest, held against its receipt (``IntegrityError``)."""
-    path = history.snapshot(snapshot.id) + b"/manifest.jsonl.gz"
+    path = history.manifest(snapshot.id)
     manifest = read_manifest(path)
     header, receipt = manifest.header, snapshot.receipt
     says = (header.id, header.sequence, header.parent, header.created, manifest.digest, manifest.content_digest, len(manifest.lines))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
-from ...manifest.document import Manifest
+from ...manifest.document import Manifest, search_manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
@@ -84,6 +84,9 @@ class TreeTarget(Target):
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
         return read_snapshot_manifest(self.history, snapshot)
+
+    def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
+        return search_manifest(self.history.manifest(snapshot.id), snapshot.receipt.digest, fragment, ignore_case=ignore_case)
 
     def begin(self, tx: str, parent: Optional[str]) -> TreeSession:
         storage = self.storage
