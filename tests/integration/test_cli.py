@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import printable
+from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import format_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -172,14 +173,16 @@ def test_prune_explains_itself_and_a_hold_is_above_it(history: Host) -> None:
     assert said[0].split() == ["SNAPSHOT", "CREATED", "(UTC)", "WHY"]
     assert re.fullmatch(r"%s  [-0-9]+ [:0-9]+  keep    newest snapshot, last snapshot" % re.escape(new), said[1])
     assert re.fullmatch(r"%s  [-0-9]+ [:0-9]+  remove  no rule keeps it" % re.escape(old), said[2])
-    assert said[3:] == ["would remove 1 snapshot, 1 kept"] and ids(history) == [new, old]
+    assert re.fullmatch(r"would remove 1 snapshot, 1 kept, [0-9.]+ Ki?B freed", said[3]) and not said[4:] and ids(history) == [new, old]
     assert history.call("hold", "web.json", old, "--reason", "for the auditors").stdout == "snapshot %s is held: for the auditors\n" % old
     assert history.call("hold", "web.json", old, "--reason", "for the auditors").stdout == "snapshot %s is already held: for the auditors\n" % old
     assert "held" in history.call("list", "web.json").stdout and "for the auditors" in history.call("show", "web.json", old).stdout
     assert history.json("prune", "web.json")["removed"] == []
     assert history.call("release", "web.json", old).stdout == "snapshot %s is not held\n" % old
     assert history.call("release", "web.json", old).stdout == "snapshot %s is already not held\n" % old
-    assert history.call("prune", "web.json").stdout.splitlines()[-1] == "removed 1 snapshot, 1 kept" and ids(history) == [new]
+    predicted = history.json("prune", "web.json", "--dry-run")["bytes_freed"]
+    done = history.call("prune", "web.json").stdout.splitlines()[-1]
+    assert done == "removed 1 snapshot, 1 kept, %s freed" % format_bytes(predicted) and ids(history) == [new]
     assert history.json("audit", "web.json")["ok"]
     history.write_policy()
     assert history.refused("prune", "web.json", rc=2)["field"] == "retention"
@@ -285,6 +288,19 @@ def test_list_shows_the_newest_first(archive: Host) -> None:
     assert archive.call("list", "web.json", "--host", "web9").stdout == "no snapshots of host web9, policy web in %s\n" % archive.vault
 
 
+def test_list_shows_what_each_snapshot_takes_up(archive: Host) -> None:
+    said = archive.call("list", "web.json", "--sizes").stdout.splitlines()
+    assert said[0].split() == ["SNAPSHOT", "CREATED", "(UTC)", "FILES", "SIZE", "NEW", "OWN", "SHARED", "ADDED", "STATE"]
+    for line, item in zip(said[1:], archive.json("list", "web.json", "--sizes")["snapshots"]):
+        sizes = [item["bytes_own"], item["bytes_shared"], item["bytes_added"]]
+        du = subprocess.run(
+            ["du", "-s", "--block-size=1", archive.vault / "web1" / "web" / "snapshots" / item["id"]], capture_output=True, check=True, text=True
+        )
+        assert sum(sizes[:2]) == int(du.stdout.split()[0])
+        assert re.search("  +".join(map(format_bytes, sizes)) + "  not verified$", line)
+    assert archive.json("list", "web.json")["snapshots"][0]["bytes_own"] is None
+
+
 def test_show_tells_where_a_snapshot_came_from(history: Host) -> None:
     history.write_policy(exclude=["*.log"], exclude_caches=True)
     (history.source / "new").touch()
@@ -348,9 +364,20 @@ def test_diff_says_what_happened_to_each_path(archive: Host) -> None:
         f"M {docs}/one (4 B -> 13 B)",
         f"- {docs}/three",
         f"U {docs}/two",
-        f"{old} -> {new}: 1 added, 1 removed, 1 modified (M), 1 only in metadata (U)",
+        f"{old} -> {new}: 1 added, 1 removed, 1 modified (M), 1 only in metadata (U); 18 B came, 10 B went",
     ]
-    assert {item["change"] for item in archive.json("diff", "web.json", new, old)["changes"]} == {"added", "modified", "metadata", "removed"}
+    back = archive.json("diff", "web.json", new, old)
+    assert {item["change"] for item in back["changes"]} == {"added", "modified", "metadata", "removed"}
+    assert (back["bytes_added"], back["bytes_removed"]) == (10, 18)
+
+
+def test_diff_counts_a_file_of_two_names_once(host: Host) -> None:
+    host.call("run", "web.json")
+    (host.source / "first").write_text("12345")
+    os.link(host.source / "first", host.source / "second")
+    host.call("run", "web.json")
+    found = host.json("diff", "web.json", ids(host)[1])
+    assert (found["added"], found["bytes_added"], found["bytes_removed"]) == (2, 5, 0)
 
 
 def test_restore_elsewhere_is_a_full_copy(archive: Host) -> None:

@@ -91,6 +91,7 @@ def tell(story: Story, home: Path) -> None:
     story.task("list_before", "snapshot_info", **history)
     story.four_times("list", "snapshot_info", **history)
     story.task("list_policy", "snapshot_info", policy=policy)
+    story.task("list_sizes", "snapshot_info", sizes=True, **history)
     story.task("list_nothing", "snapshot_info", **{**history, "name": "nobody"})
     story.task("verify_predicted", "verify", check=True, **history)
     story.task("list_unverified", "snapshot_info", **history)

@@ -35,12 +35,13 @@ class PruneResult(Result):
     """What a prune did, or in check mode would do.
 
     ``kept`` and ``removed``: all snapshots, newest first, as ``{id, created, reasons}``; ``sample``: the first 20 that were removed as ``{path, change}``, the
-    path being the id; ``truncated`` when there are more; ``duration`` in seconds.
+    path being the id; ``truncated`` when there are more; ``bytes_freed``: what the disk gets back; ``duration`` in seconds.
     """
 
     changed: bool = False
     kept: List[Dict[str, Any]] = field(default_factory=list)
     removed: List[Dict[str, Any]] = field(default_factory=list)
+    bytes_freed: int = 0
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
     warnings: List[str] = field(default_factory=list)
@@ -66,10 +67,12 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
 
     try:
         if dry_run:
-            choose(target.list())
+            snapshots = target.list()
+            chosen = choose(snapshots)
+            result.bytes_freed = target.weigh([snapshot for snapshot in snapshots if snapshot.id in chosen])
         else:
             progress.stage("prune")
-            target.remove(choose, tell=progress.advance)
+            result.bytes_freed = target.remove(choose, tell=progress.advance)
     finally:
         progress.finish()
     result.changed = bool(result.removed)
@@ -78,7 +81,12 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     result.duration = time.time() - started
     if not dry_run:
         removed = [item["id"] for item in result.removed]
-        _record(policy, state, {"verb": "prune", "kept": len(result.kept), "removed": len(removed)}, {"event": "prune", "removed": removed})
+        _record(
+            policy,
+            state,
+            {"verb": "prune", "kept": len(result.kept), "removed": len(removed), "bytes_freed": result.bytes_freed},
+            {"event": "prune", "removed": removed},
+        )
     return result
 
 

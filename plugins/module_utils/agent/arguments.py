@@ -85,10 +85,15 @@ VERBS: Dict[str, Verb] = {
     ),
     "list": Verb(
         "list the snapshots",
-        "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it.",
+        "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it. With --sizes, what the vault's disk holds:\n"
+        "OWN bytes would be free if this snapshot alone were removed, SHARED are other snapshots' too, ADDED are not in the snapshot before it.",
         (_POLICY,),
-        (_HOST,),
-        (("list web", "all snapshots"), ("list web --host web2", "those of another host in the same vault")),
+        (Option("--sizes", "look at the files of all snapshots, and say what each takes up on the vault's disk"), _HOST),
+        (
+            ("list web", "all snapshots"),
+            ("list web --sizes", "which of them cost how much?"),
+            ("list web --host web2", "those of another host in the same vault"),
+        ),
     ),
     "show": Verb(
         "show one snapshot",

@@ -50,17 +50,26 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
 
 
-def _snapshots(result: Result, _request: Namespace) -> Iterator[str]:
+def _snapshots(result: Result, request: Namespace) -> Iterator[str]:
     """The list of a history."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     if not result["snapshots"]:
         yield "no snapshots of %s" % history
         return
+    sizes = {"OWN": "bytes_own", "SHARED": "bytes_shared", "ADDED": "bytes_added"} if request.sizes else {}
     rows = [
-        (item["id"], _utc(item["created"]), "{:,}".format(item["files"]), format_bytes(item["bytes"]), "{:,}".format(item["received_files"]), _condition(item))
+        (
+            item["id"],
+            _utc(item["created"]),
+            "{:,}".format(item["files"]),
+            format_bytes(item["bytes"]),
+            "{:,}".format(item["received_files"]),
+            *(format_bytes(item[key]) for key in sizes.values()),
+            _condition(item),
+        )
         for item in result["snapshots"]
     ]
-    yield from table([("SNAPSHOT", "CREATED (UTC)", "FILES", "SIZE", "NEW", "STATE"), *rows], "<<>>><")
+    yield from table([("SNAPSHOT", "CREATED (UTC)", "FILES", "SIZE", "NEW", *sizes, "STATE"), *rows], "<<>>>%s<" % (">" * len(sizes)))
     yield "%s of %s" % (_count(len(rows), "snapshot"), history)
 
 
@@ -135,7 +144,8 @@ def _differences(result: Result, _request: Namespace) -> Iterator[str]:
         sizes = " (%s -> %s)" % (format_bytes(item["old_size"]), format_bytes(item["size"])) if item["change"] == "modified" and "old_size" in item else ""
         yield "%s %s%s" % (_MARKS[item["change"]], item["path"], sizes)
     counts = "{added:,} added, {removed:,} removed, {modified:,} modified (M), {metadata:,} only in metadata (U)".format(**result)
-    yield "%s -> %s: %s" % (result["old"], result["new"], counts)
+    sizes = "%s came, %s went" % (format_bytes(result["bytes_added"]), format_bytes(result["bytes_removed"]))
+    yield "%s -> %s: %s; %s" % (result["old"], result["new"], counts, sizes)
 
 
 def _restored(result: Result, request: Namespace) -> Iterator[str]:
@@ -203,7 +213,12 @@ def _pruned(result: Result, request: Namespace) -> Iterator[str]:
     ]
     if rows:
         yield from table([("SNAPSHOT", "CREATED (UTC)", "", "WHY"), *rows], "<<<<")
-    yield "%s %s, %s kept" % ("would remove" if request.dry_run else "removed", _count(len(result["removed"]), "snapshot"), "{:,}".format(len(result["kept"])))
+    yield "%s %s, %s kept, %s freed" % (
+        "would remove" if request.dry_run else "removed",
+        _count(len(result["removed"]), "snapshot"),
+        "{:,}".format(len(result["kept"])),
+        format_bytes(result["bytes_freed"]),
+    )
 
 
 def _simulated(result: Result) -> Iterator[str]:

@@ -68,10 +68,14 @@ def _run(job: Job) -> Outcome:
 
 
 def _list(job: Job) -> Outcome:
-    from ..action.history import check_present, list_snapshots
+    from ..action.history import check_present, list_snapshots, measured
 
     check_present(job.policy, job.state_directory)
-    found = [{**snapshot.to_dict(), "received_files": snapshot.receipt.received_files} for snapshot in list_snapshots(job.policy)]
+    snapshots = list_snapshots(job.policy)
+    found = [
+        {**snapshot.to_dict(), "received_files": snapshot.receipt.received_files, **measure}
+        for snapshot, measure in zip(snapshots, measured(job.policy, snapshots, job.request.sizes))
+    ]
     result = {**_history(job.policy), "snapshots": found, "rc": EXIT_DONE}
     return Outcome(result)
 
@@ -136,7 +140,7 @@ def _count(text: str, flag: str) -> int:
 
 
 def _diff(job: Job) -> Outcome:
-    from ..action.history import check_present, compare
+    from ..action.history import check_present, compare, content_bytes
 
     check_present(job.policy, job.state_directory)
     old, new, changes = compare(job.policy, job.request.a, job.request.b or "latest")
@@ -153,7 +157,9 @@ def _diff(job: Job) -> Outcome:
                 item["old_size"] = before.size
             listed.append(item)
     listed.sort(key=lambda item: str(item["path"]))
-    result = {**_history(job.policy), "old": old.id, "new": new.id, **changes.counts(), "changes": listed, "rc": EXIT_DONE}
+    came, went = content_bytes(changes)
+    sizes = {"bytes_added": came, "bytes_removed": went}
+    result = {**_history(job.policy), "old": old.id, "new": new.id, **changes.counts(), **sizes, "changes": listed, "rc": EXIT_DONE}
     return Outcome(result)
 
 

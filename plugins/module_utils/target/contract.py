@@ -246,6 +246,15 @@ class Verification(NamedTuple):
         return not (self.damaged or self.missing or self.extra)
 
 
+class Size(NamedTuple):
+    """Bytes that a snapshot takes up in the target: ``own`` would be free if it alone were removed, ``shared`` are also other snapshots', ``added`` are
+    not also those of the snapshot before it."""
+
+    own: int
+    shared: int
+    added: int
+
+
 class Heartbeat(NamedTuple):
     """``known``: that snapshot is the newest here; ``need``: its paths that are damaged and should come with the next change set."""
 
@@ -315,9 +324,17 @@ class Target(ABC):
         ``record`` keeps the result with the snapshot."""
 
     @abstractmethod
-    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> None:
-        """Remove snapshots. ``choose`` gets all, newest first, at a moment in which nobody adds, reads or holds one, and returns the ids to remove,
-        each with the reason for the log."""
+    def sizes(self, snapshots: Sequence[Snapshot]) -> "List[Size]":
+        """The sizes of snapshots that stand side by side, newest first. Growth of the last one counts as if there were none before it."""
+
+    @abstractmethod
+    def weigh(self, snapshots: Sequence[Snapshot]) -> int:
+        """How many bytes ``remove`` would free if it were to remove these."""
+
+    @abstractmethod
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
+        """Remove snapshots; how many bytes that frees. ``choose`` gets all, newest first, at a moment in which nobody adds, reads or holds one, and
+        returns the ids to remove, each with the reason for the log."""
 
     @abstractmethod
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:

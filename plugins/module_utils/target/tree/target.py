@@ -18,12 +18,13 @@ from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
 from ...process import lock
-from ..contract import Damage, Heartbeat, Snapshot, Target, Tell, Verification
+from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, sync_directory
+from .usage import freed_with, sizes_of
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
@@ -239,10 +240,25 @@ class TreeTarget(Target):
             return found._replace(unrecorded=error.strerror or str(error))
         return found
 
-    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> None:
+    def sizes(self, snapshots: Sequence[Snapshot]) -> List[Size]:
+        with self._reading():
+            return sizes_of([self.history.snapshot(snapshot.id) for snapshot in snapshots], [snapshot.receipt.entries for snapshot in snapshots])
+
+    def weigh(self, snapshots: Sequence[Snapshot]) -> int:
+        with self._reading():
+            paths = [self.history.snapshot(snapshot.id) for snapshot in snapshots]
+            return freed_with(paths + self._in_trash(), sum(snapshot.receipt.entries for snapshot in snapshots))
+
+    def _in_trash(self) -> List[bytes]:
+        try:
+            return [self.history.trash + b"/" + name for name in sorted(os.listdir(self.history.trash))]
+        except FileNotFoundError:
+            return []
+
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         if not self.exists() or not os.path.isdir(self.history.base):
             choose([])
-            return
+            return 0
         try:
             with self._locked(self.history.prune_lock, "Another prune"):
                 with self._locked(self.history.lock, "A backup, restore or verification"):
@@ -250,7 +266,9 @@ class TreeTarget(Target):
                     chosen = choose(snapshots)
                     if chosen:
                         self._move_to_trash([snapshot.id for snapshot in snapshots if snapshot.id in chosen], chosen)
+                freed = freed_with(self._in_trash(), sum(snapshot.receipt.entries for snapshot in snapshots if snapshot.id in chosen))
                 self._empty_trash(tell)
+                return freed
         except OSError as error:
             raise explain(error, self.history) from error
 
@@ -276,14 +294,14 @@ class TreeTarget(Target):
 
     def _empty_trash(self, tell: Optional[Tell]) -> None:
         """Delete what is in there, also what a prune that was killed has left."""
-        try:
-            with Descent(self.history.trash) as trash:
-                for name in sorted(os.listdir(self.history.trash)):
-                    remove_tree(trash.root_fd, name)
-                    if tell is not None:
-                        tell(1, 0)
-        except FileNotFoundError:
+        paths = self._in_trash()
+        if not paths:
             return
+        with Descent(self.history.trash) as trash:
+            for path in paths:
+                remove_tree(trash.root_fd, os.path.basename(path))
+                if tell is not None:
+                    tell(1, 0)
 
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
         held = None if reason is None else {"at": rfc3339(time.time()), "reason": reason, "by": "user"}
