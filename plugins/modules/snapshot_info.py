@@ -90,6 +90,7 @@ snapshots:
       damaged:
       held:
       unchanged_until: "2026-11-20T10:15:00.000Z"
+      tags: [before-upgrade]
       bytes_own: 98304
       bytes_shared: 52559872
       bytes_added: 1310720
@@ -154,6 +155,12 @@ snapshots:
         - When the host last said that it still looks like this; V(null) if it never did.
       returned: always
       type: str
+    tags:
+      description:
+        - The names it bears.
+      returned: always
+      type: list
+      elements: str
     bytes_own:
       description:
         - Bytes on disk that would be free if this snapshot alone were removed, its directories and its manifest among them; V(null) without O(sizes).

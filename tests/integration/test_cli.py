@@ -189,6 +189,28 @@ def test_prune_explains_itself_and_a_hold_is_above_it(history: Host) -> None:
     assert history.refused("prune", "web.json", "--simulate", "90d", rc=2)["field"] == "retention"
 
 
+def test_tags_name_snapshots_and_find_them(history: Host) -> None:
+    new, old = ids(history)
+    assert history.call("tag", "web.json", old, "--add", "good", "--add", "old").stdout == "snapshot %s bears the tags good, old\n" % old
+    assert history.call("tag", "web.json", old, "--add", "good").stdout == "snapshot %s already bears the tags good, old\n" % old
+    assert history.json("tag", "web.json", old, "--remove", "old") == {"changed": True, "snapshot_id": old, "tags": ["good"], "rc": 0, "failed": False}
+    assert re.match("unchanged: .* as in snapshot %s, to be tagged best " % new, history.call("run", "web.json", "--tag", "best", "--dry-run").stdout)
+    assert re.match("unchanged: .* as in snapshot %s, now tagged best " % new, history.call("run", "web.json", "--tag", "best").stdout)
+    assert [line.endswith(", tag best") for line in history.call("list", "web.json").stdout.splitlines()] == [False, True, False, False]
+    assert "\ntags       good\n" in history.call("show", "web.json", old).stdout
+
+    def found(*words: str) -> List[str]:
+        return [item["id"] for item in history.json("list", "web.json", *words)["snapshots"]]
+
+    assert (found("--tag", "good"), found("--tag", "good", "--tag", "best", "--sizes"), found("--tag", "none")) == ([old], [new, old], [])
+    assert history.call("list", "web.json", "--tag", "none").stdout.endswith(" in %s with tag none\n" % history.vault)
+    for words in (("--add", "a b"), (), ("--add", "a", "--remove", "a")):
+        assert history.refused("tag", "web.json", old, *words, rc=2)["field"] == "--add"
+    assert history.refused("run", "web.json", "--tag", "a b", rc=2)["field"] == "tags"
+    history.write_policy(retention={"keep_tags": ["good"], "protect": "0s"})
+    assert "has tag good" in history.call("prune", "web.json", "--dry-run").stdout
+
+
 def test_a_simulation_shows_what_prunes_to_come_would_leave_and_writes_nothing(history: Host) -> None:
     new, old = ids(history)
     history.write_policy(retention={"keep_daily": 3, "protect": "0s"})

@@ -86,6 +86,7 @@ def tell(story: Story, home: Path) -> None:
     story.four_times("second", "snapshot", **policy)
     story.task("warned", "snapshot", policy={**policy, "schedule": {"cron": "@daily"}})
     story.task("other_policy", "snapshot", policy=str(home / "policy.json"))
+    story.four_times("tagged", "snapshot", tags=["before-upgrade"], **policy)
 
     # Looking at the history, and proving it.
     story.task("list_before", "snapshot_info", **history)
@@ -415,13 +416,14 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, changed", [("manifest", True), ("first", True), ("second", True), ("restore", True), ("in_place", True), ("list", False), ("prune", True)]
+    "name, changed",
+    [("manifest", True), ("first", True), ("second", True), ("tagged", True), ("restore", True), ("in_place", True), ("list", False), ("prune", True)],
 )
 def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: bool) -> None:
     assert [told[name + step]["changed"] for step in ("_predicted", "", "_predicted_again", "_again")] == [changed, changed, False, False]
 
 
-@pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify", "prune"])
+@pytest.mark.parametrize("name", ["manifest", "first", "second", "tagged", "restore", "in_place", "list", "verify", "prune"])
 def test_a_prediction_comes_true(told: Told, name: str) -> None:
     # The digest holds the times of directories above the tree, in which others work; what is only known afterwards is left out too.
     later = {"digest", "duration", "receipt", "bytes_wire", "kept", "verified", *FOREIGN} | ({"snapshot_id"} if name in ("first", "second") else set())

@@ -75,6 +75,7 @@ VERBS: Dict[str, Verb] = {
             Option("--dry-run", "say what would be done, also where a guard refuses it; write nothing anywhere"),
             Option("--accept", "override the guards for the change that was shown with these 8 digits", "D"),
             Option("--adopt", "go on from the newest snapshot of a history that this host has no baseline for"),
+            Option("--tag", "a name that the snapshot bears, also one that is there already because nothing changed; can be repeated", "NAME", repeats=True),
             _QUIET,
         ),
         (
@@ -88,7 +89,11 @@ VERBS: Dict[str, Verb] = {
         "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it. With --sizes, what the vault's disk holds:\n"
         "OWN bytes would be free if this snapshot alone were removed, SHARED are other snapshots' too, ADDED are not in the snapshot before it.",
         (_POLICY,),
-        (Option("--sizes", "look at the files of all snapshots, and say what each takes up on the vault's disk"), _HOST),
+        (
+            Option("--sizes", "look at the files of all snapshots, and say what each takes up on the vault's disk"),
+            Option("--tag", "only snapshots that bear this tag; repeated: any of these", "NAME", repeats=True),
+            _HOST,
+        ),
         (
             ("list web", "all snapshots"),
             ("list web --sizes", "which of them cost how much?"),
@@ -216,6 +221,18 @@ VERBS: Dict[str, Verb] = {
         (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
         (_HOST, _QUIET),
         (("release web 20261120", "it need not stay any longer"),),
+    ),
+    "tag": Verb(
+        "name a snapshot",
+        "A snapshot can bear any number of tags. `list --tag` finds those with a tag, and `retention.keep_tags` keeps them.",
+        (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
+        (
+            Option("--add", "a tag that it bears from now on; can be repeated", "NAME", repeats=True),
+            Option("--remove", "a tag that it bears no more; can be repeated", "NAME", repeats=True),
+            _HOST,
+            _QUIET,
+        ),
+        (("tag web latest --add before-upgrade", "name the newest one"), ("tag web 20261120 --remove before-upgrade --add good", "name it otherwise")),
     ),
     "status": Verb(
         "is this host protected, and since when?",

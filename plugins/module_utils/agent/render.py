@@ -33,8 +33,9 @@ def lines(request: Namespace, result: Result) -> Iterator[str]:
 def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     """What a run did."""
     seconds = format_duration(result["duration"])
-    if not result["changed"]:
-        yield "unchanged: %s as in snapshot %s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], seconds)
+    if not result["changed"] or result["tagged"]:
+        tagged = ", %s %s" % ("to be tagged" if request.dry_run else "now tagged", ", ".join(result["tagged"])) if result["tagged"] else ""
+        yield "unchanged: %s as in snapshot %s%s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], tagged, seconds)
         return
     whole = "%s, %s" % (_count(result["entries"], "entry"), format_bytes(result["bytes"]))
     sent = "%s, %s" % (_count(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
@@ -54,7 +55,7 @@ def _snapshots(result: Result, request: Namespace) -> Iterator[str]:
     """The list of a history."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     if not result["snapshots"]:
-        yield "no snapshots of %s" % history
+        yield "no snapshots of %s%s" % (history, " with tag " + " or ".join(request.tag) if request.tag else "")
         return
     sizes = {"OWN": "bytes_own", "SHARED": "bytes_shared", "ADDED": "bytes_added"} if request.sizes else {}
     rows = [
@@ -91,6 +92,7 @@ def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
         ("state", _condition(item)),
         ("unchanged", "still so at %s UTC" % _utc(item["unchanged_until"]) if item["unchanged_until"] else None),
         ("held", (item["held"] or {}).get("reason")),
+        ("tags", ", ".join(item["tags"])),
     )
 
 
@@ -248,6 +250,12 @@ def _held(result: Result, request: Namespace) -> Iterator[str]:
     yield "snapshot %s is %s%s" % (result["snapshot_id"], "" if result["changed"] else "already ", state)
 
 
+def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
+    """Which tags a snapshot bears."""
+    tags = "the tags %s" % ", ".join(result["tags"]) if result["tags"] else "no tags"
+    yield "snapshot %s %s %s" % (result["snapshot_id"], "bears" if result["changed"] else "already bears", tags)
+
+
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
     """Whether a policy's host is protected."""
     newest, last = result["newest"], result["last_run"]
@@ -309,6 +317,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "prune": _pruned,
     "hold": _held,
     "release": _held,
+    "tag": _tagged,
     "status": _protection,
     "adopt": _adopted,
     "audit": _logs,
@@ -357,6 +366,7 @@ def _condition(item: Result) -> str:
     words.append("verified %s UTC" % _utc(item["verified"]["at"]) if item["verified"] else "not verified")
     if item["held"]:
         words.append("held")
+    words += ["tag " + name for name in item["tags"]]
     return ", ".join(words)
 
 

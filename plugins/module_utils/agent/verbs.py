@@ -63,7 +63,15 @@ def _run(job: Job) -> Outcome:
     from ..action.backup import backup
 
     request = job.request
-    result = backup(job.policy, state_directory=job.state_directory, adopt=request.adopt, accept=request.accept, dry_run=request.dry_run, progress=job.progress)
+    result = backup(
+        job.policy,
+        state_directory=job.state_directory,
+        adopt=request.adopt,
+        accept=request.accept,
+        tags=request.tag,
+        dry_run=request.dry_run,
+        progress=job.progress,
+    )
     return Outcome(result.to_dict(), result.failure())
 
 
@@ -75,6 +83,7 @@ def _list(job: Job) -> Outcome:
     found = [
         {**snapshot.to_dict(), "received_files": snapshot.receipt.received_files, **measure}
         for snapshot, measure in zip(snapshots, measured(job.policy, snapshots, job.request.sizes))
+        if not job.request.tag or set(job.request.tag).intersection(snapshot.tags)
     ]
     result = {**_history(job.policy), "snapshots": found, "rc": EXIT_DONE}
     return Outcome(result)
@@ -244,6 +253,13 @@ def _hold(job: Job) -> Outcome:
     return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, reason=reason))
 
 
+def _tag(job: Job) -> Outcome:
+    from ..action.prune import tag
+
+    request = job.request
+    return Outcome(tag(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, add=request.add, remove=request.remove))
+
+
 def _status(job: Job) -> Outcome:
     from ..action.status import status
 
@@ -291,6 +307,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "prune": _prune,
     "hold": _hold,
     "release": _hold,
+    "tag": _tag,
     "status": _status,
     "adopt": _adopt,
     "audit": _audit,

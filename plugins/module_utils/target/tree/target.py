@@ -89,7 +89,7 @@ class TreeTarget(Target):
     def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
         return search_manifest(self.history.manifest(snapshot.id), snapshot.receipt.digest, fragment, ignore_case=ignore_case)
 
-    def begin(self, tx: str, parent: Optional[str]) -> TreeSession:
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> TreeSession:
         storage = self.storage
         if storage == NATIVE and os.geteuid() != 0:
             raise TargetError(
@@ -119,7 +119,7 @@ class TreeTarget(Target):
                     allowed=parent,
                     next="run again; if this repeats, two machines write as host %s" % self.host,
                 )
-            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest)
+            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest, tags)
             session.hold_locks(held)
             held = []
         finally:
@@ -305,16 +305,25 @@ class TreeTarget(Target):
 
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
         held = None if reason is None else {"at": rfc3339(time.time()), "reason": reason, "by": "user"}
-        event = {"event": "hold" if held else "release", "host": self.host, "policy": self.policy, "snapshot": snapshot.id, "reason": reason}
-        with self._reading():  # no prune is choosing meanwhile
+        with self._amending(snapshot, {"event": "hold" if held else "release", "reason": reason}):
+            layout.update_state(self.history, snapshot.id, {"held": held})
+        return held
+
+    def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> List[str]:
+        with self._amending(snapshot, {"event": "tag", "add": list(add), "remove": list(remove)}):
+            return layout.change_tags(self.history, snapshot.id, add, remove)
+
+    @contextmanager
+    def _amending(self, snapshot: Snapshot, event: Dict[str, Any]) -> Iterator[None]:
+        """Change what is known of a snapshot while no prune is choosing, and log it."""
+        with self._reading():
             if not os.path.isdir(self.history.snapshot(snapshot.id)):
                 raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id)
             try:
-                layout.update_state(self.history, snapshot.id, {"held": held})
-                AuditLog(self.history.audit).append(event, now=time.time())
+                yield
+                AuditLog(self.history.audit).append({**event, "host": self.host, "policy": self.policy, "snapshot": snapshot.id}, now=time.time())
             except OSError as error:
                 raise explain(error, self.history) from error
-        return held
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         latest = self.latest()
