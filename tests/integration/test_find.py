@@ -120,7 +120,7 @@ def test_more_than_the_limit_is_counted_and_not_listed(world: World) -> None:
 
 
 def test_a_snapshot_whose_manifest_is_damaged_is_left_out_with_a_warning(world: World) -> None:
-    ids = [save(world, a=text) for text in ("one", "two", "three")]
+    ids = [save(world, a=text, same="x") for text in ("one", "two", "three")]
     path = world.history / "snapshots" / ids[1] / "manifest.jsonl.gz"
     data = path.read_bytes()
     another = (world.history / "snapshots" / ids[0] / "manifest.jsonl.gz").read_bytes()
@@ -128,7 +128,14 @@ def test_a_snapshot_whose_manifest_is_damaged_is_left_out_with_a_warning(world: 
         path.write_bytes(spoiled)
         found = find_in(world, "a")
         assert [item[0] for item in versions_of(found)] == [ids[2], ids[0]] and found["searched"] == 2
+        assert versions_of(find_in(world, "same")) == [(ids[0], ids[2], 2, 0, True)], "nobody knows what it held"
         assert found["rc"] == 3 and ids[1] in found["warnings"][0] and "manifest" in found["warnings"][0]
+
+
+def test_where_the_newest_manifest_is_damaged_nobody_knows_what_the_newest_has(world: World) -> None:
+    ids = [save(world, a="x", b=text) for text in ("one", "two")]
+    (world.history / "snapshots" / ids[1] / "manifest.jsonl.gz").write_bytes(b"")
+    assert versions_of(find_in(world, "a")) == [(ids[0], ids[0], 1, 0, None)]
 
 
 def test_nothing_is_written_and_a_history_that_is_gone_is_no_empty_one(world: World) -> None:

@@ -13,7 +13,7 @@ import fnmatch
 import os
 import re
 from json.encoder import encode_basestring_ascii
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
 from ..errors import EXIT_DONE, EXIT_WARNINGS, IntegrityError, UsageError, printable
@@ -67,10 +67,10 @@ def find(
     judged: Set[bytes] = set()
     matching: Set[bytes] = set()
 
-    def work(start: int, stop: int) -> Tuple[Dict[bytes, List[Span]], List[str]]:
+    def work(start: int, stop: int) -> Tuple[Dict[bytes, List[Span]], Dict[int, str]]:
         found: Dict[bytes, List[Span]] = {}
         begun: Dict[bytes, int] = {}
-        broken = []
+        broken = {}
         for number in range(start, stop):
             lines: Set[bytes] = set()
             try:
@@ -79,7 +79,7 @@ def find(
                 matching.update(line for line, entry in zip(unknown, decode_trusted(unknown)) if wish.is_match(entry))
                 judged.update(unknown)
             except IntegrityError as error:
-                broken.append("snapshot %s was left out: %s" % (chosen[number].id, error.message))
+                broken[number] = "snapshot %s was left out: %s" % (chosen[number].id, error.message)
             lines &= matching
             for line in set(begun).difference(lines):
                 found.setdefault(line, []).append((begun.pop(line), number - 1))
@@ -89,10 +89,10 @@ def find(
         return found, broken
 
     spans: Dict[bytes, List[Span]] = {}
-    warnings: List[str] = []
+    unread: Dict[int, str] = {}
     # One range for each worker and round: neighbours in one process parse what they share once.
     for found, broken in pool.run(work, [item.receipt.entries * _LINE for item in chosen], weight=1 << 62):
-        warnings += broken
+        unread.update(broken)
         for line, more in found.items():
             spans.setdefault(line, []).extend(more)
     entries = decode_trusted(spans)
@@ -101,7 +101,7 @@ def find(
         versions = by_path.setdefault(entry.path, {})
         versions.setdefault((entry.type, entry.hash, entry.link, entry.device), []).extend((span, entry) for span in where)
     ids = [item.id for item in chosen]
-    sees_newest = bool(chosen) and chosen[0] is history[0]
+    sees_newest = bool(chosen) and chosen[0] is history[0] and 0 not in unread
     listed: List[Dict[str, Any]] = []
     total = 0
     for path in sorted(by_path):
@@ -109,16 +109,16 @@ def find(
         shown = held[: max(0, limit - total)]
         total += len(held)
         if shown:
-            listed.append({"path": printable(b"/" + path), "versions": [_version(places, ids, sees_newest) for places in shown]})
+            listed.append({"path": printable(b"/" + path), "versions": [_version(places, ids, unread, sees_newest) for places in shown]})
     return {
         "pattern": printable(pattern),
-        "searched": len(chosen) - len(warnings),
+        "searched": len(chosen) - len(unread),
         "paths": listed,
         "count": len(by_path),
         "versions": total,
         "truncated": total > limit,
-        "warnings": sorted(warnings, reverse=True),
-        "rc": EXIT_WARNINGS if warnings else EXIT_DONE,
+        "warnings": [unread[number] for number in sorted(unread)],
+        "rc": EXIT_WARNINGS if unread else EXIT_DONE,
     }
 
 
@@ -126,7 +126,7 @@ def _newest(places: Sequence[Tuple[Span, Entry]]) -> int:
     return places[0][0][0]
 
 
-def _version(places: Sequence[Tuple[Span, Entry]], ids: Sequence[str], sees_newest: bool) -> Dict[str, Any]:
+def _version(places: Sequence[Tuple[Span, Entry]], ids: Sequence[str], unread: Iterable[int], sees_newest: bool) -> Dict[str, Any]:
     """The public mapping of a version; ``places`` are sorted."""
     entry = places[0][1]
     newest, oldest = places[0][0][0], places[-1][0][1]
@@ -136,7 +136,8 @@ def _version(places: Sequence[Tuple[Span, Entry]], ids: Sequence[str], sees_newe
         item.update(size=entry.size, hash=entry.hash)
     if entry.link is not None:
         item["link"] = printable(entry.link)
-    item.update(first=ids[oldest], last=ids[newest], snapshots=count, differs=oldest - newest + 1 - count)
+    looked_at = oldest - newest + 1 - sum(1 for number in unread if newest < number < oldest)
+    item.update(first=ids[oldest], last=ids[newest], snapshots=count, differs=looked_at - count)
     item["in_newest"] = newest == 0 if sees_newest else None
     return item
 
