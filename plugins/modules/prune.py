@@ -103,6 +103,13 @@ removed:
       created: "2026-11-19T21:15:00.456Z"
       reasons: [no rule keeps it]
   contains: *decision
+bytes_freed:
+  description:
+    - How many bytes the disk of the target gets back, or would in check mode.
+    - What the snapshots that went had in common with those that stay is not among them.
+  returned: success
+  type: int
+  sample: 1310720
 sample:
   description:
     - Up to 20 of those that went.

@@ -51,6 +51,13 @@ options:
       - The first 8 digits of the digest that a guard has shown, when the change that it stopped is meant.
       - Put it into quotes, it may consist of digits alone.
     type: str
+  tags:
+    description:
+      - Names that the snapshot bears, such as V(before-upgrade), of letters, digits, V(.), V(_) and V(-), at most 64 each.
+      - Where nothing has changed, the newest snapshot gets those that it lacks, see RV(tagged).
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: openclaw.backup.restore
   - module: openclaw.backup.snapshot_info
@@ -79,6 +86,11 @@ EXAMPLES = r"""
   openclaw.backup.snapshot:
     policy: /etc/openclaw-backup/policies/openclaw.json
   register: backup
+
+- name: Back up before an upgrade, and name the snapshot
+  openclaw.backup.snapshot:
+    policy: /etc/openclaw-backup/policies/openclaw.json
+    tags: [before-upgrade]
 
 - name: Publish a large removal that was meant
   openclaw.backup.snapshot:
@@ -208,6 +220,13 @@ vanished:
   returned: success
   type: int
   sample: 0
+tagged:
+  description:
+    - Those O(tags) that the newest snapshot got because nothing had changed; RV(changed) is V(true) then.
+  returned: success
+  type: list
+  elements: str
+  sample: [before-upgrade]
 sample:
   description:
     - Up to 20 changes, in this order of their kinds, each by path.
@@ -479,6 +498,7 @@ def main() -> None:
             "sources": {"type": "list", "elements": "str"},
             "adopt": {"type": "bool", "default": False},
             "accept": {"type": "str"},
+            "tags": {"type": "list", "elements": "str", "default": []},
         },
         mutually_exclusive=[("policy", other) for other in ("name", "target", "sources", *SELECTION_OPTIONS)],
         required_one_of=[("policy", "sources")],
@@ -492,6 +512,7 @@ def main() -> None:
             state_directory=module.state_directory,
             adopt=params["adopt"],
             accept=params["accept"],
+            tags=params["tags"],
             dry_run=module.check_mode,
             progress=progress,
         )

@@ -27,6 +27,13 @@ attributes:
     support: full
     details:
       - This action does not modify state, so that both sides are the same.
+options:
+  sizes:
+    description:
+      - Look at the files of all snapshots that are listed, and say what each takes up on the disk of the target.
+      - It takes about as long as listing all of them with C(ls).
+    type: bool
+    default: false
 seealso:
   - module: openclaw.backup.restore
   - module: openclaw.backup.snapshot
@@ -41,6 +48,11 @@ EXAMPLES = r"""
     host: web1
     name: openclaw
   register: history
+
+- name: See what every snapshot takes up
+  openclaw.backup.snapshot_info:
+    policy: /etc/openclaw-backup/policies/openclaw.json
+    sizes: true
 
 - name: Be told when the newest one is known to be damaged
   ansible.builtin.assert:
@@ -78,6 +90,10 @@ snapshots:
       damaged:
       held:
       unchanged_until: "2026-11-20T10:15:00.000Z"
+      tags: [before-upgrade]
+      bytes_own: 98304
+      bytes_shared: 52559872
+      bytes_added: 1310720
   contains:
     id:
       description:
@@ -139,6 +155,27 @@ snapshots:
         - When the host last said that it still looks like this; V(null) if it never did.
       returned: always
       type: str
+    tags:
+      description:
+        - The names it bears.
+      returned: always
+      type: list
+      elements: str
+    bytes_own:
+      description:
+        - Bytes on disk that would be free if this snapshot alone were removed, its directories and its manifest among them; V(null) without O(sizes).
+      returned: always
+      type: int
+    bytes_shared:
+      description:
+        - Bytes on disk that other snapshots hold too; V(null) without O(sizes).
+      returned: always
+      type: int
+    bytes_added:
+      description:
+        - Bytes on disk that the snapshot before it does not hold; all of them for the oldest; V(null) without O(sizes).
+      returned: always
+      type: int
 count:
   description:
     - How many snapshots there are.
@@ -235,10 +272,10 @@ from ..module_utils.ansible_module import HISTORY_OPTIONS, HISTORY_RULES, Backup
 
 
 def main() -> None:
-    module = BackupModule(argument_spec=HISTORY_OPTIONS, **HISTORY_RULES)
+    module = BackupModule(argument_spec={**HISTORY_OPTIONS, "sizes": {"type": "bool", "default": False}}, **HISTORY_RULES)
     with module.reporting():
         policy = policy_of(module.params)
-        result = describe_history(policy)
+        result = describe_history(policy, sizes=module.params["sizes"])
     history = "%s, %s/%s" % (policy.target.url, policy.host, policy.name)
     module.finish(result, before=history, after=history)
 

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Set
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import printable
+from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import format_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -172,18 +173,42 @@ def test_prune_explains_itself_and_a_hold_is_above_it(history: Host) -> None:
     assert said[0].split() == ["SNAPSHOT", "CREATED", "(UTC)", "WHY"]
     assert re.fullmatch(r"%s  [-0-9]+ [:0-9]+  keep    newest snapshot, last snapshot" % re.escape(new), said[1])
     assert re.fullmatch(r"%s  [-0-9]+ [:0-9]+  remove  no rule keeps it" % re.escape(old), said[2])
-    assert said[3:] == ["would remove 1 snapshot, 1 kept"] and ids(history) == [new, old]
+    assert re.fullmatch(r"would remove 1 snapshot, 1 kept, [0-9.]+ Ki?B freed", said[3]) and not said[4:] and ids(history) == [new, old]
     assert history.call("hold", "web.json", old, "--reason", "for the auditors").stdout == "snapshot %s is held: for the auditors\n" % old
     assert history.call("hold", "web.json", old, "--reason", "for the auditors").stdout == "snapshot %s is already held: for the auditors\n" % old
     assert "held" in history.call("list", "web.json").stdout and "for the auditors" in history.call("show", "web.json", old).stdout
     assert history.json("prune", "web.json")["removed"] == []
     assert history.call("release", "web.json", old).stdout == "snapshot %s is not held\n" % old
     assert history.call("release", "web.json", old).stdout == "snapshot %s is already not held\n" % old
-    assert history.call("prune", "web.json").stdout.splitlines()[-1] == "removed 1 snapshot, 1 kept" and ids(history) == [new]
+    predicted = history.json("prune", "web.json", "--dry-run")["bytes_freed"]
+    done = history.call("prune", "web.json").stdout.splitlines()[-1]
+    assert done == "removed 1 snapshot, 1 kept, %s freed" % format_bytes(predicted) and ids(history) == [new]
     assert history.json("audit", "web.json")["ok"]
     history.write_policy()
     assert history.refused("prune", "web.json", rc=2)["field"] == "retention"
     assert history.refused("prune", "web.json", "--simulate", "90d", rc=2)["field"] == "retention"
+
+
+def test_tags_name_snapshots_and_find_them(history: Host) -> None:
+    new, old = ids(history)
+    assert history.call("tag", "web.json", old, "--add", "good", "--add", "old").stdout == "snapshot %s bears the tags good, old\n" % old
+    assert history.call("tag", "web.json", old, "--add", "good").stdout == "snapshot %s already bears the tags good, old\n" % old
+    assert history.json("tag", "web.json", old, "--remove", "old") == {"changed": True, "snapshot_id": old, "tags": ["good"], "rc": 0, "failed": False}
+    assert re.match("unchanged: .* as in snapshot %s, to be tagged best " % new, history.call("run", "web.json", "--tag", "best", "--dry-run").stdout)
+    assert re.match("unchanged: .* as in snapshot %s, now tagged best " % new, history.call("run", "web.json", "--tag", "best").stdout)
+    assert [line.endswith(", tag best") for line in history.call("list", "web.json").stdout.splitlines()] == [False, True, False, False]
+    assert "\ntags       good\n" in history.call("show", "web.json", old).stdout
+
+    def found(*words: str) -> List[str]:
+        return [item["id"] for item in history.json("list", "web.json", *words)["snapshots"]]
+
+    assert (found("--tag", "good"), found("--tag", "good", "--tag", "best", "--sizes"), found("--tag", "none")) == ([old], [new, old], [])
+    assert history.call("list", "web.json", "--tag", "none").stdout.endswith(" in %s with tag none\n" % history.vault)
+    for words in (("--add", "a b"), (), ("--add", "a", "--remove", "a")):
+        assert history.refused("tag", "web.json", old, *words, rc=2)["field"] == "--add"
+    assert history.refused("run", "web.json", "--tag", "a b", rc=2)["field"] == "tags"
+    history.write_policy(retention={"keep_tags": ["good"], "protect": "0s"})
+    assert "has tag good" in history.call("prune", "web.json", "--dry-run").stdout
 
 
 def test_a_simulation_shows_what_prunes_to_come_would_leave_and_writes_nothing(history: Host) -> None:
@@ -219,7 +244,7 @@ def test_a_simulation_of_a_single_snapshot_asks_how_often(history: Host) -> None
 
 def test_a_vault_that_is_not_mounted_does_not_look_empty(history: Host) -> None:
     history.vault.rename(history.home / "elsewhere")
-    for words in (("list",), ("show",), ("ls",), ("diff", "2026"), ("verify",), ("restore", "--dest", "copy"), ("adopt",)):
+    for words in (("list",), ("show",), ("ls",), ("find", "x"), ("diff", "2026"), ("verify",), ("restore", "--dest", "copy"), ("adopt",)):
         assert history.refused(words[0], "web.json", *words[1:], rc=6)["kind"] == "history_lost", words
     assert history.json("list", "web.json", "--host", "nobody")["snapshots"] == []
 
@@ -285,6 +310,19 @@ def test_list_shows_the_newest_first(archive: Host) -> None:
     assert archive.call("list", "web.json", "--host", "web9").stdout == "no snapshots of host web9, policy web in %s\n" % archive.vault
 
 
+def test_list_shows_what_each_snapshot_takes_up(archive: Host) -> None:
+    said = archive.call("list", "web.json", "--sizes").stdout.splitlines()
+    assert said[0].split() == ["SNAPSHOT", "CREATED", "(UTC)", "FILES", "SIZE", "NEW", "OWN", "SHARED", "ADDED", "STATE"]
+    for line, item in zip(said[1:], archive.json("list", "web.json", "--sizes")["snapshots"]):
+        sizes = [item["bytes_own"], item["bytes_shared"], item["bytes_added"]]
+        du = subprocess.run(
+            ["du", "-s", "--block-size=1", archive.vault / "web1" / "web" / "snapshots" / item["id"]], capture_output=True, check=True, text=True
+        )
+        assert sum(sizes[:2]) == int(du.stdout.split()[0])
+        assert re.search("  +".join(map(format_bytes, sizes)) + "  not verified$", line)
+    assert archive.json("list", "web.json")["snapshots"][0]["bytes_own"] is None
+
+
 def test_show_tells_where_a_snapshot_came_from(history: Host) -> None:
     history.write_policy(exclude=["*.log"], exclude_caches=True)
     (history.source / "new").touch()
@@ -321,6 +359,24 @@ def test_ls_shows_what_ls_shows(history: Host) -> None:
     assert "lrwxrwxrwx" in (link := history.call("ls", "web.json", str(history.source / "link")).stdout) and link.endswith("/link -> docs/one\n")
 
 
+def test_find_shows_the_versions_of_a_path_and_where_they_are(archive: Host) -> None:
+    new, old = ids(archive)
+    docs = archive.source / "docs"
+    lines = archive.call("find", "web.json", "t*", "--path", "source/docs").stdout.splitlines()
+    assert [re.sub("[-0-9]{10} [:0-9]{8}", "T", line) for line in lines] == [
+        f"{docs}/three",
+        f"  T  6 B  {old}%s  1 snapshot" % (" " * len(f" to {new}")),
+        f"{docs}/two",
+        f"  T  4 B  {old} to {new}  2 snapshots, the newest has it",
+        f"2 versions of 2 paths in 2 snapshots of host web1, policy web in {archive.vault}",
+    ]
+    assert archive.call("find", "web.json", "*", "--limit", "1").stdout.splitlines()[2] == "… and more (--limit)"
+    nothing = archive.call("find", "web.json", "nothing")
+    assert nothing.stdout == f"nothing found: no path in 2 snapshots of host web1, policy web in {archive.vault} matches nothing\n"
+    for words, field in ((("",), "PATTERN"), (("docs/one",), "PATTERN"), (("x", "--limit", "0"), "--limit"), (("x", "--limit", "many"), "--limit")):
+        assert archive.refused("find", "web.json", *words, rc=2)["field"] == field
+
+
 def test_diff_says_what_happened_to_each_path(archive: Host) -> None:
     new, old = ids(archive)
     docs = archive.source / "docs"
@@ -330,9 +386,20 @@ def test_diff_says_what_happened_to_each_path(archive: Host) -> None:
         f"M {docs}/one (4 B -> 13 B)",
         f"- {docs}/three",
         f"U {docs}/two",
-        f"{old} -> {new}: 1 added, 1 removed, 1 modified (M), 1 only in metadata (U)",
+        f"{old} -> {new}: 1 added, 1 removed, 1 modified (M), 1 only in metadata (U); 18 B came, 10 B went",
     ]
-    assert {item["change"] for item in archive.json("diff", "web.json", new, old)["changes"]} == {"added", "modified", "metadata", "removed"}
+    back = archive.json("diff", "web.json", new, old)
+    assert {item["change"] for item in back["changes"]} == {"added", "modified", "metadata", "removed"}
+    assert (back["bytes_added"], back["bytes_removed"]) == (10, 18)
+
+
+def test_diff_counts_a_file_of_two_names_once(host: Host) -> None:
+    host.call("run", "web.json")
+    (host.source / "first").write_text("12345")
+    os.link(host.source / "first", host.source / "second")
+    host.call("run", "web.json")
+    found = host.json("diff", "web.json", ids(host)[1])
+    assert (found["added"], found["bytes_added"], found["bytes_removed"]) == (2, 5, 0)
 
 
 def test_restore_elsewhere_is_a_full_copy(archive: Host) -> None:
@@ -428,16 +495,16 @@ def test_another_hosts_history_is_read_and_this_hosts_is_left_alone(history: Hos
     assert history.refused("list", "web.json", "--host", "../web1", rc=2)["field"] == "host"
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "diff", "restore", "verify", "status", "adopt", "audit"])
+@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "find", "diff", "restore", "verify", "status", "adopt", "audit"])
 def test_a_result_has_the_keys_that_the_page_lists(archive: Host, verb: str) -> None:
     section = re.search(r"^## %s\n(.*?)^## " % verb, PAGE, re.M | re.S)
     assert section is not None
-    listed = re.findall("`([a-z_]+)`", section.group(1).rpartition("Keys: ")[2])
-    words = [verb, "web.json", *({"diff": ["latest"], "restore": ["--dry-run"]}.get(verb, []))]
+    listed = re.findall("`([a-z_]+)`", section.group(1).rpartition("Keys: ")[2].split(". ")[0])
+    words = [verb, "web.json", *({"diff": ["latest"], "find": ["*"], "restore": ["--dry-run"]}.get(verb, []))]
     assert set(archive.json(*words)) == {*listed, "rc", "failed"}
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "diff", "restore", "verify", "status", "adopt", "audit"])
+@pytest.mark.parametrize("verb", ["run", "list", "show", "ls", "find", "diff", "restore", "verify", "status", "adopt", "audit"])
 def test_help_needs_no_policy(host: Host, verb: str) -> None:
     done = host.call(verb, "--help")
     assert done.stdout.startswith("usage: openclaw-backup %s POLICY" % verb) and "\nexamples:\n" in done.stdout and done.stderr == ""

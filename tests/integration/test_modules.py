@@ -91,11 +91,13 @@ def tell(story: Story, home: Path) -> None:
     story.task("hooked_predicted", "snapshot", check=True, policy={**policy, "hooks": hooks})
     story.task("hooked", "snapshot", policy={**policy, "hooks": hooks})
     story.task("other_policy", "snapshot", policy=str(home / "policy.json"))
+    story.four_times("tagged", "snapshot", tags=["before-upgrade"], **policy)
 
     # Looking at the history, and proving it.
     story.task("list_before", "snapshot_info", **history)
     story.four_times("list", "snapshot_info", **history)
     story.task("list_policy", "snapshot_info", policy=policy)
+    story.task("list_sizes", "snapshot_info", sizes=True, **history)
     story.task("list_nothing", "snapshot_info", **{**history, "name": "nobody"})
     story.task("verify_predicted", "verify", check=True, **history)
     story.task("list_unverified", "snapshot_info", **history)
@@ -423,13 +425,14 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, changed", [("manifest", True), ("first", True), ("second", True), ("restore", True), ("in_place", True), ("list", False), ("prune", True)]
+    "name, changed",
+    [("manifest", True), ("first", True), ("second", True), ("tagged", True), ("restore", True), ("in_place", True), ("list", False), ("prune", True)],
 )
 def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: bool) -> None:
     assert [told[name + step]["changed"] for step in ("_predicted", "", "_predicted_again", "_again")] == [changed, changed, False, False]
 
 
-@pytest.mark.parametrize("name", ["manifest", "first", "second", "restore", "in_place", "list", "verify", "prune"])
+@pytest.mark.parametrize("name", ["manifest", "first", "second", "tagged", "restore", "in_place", "list", "verify", "prune"])
 def test_a_prediction_comes_true(told: Told, name: str) -> None:
     # The digest holds the times of directories above the tree, in which others work; what is only known afterwards is left out too.
     later = {"digest", "content_digest", "duration", "receipt", "bytes_wire", "kept", "verified", "captured", "would_capture", *FOREIGN}

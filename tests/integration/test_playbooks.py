@@ -104,7 +104,8 @@ def test_a_prune_removes_what_the_policys_retention_does_not_keep(site: Site) ->
     predicted = site.play("prune", "--check", policies=policies)["localhost"]["prune"]["local"]
     assert len(predicted["removed"]) == 2 and len(os.listdir(site.home / "vault" / "localhost" / "local" / "snapshots")) == 3
     done = site.play("prune", policies=policies)["localhost"]["prune"]["local"]
-    assert done["changed"] and done["removed"] == predicted["removed"] and "2 snapshots removed, 1 kept" in site.output
+    assert done["changed"] and done["removed"] == predicted["removed"] and "2 snapshots removed, 1 kept, " in site.output
+    assert done["bytes_freed"] == predicted["bytes_freed"] > 0
     assert os.listdir(site.home / "vault" / "localhost" / "local" / "snapshots") == [done["kept"][0]["id"]]
     policies[0]["retention"] = {"protect": "1d"}
     refused = site.play("prune", code=2, policies=policies)["localhost"]["prune"]["local"]

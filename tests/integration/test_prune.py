@@ -13,10 +13,10 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
 
 import pytest
-from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, hold, prune
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, hold, prune, tag
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Retention
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.retention import Candidate, decide
@@ -50,6 +50,10 @@ def prune_of(world: World, *, dry_run: bool = False, **rules: Any) -> PruneResul
 
 def hold_of(world: World, snapshot: str, reason: Any) -> Dict[str, Any]:
     return hold(world.policy(), state_directory=str(world.state), snapshot=snapshot, reason=reason)
+
+
+def tag_of(world: World, snapshot: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Dict[str, Any]:
+    return tag(world.policy(), state_directory=str(world.state), snapshot=snapshot, add=add, remove=remove)
 
 
 def ids_of(items: List[Dict[str, Any]]) -> List[str]:
@@ -126,6 +130,80 @@ def test_a_hold_needs_one_line_of_text(world: World, reason: str) -> None:
 def test_a_hold_of_an_unknown_snapshot_is_refused(world: World) -> None:
     fill(world, 1)
     assert error_of(hold_of, world, "20200101", "why").rc in (2, 4)
+
+
+def test_a_tag_keeps_a_snapshot_until_it_is_taken_off(world: World) -> None:
+    ids = fill(world, 4)
+    assert tag_of(world, ids[2], add=["good", "before-upgrade"]) == {"changed": True, "snapshot_id": ids[2], "tags": ["before-upgrade", "good"], "rc": 0}
+    assert not tag_of(world, ids[2], add=["good"], remove=["other"])["changed"]
+    hold_of(world, ids[2], "why")  # what else is known of it stays
+    hold_of(world, ids[2], None)
+    assert world.snapshots()[2].tags == ("before-upgrade", "good") and world.snapshots()[1].tags == ()
+    result = prune_of(world, keep_tags=["good", "best"])
+    assert ids_of(result.removed) == [ids[1], ids[3]] and result.kept[1]["reasons"] == ["has tag good"]
+    assert tag_of(world, ids[2], remove=["good"])["tags"] == ["before-upgrade"]
+    assert ids_of(prune_of(world, keep_tags=["good", "best"]).removed) == [ids[2]]
+    told = [event for event in events(world.history / "audit.jsonl") if event["event"] == "tag"]
+    assert [(event["add"], event["remove"]) for event in told] == [(["good", "before-upgrade"], []), ([], ["good"])]
+    world.check_history(count=1)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a/b", "x" * 65, "a\n", "\u00e9", "a,b"])
+def test_a_tag_is_a_short_name(world: World, name: str) -> None:
+    ids = fill(world, 1)
+    for flag in ("add", "remove"):
+        error = error_of(tag_of, world, ids[0], **{flag: ["fine", name]})
+        assert (error.rc, error.field) == (2, "--" + flag) and "64" in str(error.allowed)
+    (world.src / "a").write_text("more")
+    assert (error_of(world.backup, tags=[name]).field, error_of(prune_of, world, keep_tags=[name]).field) == ("tags", "retention.keep_tags[0]")
+    assert len(world.snapshots()) == 1 and world.snapshots()[0].tags == ()
+
+
+def test_tags_to_add_and_to_remove_are_needed_and_differ(world: World) -> None:
+    ids = fill(world, 1)
+    assert error_of(tag_of, world, ids[0]).rc == error_of(tag_of, world, ids[0], add=["a", "b"], remove=["b"]).rc == 2
+
+
+def test_a_run_tags_its_snapshot_or_the_one_that_is_unchanged(world: World) -> None:
+    fill(world, 1)
+    (world.src / "a").write_text("new")
+    assert world.backup(tags=["b", "a"]).changed
+    newest = world.snapshots()[0]
+    assert newest.tags == ("a", "b") and world.snapshots()[1].tags == ()
+    before = fingerprint(world.vault)
+    again = world.backup(tags=["a"])
+    assert (again.changed, again.tagged, fingerprint(world.vault)) == (False, [], before)
+    would = world.backup(tags=["c", "a"], dry_run=True)
+    assert (would.changed, would.tagged, would.snapshot_id, fingerprint(world.vault)) == (True, ["c"], newest.id, before)
+    did = world.backup(tags=["c", "a"])
+    assert (did.changed, did.tagged, did.snapshot_id, did.added) == (True, ["c"], newest.id, 0)
+    assert world.snapshots()[0].tags == ("a", "b", "c")
+    world.check_history(count=2)
+
+
+def test_a_run_with_a_tag_does_not_tag_what_another_made_of_the_history(world: World) -> None:
+    """The baseline looks unchanged here, but the vault went back."""
+    ids = fill(world, 3)
+    aside = world.root / "aside"
+    (world.history / "snapshots" / ids[0]).rename(aside)
+    result = world.backup(tags=["now"])
+    assert result.changed and result.tagged == [] and result.snapshot_id not in ids
+    assert [snapshot.tags for snapshot in world.snapshots()] == [("now",), (), ()]
+
+
+def test_a_run_that_is_killed_leaves_no_snapshot_without_its_tags(world: World) -> None:
+    luck = random.Random(11)
+    fill(world, 2)
+    killed = 0
+    for turn in range(15):
+        (world.src / "d" / "changing").write_text("turn %d" % turn)
+        killed += killed_at(lambda: world.backup(tags=["t"]), luck.uniform(0, 0.25))
+        assert all(snapshot.tags == ("t",) for snapshot in world.snapshots()[:-2])
+        world.backup(tags=["t"])
+    assert killed, "the delays were too long"
+    prune_of(world, keep_last=1)
+    assert {name[:-5] for name in os.listdir(world.history / "state") if name.endswith(".json")} <= {s.id for s in world.snapshots()}
+    world.check_history()
 
 
 def test_an_empty_retention_is_an_error_and_removes_nothing(world: World) -> None:
@@ -245,6 +323,7 @@ def test_it_agrees_with_restic_on_random_timelines_and_retentions(tmp_path: Path
     restic("init", "-q")
     (tmp_path / "file").write_text("x")
     moments: Set[int] = set()
+    names: Dict[int, Tuple[str, ...]] = {}
     newest = datetime.datetime(2026, 11, 20, 12, tzinfo=datetime.timezone.utc)
     while len(moments) < 60:
         moments.add(
@@ -253,7 +332,8 @@ def test_it_agrees_with_restic_on_random_timelines_and_retentions(tmp_path: Path
     timelines: Dict[int, List[int]] = {number: [] for number in range(TIMELINES)}
     for moment in sorted(moments):
         members = [number for number in timelines if luck.random() < 0.4]
-        tags = ["t%03d" % number for number in members]
+        names[moment] = tuple(name for name in ("good", "old") if luck.random() < 0.15)
+        tags = ["t%03d" % number for number in members] + list(names[moment])
         when = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
         restic("backup", "-q", "--time", when, "--tag", ",".join(tags), "file")
         for number in members:
@@ -265,10 +345,12 @@ def test_it_agrees_with_restic_on_random_timelines_and_retentions(tmp_path: Path
             counts["last"] = 1
         words = [word for rule, count in counts.items() if count for word in ("--keep-" + rule, str(count))]
         words += ["--keep-within", "%dd" % within] if within else []
+        keep_tags = luck.choice([(), (), ("good",), ("old", "good")])
+        words += [word for name in keep_tags for word in ("--keep-tag", name)]
         answer = json.loads(restic("forget", "--dry-run", "--json", "--group-by", "host", "--tag", "t%03d" % number, *words))
         theirs = {_seconds(item["time"]) for group in answer for item in group["keep"]}
-        retention = Retention(**{"keep_" + rule: count for rule, count in counts.items()}, keep_within=within * 86400, protect=0)
-        decisions = decide([Candidate(str(moment), moment) for moment in timeline], retention, newest.timestamp() + 1)
+        retention = Retention(**{"keep_" + rule: count for rule, count in counts.items()}, keep_within=within * 86400, keep_tags=keep_tags, protect=0)
+        decisions = decide([Candidate(str(moment), moment, tags=names[moment]) for moment in timeline], retention, newest.timestamp() + 1)
         ours = {int(decision.id) for decision in decisions if decision.keep and decision.reasons != ("newest snapshot",)}
         assert ours == theirs, (words, timeline)
 

@@ -25,6 +25,7 @@ from ..manifest.survey import Survey, check_source, selects, survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
+from ..policy.checks import check_tag
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
@@ -48,9 +49,9 @@ class BackupResult(Result):
     """What a run did, or in check mode would do.
 
     ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
-    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved;
-    ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``hooks``: what became of the policy's hooks
-    (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
+    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``tagged``: tags that the newest snapshot got
+    because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``hooks``: what became of the
+    policy's hooks (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
     """
 
     changed: bool = False
@@ -73,6 +74,7 @@ class BackupResult(Result):
     stale: int = 0
     unstable: int = 0
     vanished: int = 0
+    tagged: List[str] = field(default_factory=list)
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
     warnings: List[str] = field(default_factory=list)
@@ -107,11 +109,13 @@ def backup(
     state_directory: str,
     adopt: bool = False,
     accept: Optional[str] = None,
+    tags: Sequence[str] = (),
     dry_run: bool = False,
     progress: Optional[Progress] = None,
 ) -> BackupResult:
     """Add a snapshot of the policy's sources to its target, if they changed.
 
+    ``tags``: names that the snapshot bears, also one that is there already because nothing changed;
     ``adopt``: go on from a history that this host has no baseline for; ``accept``: first 8 digits of the content digest that a guard showed;
     ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
     """
@@ -120,7 +124,9 @@ def backup(
         raise UsageError(
             "accept is not what a guard showed", field="accept", found=accept, allowed="8 digits of 0-9 and a-f", next="look at the change with --dry-run"
         )
-    run = _Run(policy, HostState(state_directory, policy), adopt, accept, progress or Progress(), started)
+    for name in tags:
+        check_tag(name, "tags")
+    run = _Run(policy, HostState(state_directory, policy), adopt, accept, tags, progress or Progress(), started)
     check_apart(policy)
     run.warn_of_unsupported_keys()
     if dry_run:
@@ -154,11 +160,12 @@ def _told(error: BaseException) -> BackupError:
 
 
 class _Run:
-    def __init__(self, policy: Policy, state: HostState, adopt: bool, accept: Optional[str], progress: Progress, now: float) -> None:
+    def __init__(self, policy: Policy, state: HostState, adopt: bool, accept: Optional[str], tags: Sequence[str], progress: Progress, now: float) -> None:
         self.policy = policy
         self.state = state
         self.adopt = adopt
         self.accept = accept
+        self.tags = tags
         self.progress = progress
         self.started = self.now = now
         self.target: TreeTarget = open_target(policy.target, policy.host, policy.name)
@@ -365,7 +372,7 @@ class _Run:
     def _still_unchanged(self, dry_run: bool) -> bool:
         """Tell the target now and then; False where it has lost what this host takes for granted, or asks for paths."""
         assert self.baseline is not None
-        if self._needs_healing:
+        if self._needs_healing or (self.tags and not self._is_newest(self.baseline)):
             return False
         if dry_run or not self.policy.heartbeat or self.now - self.state.heartbeat_at() < self.policy.heartbeat:
             return True
@@ -375,6 +382,10 @@ class _Run:
             self.state.set_heartbeat(self.now)
         self._needs_healing = not answer.known or bool(answer.need)
         return not self._needs_healing
+
+    def _is_newest(self, receipt: Receipt) -> bool:
+        latest = self.target.latest()
+        return latest is not None and (latest.id, latest.receipt.digest) == (receipt.id, receipt.digest)
 
     def _settle_unchanged(self, entries: int, dry_run: bool) -> None:
         assert self.baseline is not None
@@ -387,6 +398,18 @@ class _Run:
         result.digest, result.content_digest = self.baseline.digest, self.baseline.content_digest
         result.entries, result.unchanged, result.bytes = entries, entries, self.baseline.bytes
         result.receipt = self.baseline.to_dict()
+        if self.tags:
+            self._tag_newest(dry_run)
+
+    def _tag_newest(self, dry_run: bool) -> None:
+        """What nothing has changed since is what the tags are meant for."""
+        latest = self.target.latest()
+        if latest is not None:
+            self.result.tagged = sorted(set(self.tags).difference(latest.tags))
+        if latest is not None and self.result.tagged:
+            self.result.changed = True
+            if not dry_run:
+                self.target.tag(latest, self.result.tagged, ())
 
     def _meet_history(self, dry_run: bool) -> None:
         """Settle which snapshot this run goes on from: the writers' rules."""
@@ -486,7 +509,7 @@ class _Run:
         tx = new_transaction()
         parent = self.baseline.id if self.baseline is not None else None
         self.state.set_pending(Pending(tx, parent, manifest.digest))
-        session = self.target.begin(tx, parent)
+        session = self.target.begin(tx, parent, self.tags)
         keep = False
         try:
             if base is not None:

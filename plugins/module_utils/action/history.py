@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import EXIT_DONE, UsageError, printable
 from ..manifest.changeset import ChangeSet, diff
@@ -34,15 +34,25 @@ def list_snapshots(policy: Policy) -> List[Snapshot]:
     return open_target(policy.target, policy.host, policy.name).list()
 
 
-def describe_history(policy: Policy) -> Dict[str, Any]:
+def measured(policy: Policy, snapshots: Sequence[Snapshot], sizes: bool) -> List[Dict[str, Any]]:
+    """``{bytes_own, bytes_shared, bytes_added}`` of snapshots that stand side by side, newest first; None without ``sizes``, when nothing is measured."""
+    if not sizes:
+        return [{"bytes_own": None, "bytes_shared": None, "bytes_added": None} for _snapshot in snapshots]
+    found = open_target(policy.target, policy.host, policy.name).sizes(snapshots)
+    return [{"bytes_own": size.own, "bytes_shared": size.shared, "bytes_added": size.added} for size in found]
+
+
+def describe_history(policy: Policy, *, sizes: bool = False) -> Dict[str, Any]:
     """All snapshots of the policy's history for machines, bounded.
 
-    Keys: ``snapshots`` (public mappings, the newest 500 first, 20 paths of damage each), ``count`` (of all), ``bytes`` (logical size of the newest),
+    Keys: ``snapshots`` (public mappings as in ``list_snapshots`` and ``measured``, the newest 500 first, 20 paths of damage each), ``count`` (of all),
+    ``bytes`` (logical size of the newest),
     ``sample``: up to 20 paths known to be damaged as ``{path, change}``, ``truncated``: there is more than that, ``changed`` (False), ``rc``, ``duration``.
     """
     started = time.time()
     found = list_snapshots(policy)
-    listed = [_bounded(snapshot.to_dict()) for snapshot in found[:LISTED]]
+    measures = measured(policy, found[: LISTED + 1], sizes)
+    listed = [{**_bounded(snapshot.to_dict()), **measure} for snapshot, measure in zip(found[:LISTED], measures)]
     damaged = [printable(b"/" + path) for snapshot in found for path in sorted(damaged_paths(snapshot))]
     sample = [{"path": path, "change": "damaged"} for path in damaged[:SAMPLE]]
     return {
@@ -111,6 +121,16 @@ def compare(policy: Policy, old: str, new: str) -> Tuple[Snapshot, Snapshot, Cha
     snapshots = target.list()
     first, second = (find_snapshot(snapshots, wish, name_of(policy)) for wish in (old, new))
     return first, second, diff(target.manifest(first), target.manifest(second))
+
+
+def content_bytes(changes: ChangeSet) -> Tuple[int, int]:
+    """Logical bytes of files in what was added and removed; of what was modified the new ones count as added, the old ones as removed."""
+    pairs = changes.modified
+    return _content((*changes.added, *(new for _old, new in pairs))), _content((*changes.removed, *(old for old, _new in pairs)))
+
+
+def _content(entries: Sequence[Entry]) -> int:
+    return sum(entry.size for entry in entries if not entry.is_group_follower)
 
 
 def entry_to_dict(entry: Entry) -> Dict[str, Any]:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prune: remove the snapshots that no rule of the retention keeps. Hold and release: put one above the rules."""
+"""Prune: remove the snapshots that no rule of the retention keeps. Hold and release: put one above the rules. Tag: name one for a rule."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from ..errors import EXIT_DONE, PolicyError, UsageError
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
+from ..policy.checks import check_tag
 from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..policy.retention import Candidate, decide, is_empty, simulate
@@ -35,12 +36,13 @@ class PruneResult(Result):
     """What a prune did, or in check mode would do.
 
     ``kept`` and ``removed``: all snapshots, newest first, as ``{id, created, reasons}``; ``sample``: the first 20 that were removed as ``{path, change}``, the
-    path being the id; ``truncated`` when there are more; ``duration`` in seconds.
+    path being the id; ``truncated`` when there are more; ``bytes_freed``: what the disk gets back; ``duration`` in seconds.
     """
 
     changed: bool = False
     kept: List[Dict[str, Any]] = field(default_factory=list)
     removed: List[Dict[str, Any]] = field(default_factory=list)
+    bytes_freed: int = 0
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
     warnings: List[str] = field(default_factory=list)
@@ -66,10 +68,12 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
 
     try:
         if dry_run:
-            choose(target.list())
+            snapshots = target.list()
+            chosen = choose(snapshots)
+            result.bytes_freed = target.weigh([snapshot for snapshot in snapshots if snapshot.id in chosen])
         else:
             progress.stage("prune")
-            target.remove(choose, tell=progress.advance)
+            result.bytes_freed = target.remove(choose, tell=progress.advance)
     finally:
         progress.finish()
     result.changed = bool(result.removed)
@@ -78,7 +82,12 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     result.duration = time.time() - started
     if not dry_run:
         removed = [item["id"] for item in result.removed]
-        _record(policy, state, {"verb": "prune", "kept": len(result.kept), "removed": len(removed)}, {"event": "prune", "removed": removed})
+        _record(
+            policy,
+            state,
+            {"verb": "prune", "kept": len(result.kept), "removed": len(removed), "bytes_freed": result.bytes_freed},
+            {"event": "prune", "removed": removed},
+        )
     return result
 
 
@@ -136,7 +145,7 @@ def _check_rules(policy: Policy) -> None:
         raise PolicyError(
             "The retention of policy %s has no rule, so everything stays" % policy.name,
             field="retention",
-            allowed="at least one of keep_last, keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly and keep_yearly above 0",
+            allowed="at least one of keep_last, keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly and keep_yearly above 0, or keep_tags",
             next="set one, such as keep_daily: 7",
         )
 
@@ -162,9 +171,34 @@ def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optiona
     return {"changed": changed, "snapshot_id": chosen.id, "held": held, "rc": EXIT_DONE}
 
 
+def tag(policy: Policy, *, state_directory: str, snapshot: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Dict[str, Any]:
+    """Add tags to a snapshot and remove others. Keys: ``changed``, ``snapshot_id``, ``tags`` (all that it bears then)."""
+    for flag, names in (("--add", add), ("--remove", remove)):
+        for name in names:
+            check_tag(name, flag)
+    both = sorted(set(add).intersection(remove))
+    if both or not (add or remove):
+        raise UsageError(
+            "The tag %s is to be added and removed" % both[0] if both else "There is no tag to add or to remove",
+            field="--add",
+            found=both[0] if both else None,
+            allowed="names to add (--add) and others to remove (--remove)",
+            next="name each tag once" if both else "name a tag, such as --add before-upgrade",
+        )
+    target = open_target(policy.target, policy.host, policy.name)
+    chosen = find_snapshot(target.list(), snapshot, name_of(policy))
+    tags = list(chosen.tags)
+    changed = bool(set(add).difference(tags) or set(remove).intersection(tags))
+    if changed:
+        tags = target.tag(chosen, add, remove)
+        event = {"event": "tag", "snapshot": chosen.id, "add": list(add), "remove": list(remove)}
+        _record(policy, HostState(state_directory, policy), {"verb": "tag", "snapshot_id": chosen.id}, event)
+    return {"changed": changed, "snapshot_id": chosen.id, "tags": tags, "rc": EXIT_DONE}
+
+
 def _candidate(snapshot: Snapshot) -> Candidate:
     held = str((snapshot.held or {}).get("reason") or "for no reason given") if snapshot.held else ""
-    return Candidate(snapshot.id, seconds_of(snapshot.receipt.created), held, bool(snapshot.verified), bool(snapshot.damaged))
+    return Candidate(snapshot.id, seconds_of(snapshot.receipt.created), held, bool(snapshot.verified), bool(snapshot.damaged), snapshot.tags)
 
 
 def _record(policy: Policy, state: HostState, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:

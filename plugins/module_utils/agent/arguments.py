@@ -75,6 +75,7 @@ VERBS: Dict[str, Verb] = {
             Option("--dry-run", "say what would be done, also where a guard refuses it; write nothing anywhere"),
             Option("--accept", "override the guards for the change that was shown with these 8 digits", "D"),
             Option("--adopt", "go on from the newest snapshot of a history that this host has no baseline for"),
+            Option("--tag", "a name that the snapshot bears, also one that is there already because nothing changed; can be repeated", "NAME", repeats=True),
             _QUIET,
         ),
         (
@@ -85,10 +86,19 @@ VERBS: Dict[str, Verb] = {
     ),
     "list": Verb(
         "list the snapshots",
-        "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it.",
+        "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it. With --sizes, what the vault's disk holds:\n"
+        "OWN bytes would be free if this snapshot alone were removed, SHARED are other snapshots' too, ADDED are not in the snapshot before it.",
         (_POLICY,),
-        (_HOST,),
-        (("list web", "all snapshots"), ("list web --host web2", "those of another host in the same vault")),
+        (
+            Option("--sizes", "look at the files of all snapshots, and say what each takes up on the vault's disk"),
+            Option("--tag", "only snapshots that bear this tag; repeated: any of these", "NAME", repeats=True),
+            _HOST,
+        ),
+        (
+            ("list web", "all snapshots"),
+            ("list web --sizes", "which of them cost how much?"),
+            ("list web --host web2", "those of another host in the same vault"),
+        ),
     ),
     "show": Verb(
         "show one snapshot",
@@ -106,6 +116,24 @@ VERBS: Dict[str, Verb] = {
             ("ls web", "where to begin"),
             ("ls web /srv/www/img", "a directory in the newest snapshot"),
             ("ls web 20261120 /srv/www --recursive", "everything in an older one"),
+        ),
+    ),
+    "find": Verb(
+        "find a file in all snapshots, by its name",
+        "Looks for paths whose last component matches a shell pattern (* ? [a-z]), or which as a whole do where the pattern holds a '/'. Lists each path\n"
+        "with its versions, the newest first: what they are and which snapshots hold them.",
+        (_POLICY, Argument("PATTERN", "'*.conf', 'id_rsa', '/etc/*/nginx*'; quoted, so that the shell leaves it alone")),
+        (
+            Option("--path", "only this path and what lies below; can be repeated", "P", repeats=True),
+            Option("--snapshot", _SNAPSHOT_HELP.replace("latest (default)", "only in this one: latest"), "S"),
+            Option("--ignore-case", "capitals and small letters are the same"),
+            Option("--limit", "list so many versions at most (default: 500)", "N"),
+            _HOST,
+        ),
+        (
+            ("find web index.html", "which versions of it are there?"),
+            ("find web '*.key' --path /srv/www", "everything of that name below a directory"),
+            ("find web '/srv/www/*/img/*' --snapshot 20261120", "by the whole path, in one snapshot"),
         ),
     ),
     "diff": Verb(
@@ -193,6 +221,18 @@ VERBS: Dict[str, Verb] = {
         (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
         (_HOST, _QUIET),
         (("release web 20261120", "it need not stay any longer"),),
+    ),
+    "tag": Verb(
+        "name a snapshot",
+        "A snapshot can bear any number of tags. `list --tag` finds those with a tag, and `retention.keep_tags` keeps them.",
+        (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
+        (
+            Option("--add", "a tag that it bears from now on; can be repeated", "NAME", repeats=True),
+            Option("--remove", "a tag that it bears no more; can be repeated", "NAME", repeats=True),
+            _HOST,
+            _QUIET,
+        ),
+        (("tag web latest --add before-upgrade", "name the newest one"), ("tag web 20261120 --remove before-upgrade --add good", "name it otherwise")),
     ),
     "status": Verb(
         "is this host protected, and since when?",

@@ -17,6 +17,7 @@ from ..policy import durations
 Result = Mapping[str, Any]
 
 _TYPES = {"f": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK, "p": stat.S_IFIFO, "s": stat.S_IFSOCK, "b": stat.S_IFBLK, "c": stat.S_IFCHR}
+_KINDS = {"d": "directory", "p": "FIFO", "s": "socket", "b": "block device", "c": "character device"}
 _DAYS_ONE_BY_ONE = 14  # of a longer simulation every seventh is shown
 _MARKS = {"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
 
@@ -32,8 +33,9 @@ def lines(request: Namespace, result: Result) -> Iterator[str]:
 def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     """What a run did."""
     seconds = format_duration(result["duration"])
-    if not result["changed"]:
-        yield "unchanged: %s as in snapshot %s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], seconds)
+    if not result["changed"] or result["tagged"]:
+        tagged = ", %s %s" % ("to be tagged" if request.dry_run else "now tagged", ", ".join(result["tagged"])) if result["tagged"] else ""
+        yield "unchanged: %s as in snapshot %s%s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], tagged, seconds)
         yield from _planned(result, request)
         return
     whole = "%s, %s" % (_count(result["entries"], "entry"), format_bytes(result["bytes"]))
@@ -61,17 +63,26 @@ def _planned(result: Result, request: Namespace) -> Iterator[str]:
         yield "  would run the %s hook %s" % (hook["event"], hook["command"])
 
 
-def _snapshots(result: Result, _request: Namespace) -> Iterator[str]:
+def _snapshots(result: Result, request: Namespace) -> Iterator[str]:
     """The list of a history."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     if not result["snapshots"]:
-        yield "no snapshots of %s" % history
+        yield "no snapshots of %s%s" % (history, " with tag " + " or ".join(request.tag) if request.tag else "")
         return
+    sizes = {"OWN": "bytes_own", "SHARED": "bytes_shared", "ADDED": "bytes_added"} if request.sizes else {}
     rows = [
-        (item["id"], _utc(item["created"]), "{:,}".format(item["files"]), format_bytes(item["bytes"]), "{:,}".format(item["received_files"]), _condition(item))
+        (
+            item["id"],
+            _utc(item["created"]),
+            "{:,}".format(item["files"]),
+            format_bytes(item["bytes"]),
+            "{:,}".format(item["received_files"]),
+            *(format_bytes(item[key]) for key in sizes.values()),
+            _condition(item),
+        )
         for item in result["snapshots"]
     ]
-    yield from table([("SNAPSHOT", "CREATED (UTC)", "FILES", "SIZE", "NEW", "STATE"), *rows], "<<>>><")
+    yield from table([("SNAPSHOT", "CREATED (UTC)", "FILES", "SIZE", "NEW", *sizes, "STATE"), *rows], "<<>>>%s<" % (">" * len(sizes)))
     yield "%s of %s" % (_count(len(rows), "snapshot"), history)
 
 
@@ -93,6 +104,7 @@ def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
         ("state", _condition(item)),
         ("unchanged", "still so at %s UTC" % _utc(item["unchanged_until"]) if item["unchanged_until"] else None),
         ("held", (item["held"] or {}).get("reason")),
+        ("tags", ", ".join(item["tags"])),
     )
 
 
@@ -104,12 +116,40 @@ def _paths(result: Result, _request: Namespace) -> Iterator[str]:
             str(item["uid"]),
             str(item["gid"]),
             "{:,}".format(item["size"]) if "size" in item else "%d, %d" % tuple(item["device"]) if "device" in item else "-",
-            time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(item["mtime"] // 10**9)),
+            _time(item["mtime"]),
             item["path"] + (" -> " + item["link"] if "link" in item else "") + "".join(" (%s)" % flag for flag in ("unstable", "stale") if flag in item),
         )
         for item in result["entries"]
     ]
     return table(rows, "<>>><<")
+
+
+def _found(result: Result, _request: Namespace) -> Iterator[str]:
+    """What has a name, and where."""
+    history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
+    searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
+    if not result["paths"]:
+        yield "nothing found: no path in %s matches %s" % (searched, result["pattern"])
+        return
+    rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
+    for path in result["paths"]:
+        yield path["path"]
+        for _item in path["versions"]:
+            yield "  " + next(rows)
+    if result["truncated"]:
+        yield "… and more (--limit)"
+    yield "%s of %s in %s" % (_count(result["versions"], "version"), _count(result["count"], "path"), searched)
+
+
+def _version(item: Result) -> Sequence[str]:
+    what = format_bytes(item["size"]) if item["type"] == "f" else "-> " + item["link"] if "link" in item else _KINDS[item["type"]]
+    span = item["last"] if item["snapshots"] == 1 else "%s to %s" % (item["first"], item["last"])
+    words = [_count(item["snapshots"], "snapshot")]
+    if item["differs"]:
+        words.append("not in %s between" % "{:,}".format(item["differs"]))
+    if item["in_newest"]:
+        words.append("the newest has it")
+    return _time(item["mtime"]), what, span, ", ".join(words)
 
 
 def _differences(result: Result, _request: Namespace) -> Iterator[str]:
@@ -118,7 +158,8 @@ def _differences(result: Result, _request: Namespace) -> Iterator[str]:
         sizes = " (%s -> %s)" % (format_bytes(item["old_size"]), format_bytes(item["size"])) if item["change"] == "modified" and "old_size" in item else ""
         yield "%s %s%s" % (_MARKS[item["change"]], item["path"], sizes)
     counts = "{added:,} added, {removed:,} removed, {modified:,} modified (M), {metadata:,} only in metadata (U)".format(**result)
-    yield "%s -> %s: %s" % (result["old"], result["new"], counts)
+    sizes = "%s came, %s went" % (format_bytes(result["bytes_added"]), format_bytes(result["bytes_removed"]))
+    yield "%s -> %s: %s; %s" % (result["old"], result["new"], counts, sizes)
 
 
 def _restored(result: Result, request: Namespace) -> Iterator[str]:
@@ -186,7 +227,12 @@ def _pruned(result: Result, request: Namespace) -> Iterator[str]:
     ]
     if rows:
         yield from table([("SNAPSHOT", "CREATED (UTC)", "", "WHY"), *rows], "<<<<")
-    yield "%s %s, %s kept" % ("would remove" if request.dry_run else "removed", _count(len(result["removed"]), "snapshot"), "{:,}".format(len(result["kept"])))
+    yield "%s %s, %s kept, %s freed" % (
+        "would remove" if request.dry_run else "removed",
+        _count(len(result["removed"]), "snapshot"),
+        "{:,}".format(len(result["kept"])),
+        format_bytes(result["bytes_freed"]),
+    )
 
 
 def _simulated(result: Result) -> Iterator[str]:
@@ -214,6 +260,12 @@ def _held(result: Result, request: Namespace) -> Iterator[str]:
     """What a hold or a release did."""
     state = "held: %s" % result["held"]["reason"] if result["held"] else "not held"
     yield "snapshot %s is %s%s" % (result["snapshot_id"], "" if result["changed"] else "already ", state)
+
+
+def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
+    """Which tags a snapshot bears."""
+    tags = "the tags %s" % ", ".join(result["tags"]) if result["tags"] else "no tags"
+    yield "snapshot %s %s %s" % (result["snapshot_id"], "bears" if result["changed"] else "already bears", tags)
 
 
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
@@ -280,12 +332,14 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "list": _snapshots,
     "show": _snapshot,
     "ls": _paths,
+    "find": _found,
     "diff": _differences,
     "restore": _restored,
     "verify": _verified,
     "prune": _pruned,
     "hold": _held,
     "release": _held,
+    "tag": _tagged,
     "status": _protection,
     "adopt": _adopted,
     "audit": _logs,
@@ -334,6 +388,7 @@ def _condition(item: Result) -> str:
     words.append("verified %s UTC" % _utc(item["verified"]["at"]) if item["verified"] else "not verified")
     if item["held"]:
         words.append("held")
+    words += ["tag " + name for name in item["tags"]]
     return ", ".join(words)
 
 
@@ -352,6 +407,10 @@ def _count(number: int, noun: str) -> str:
 
 def _utc(rfc3339: str) -> str:
     return rfc3339[:19].replace("T", " ")
+
+
+def _time(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(ns // 10**9))
 
 
 def _listed(value: Any) -> str:

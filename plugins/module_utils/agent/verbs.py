@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
@@ -62,15 +63,28 @@ def _run(job: Job) -> Outcome:
     from ..action.backup import backup
 
     request = job.request
-    result = backup(job.policy, state_directory=job.state_directory, adopt=request.adopt, accept=request.accept, dry_run=request.dry_run, progress=job.progress)
+    result = backup(
+        job.policy,
+        state_directory=job.state_directory,
+        adopt=request.adopt,
+        accept=request.accept,
+        tags=request.tag,
+        dry_run=request.dry_run,
+        progress=job.progress,
+    )
     return Outcome(result.to_dict(), result.failure())
 
 
 def _list(job: Job) -> Outcome:
-    from ..action.history import check_present, list_snapshots
+    from ..action.history import check_present, list_snapshots, measured
 
     check_present(job.policy, job.state_directory)
-    found = [{**snapshot.to_dict(), "received_files": snapshot.receipt.received_files} for snapshot in list_snapshots(job.policy)]
+    snapshots = list_snapshots(job.policy)
+    found = [
+        {**snapshot.to_dict(), "received_files": snapshot.receipt.received_files, **measure}
+        for snapshot, measure in zip(snapshots, measured(job.policy, snapshots, job.request.sizes))
+        if not job.request.tag or set(job.request.tag).intersection(snapshot.tags)
+    ]
     result = {**_history(job.policy), "snapshots": found, "rc": EXIT_DONE}
     return Outcome(result)
 
@@ -110,8 +124,32 @@ def _ls(job: Job) -> Outcome:
     return Outcome(result)
 
 
+def _find(job: Job) -> Outcome:
+    from ..action.find import LISTED, find
+
+    request = job.request
+    result = find(
+        job.policy,
+        request.pattern,
+        state_directory=job.state_directory,
+        paths=tuple(map(os.path.abspath, request.path)),
+        snapshot=request.snapshot,
+        ignore_case=request.ignore_case,
+        limit=LISTED if request.limit is None else _count(request.limit, "--limit"),
+    )
+    return Outcome({**_history(job.policy), **result})
+
+
+def _count(text: str, flag: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise UsageError(
+            "%s is no number from 1 on" % flag, field=flag, found=text, allowed="a whole number from 1 to 999999999", next="write a number, such as 1000"
+        )
+    return int(text)
+
+
 def _diff(job: Job) -> Outcome:
-    from ..action.history import check_present, compare
+    from ..action.history import check_present, compare, content_bytes
 
     check_present(job.policy, job.state_directory)
     old, new, changes = compare(job.policy, job.request.a, job.request.b or "latest")
@@ -128,7 +166,9 @@ def _diff(job: Job) -> Outcome:
                 item["old_size"] = before.size
             listed.append(item)
     listed.sort(key=lambda item: str(item["path"]))
-    result = {**_history(job.policy), "old": old.id, "new": new.id, **changes.counts(), "changes": listed, "rc": EXIT_DONE}
+    came, went = content_bytes(changes)
+    sizes = {"bytes_added": came, "bytes_removed": went}
+    result = {**_history(job.policy), "old": old.id, "new": new.id, **changes.counts(), **sizes, "changes": listed, "rc": EXIT_DONE}
     return Outcome(result)
 
 
@@ -213,6 +253,13 @@ def _hold(job: Job) -> Outcome:
     return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, reason=reason))
 
 
+def _tag(job: Job) -> Outcome:
+    from ..action.prune import tag
+
+    request = job.request
+    return Outcome(tag(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, add=request.add, remove=request.remove))
+
+
 def _status(job: Job) -> Outcome:
     from ..action.status import status
 
@@ -253,12 +300,14 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "list": _list,
     "show": _show,
     "ls": _ls,
+    "find": _find,
     "diff": _diff,
     "restore": _restore,
     "verify": _verify,
     "prune": _prune,
     "hold": _hold,
     "release": _hold,
+    "tag": _tag,
     "status": _status,
     "adopt": _adopt,
     "audit": _audit,

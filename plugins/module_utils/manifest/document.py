@@ -34,6 +34,8 @@ _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 _SHORTEST_LINE = 40
 # Small enough for memory that is used again: fresh pages for every piece would take as long as the work.
 _PIECE = 1 << 13
+# A search keeps nothing but what it finds.
+_SEARCHED = 1 << 16
 _LINES = 512
 # Half of a surrogate pair, other than those that stand for a byte that is not UTF-8.
 _NO_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
@@ -339,6 +341,51 @@ def _unpack(data: bytes, limit: int) -> List[bytes]:
     return lines
 
 
+def search_lines(data: bytes, digest: str, fragment: bytes, *, ignore_case: bool = False, limit: int = MAX_UNPACKED) -> List[bytes]:
+    """Those entry lines of a manifest file's bytes that hold ``fragment``; all for an empty one.
+
+    ``ignore_case``: also where they have capitals, and the fragment has none. Nothing is made of the others. ``IntegrityError`` where all lines
+    together are not those of ``digest``.
+    """
+    unpacker = zlib.decompressobj(31)
+    exact = hashlib.sha256()
+    found: List[bytes] = []
+    rest, unpacked, is_header = b"", 0, True
+    for at in range(0, len(data), _SEARCHED):
+        try:
+            text = rest + unpacker.decompress(data[at : at + _SEARCHED])
+        except zlib.error as error:
+            _refuse("it is not a whole gzip file (%s)" % error)
+        unpacked += len(text) - len(rest)
+        if unpacked > limit:
+            _refuse("it unpacks to more than %d bytes" % limit)
+        # The last whole line may be the trailer, which is none of the entries.
+        end = text.rfind(b"\n", 0, max(0, text.rfind(b"\n"))) + 1
+        start = text.find(b"\n", 0, end) + 1 if is_header else 0
+        if end:
+            lines, rest, is_header = text[start:end], text[end:], False
+            exact.update(lines)
+            found += _lines_with(lines, fragment, ignore_case)
+        else:
+            rest = text
+    if not unpacker.eof or unpacker.unused_data or exact.hexdigest() != digest:
+        _refuse("it does not hold the entries that were committed; it was truncated or tampered with")
+    return found
+
+
+def _lines_with(text: bytes, fragment: bytes, ignore_case: bool) -> List[bytes]:
+    if not fragment:
+        return text.split(b"\n")[:-1]
+    found = []
+    searched = text.lower() if ignore_case else text
+    at = searched.find(fragment)
+    while at >= 0:
+        end = text.find(b"\n", at)
+        found.append(text[text.rfind(b"\n", 0, at) + 1 : end])
+        at = searched.find(fragment, end)
+    return found
+
+
 def content_line(line: bytes) -> bytes:
     """An entry line as it enters the content digest."""
     # A quote inside a JSON string is escaped, so the mark cannot be part of a name.
@@ -347,6 +394,19 @@ def content_line(line: bytes) -> bytes:
 
 def read_manifest(path: bytes) -> Manifest:
     """Load a manifest file. ``IntegrityError`` names the file where it is missing, unreadable or not valid."""
+    with _reading(path) as data:
+        return Manifest.from_bytes(data)
+
+
+def search_manifest(path: bytes, digest: str, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
+    """``search_lines`` of a manifest file, which ``IntegrityError`` names."""
+    with _reading(path) as data:
+        return search_lines(data, digest, fragment, ignore_case=ignore_case)
+
+
+@contextmanager
+def _reading(path: bytes) -> Iterator[bytes]:
+    """The bytes of a manifest file, which whatever is wrong with them names."""
     try:
         with open(open_file(None, path)[0], "rb") as stream:
             data = stream.read()
@@ -359,7 +419,7 @@ def read_manifest(path: bytes) -> Manifest:
             next="restore it from a copy, or use another snapshot",
         ) from error
     try:
-        return Manifest.from_bytes(data)
+        yield data
     except IntegrityError as error:
         error.message = "%s: %s" % (printable(path), error.message)
         raise

@@ -21,6 +21,7 @@ Check = Callable[[Any, str], Any]
 
 SHOWN = 200  # characters of a value that an error repeats
 MOST = 10**12  # for a number without a limit of its own: more is a typing mistake
+_TAG = re.compile("[A-Za-z0-9._-]{1,64}")
 LONGEST_PATH = 4095  # bytes; rsync and the kernel refuse longer ones
 MANUAL = "see docs/policy.md"
 
@@ -89,6 +90,14 @@ def check_flag(value: Any, field: str) -> bool:
     if not isinstance(value, bool):
         raise bad(field, "must be true or false", value, "true or false", "write true or false, without quotes")
     return value
+
+
+def check_tag(value: Any, field: str) -> str:
+    """The name of a tag."""
+    name = check_text(value, field)
+    if not _TAG.fullmatch(name):
+        raise bad(field, "is not a tag", value, "1 to 64 letters, digits, '.', '_' and '-'", "choose a name such as before-upgrade")
+    return name
 
 
 def number(low: int, high: Optional[int] = None) -> Check:

@@ -20,6 +20,7 @@ from .checks import (
     bad,
     check_argv,
     check_flag,
+    check_tag,
     check_text,
     choice,
     closest,
@@ -282,6 +283,7 @@ class Retention:
     keep_weekly: int = key(number(0), 0)
     keep_monthly: int = key(number(0), 0)
     keep_yearly: int = key(number(0), 0)
+    keep_tags: Tuple[str, ...] = key(each(check_tag, "tags"), ())
     protect: int = _duration(86400)
     timezone: str = key(_check_timezone, "UTC")
 

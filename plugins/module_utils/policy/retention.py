@@ -22,13 +22,14 @@ POLICY_IS_EMPTY = "the retention has no rule"
 
 class Candidate(NamedTuple):
     """What decides about a snapshot: ``created`` in seconds since the epoch, ``held``: the reason of a hold (empty for none), ``verified``: all of its
-    bytes were found right the last time that they were read, ``damaged``: some were not."""
+    bytes were found right the last time that they were read, ``damaged``: some were not; ``tags``: the names it bears."""
 
     id: str
     created: float
     held: str = ""
     verified: bool = False
     damaged: bool = False
+    tags: Tuple[str, ...] = ()
 
 
 class Decision(NamedTuple):
@@ -72,7 +73,7 @@ def decide(candidates: Sequence[Candidate], retention: Retention, now: float) ->
 def simulate(candidates: Sequence[Candidate], retention: Retention, now: float, length: int, every: int) -> Tuple[List[Day], List[Candidate], List[Decision]]:
     """What daily prunes make of a history that goes on for ``length`` seconds with a snapshot ``every`` so many; (days, what is left, why).
 
-    The last day may be a part of one. Snapshots to come are neither held nor verified nor damaged.
+    The last day may be a part of one. Snapshots to come are neither held nor tagged nor verified nor damaged.
     """
     days: List[Day] = []
     left = list(candidates)
@@ -90,7 +91,7 @@ def simulate(candidates: Sequence[Candidate], retention: Retention, now: float, 
 
 def is_empty(retention: Retention) -> bool:
     """Whether no rule is set: then everything stays."""
-    return not (retention.keep_within or any(rule.most for rule in _rules(retention)))
+    return not (retention.keep_within or retention.keep_tags or any(rule.most for rule in _rules(retention)))
 
 
 def _apply_floors(candidates: Sequence[Candidate], retention: Retention, now: float, reasons: Dict[str, List[str]]) -> None:
@@ -118,6 +119,7 @@ def _apply_rules(candidates: Sequence[Candidate], retention: Retention, reasons:
     left = [rule.most for rule in rules]
     last: List[Tuple[int, ...]] = [()] * len(rules)
     for number, candidate in enumerate(candidates):
+        reasons[candidate.id] += ["has tag %s" % tag for tag in retention.keep_tags if tag in candidate.tags]
         if retention.keep_within and candidates[0].created - candidate.created < retention.keep_within:
             reasons[candidate.id].append("within %s" % format_duration(retention.keep_within))
         moment = datetime.datetime.fromtimestamp(candidate.created, zone)

@@ -110,13 +110,14 @@ _RECEIPT_TYPES = {item.name: int if item.type == "int" else str for item in fiel
 @dataclass(frozen=True)
 class Snapshot:
     """One committed snapshot with what may change about it: ``verified`` and ``damaged`` (mappings with a time, or None), ``held`` (reason, or
-    None), ``unchanged_until`` (the last time the host said that it still looks like this)."""
+    None), ``unchanged_until`` (the last time the host said that it still looks like this), ``tags`` (names, sorted)."""
 
     receipt: Receipt
     verified: Optional[Mapping[str, Any]] = None
     damaged: Optional[Mapping[str, Any]] = None
     held: Optional[Mapping[str, Any]] = None
     unchanged_until: Optional[str] = None
+    tags: Tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -139,6 +140,7 @@ class Snapshot:
             "damaged": dict(self.damaged) if self.damaged else None,
             "held": dict(self.held) if self.held else None,
             "unchanged_until": self.unchanged_until,
+            "tags": list(self.tags),
         }
 
 
@@ -159,6 +161,8 @@ def check_state(state: Any, where: str) -> Dict[str, Any]:
                 refuse("%s.%s" % (name, part), item.get(part), allowed)
     if state.get("unchanged_until") is not None and not is_time(state["unchanged_until"]):
         refuse("unchanged_until", state["unchanged_until"], _A_TIME)
+    if not _are_texts(state.get("tags", [])):
+        refuse("tags", state["tags"], "a list of names")
     return state
 
 
@@ -173,13 +177,13 @@ def _is_text(value: Any) -> bool:
         return False
 
 
-def _are_paths(value: Any) -> bool:
-    return type(value) is list and all(map(_is_text, value))  # an empty one stands for the whole tree
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(map(_is_text, value))
 
 
 _STATE: Mapping[str, Mapping[str, Tuple[Callable[[Any], bool], str]]] = {
     "verified": {"at": (is_time, _A_TIME)},
-    "damaged": {"at": (is_time, _A_TIME), "count": (_is_count, "a number"), "paths": (_are_paths, "a list of paths")},
+    "damaged": {"at": (is_time, _A_TIME), "count": (_is_count, "a number"), "paths": (_are_texts, "a list of paths")},  # an empty path is the whole tree
     "held": {"at": (is_time, _A_TIME), "reason": (_is_text, "text")},
 }
 
@@ -246,6 +250,15 @@ class Verification(NamedTuple):
         return not (self.damaged or self.missing or self.extra)
 
 
+class Size(NamedTuple):
+    """Bytes that a snapshot takes up in the target: ``own`` would be free if it alone were removed, ``shared`` are also other snapshots', ``added`` are
+    not also those of the snapshot before it."""
+
+    own: int
+    shared: int
+    added: int
+
+
 class Heartbeat(NamedTuple):
     """``known``: that snapshot is the newest here; ``need``: its paths that are damaged and should come with the next change set."""
 
@@ -291,8 +304,13 @@ class Target(ABC):
         """The manifest of a snapshot, checked against its receipt."""
 
     @abstractmethod
-    def begin(self, tx: str, parent: Optional[str]) -> Session:
-        """Open a session on top of ``parent``; refused (``RefusedError``) where that is not the newest."""
+    def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> "List[bytes]":
+        """The lines of a snapshot's manifest that hold ``fragment``, checked against its receipt: far sooner than the whole manifest is read.
+        ``ignore_case``: also where they have capitals, and the fragment has none."""
+
+    @abstractmethod
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> Session:
+        """Open a session on top of ``parent`` for a snapshot that will bear ``tags``; refused (``RefusedError``) where that is not the newest."""
 
     @abstractmethod
     def sweep(self) -> None:
@@ -310,13 +328,25 @@ class Target(ABC):
         ``record`` keeps the result with the snapshot."""
 
     @abstractmethod
-    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> None:
-        """Remove snapshots. ``choose`` gets all, newest first, at a moment in which nobody adds, reads or holds one, and returns the ids to remove,
-        each with the reason for the log."""
+    def sizes(self, snapshots: Sequence[Snapshot]) -> "List[Size]":
+        """The sizes of snapshots that stand side by side, newest first. Growth of the last one counts as if there were none before it."""
+
+    @abstractmethod
+    def weigh(self, snapshots: Sequence[Snapshot]) -> int:
+        """How many bytes ``remove`` would free if it were to remove these."""
+
+    @abstractmethod
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
+        """Remove snapshots; how many bytes that frees. ``choose`` gets all, newest first, at a moment in which nobody adds, reads or holds one, and
+        returns the ids to remove, each with the reason for the log."""
 
     @abstractmethod
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
         """Hold a snapshot, or with None release it; what is stored then."""
+
+    @abstractmethod
+    def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> "List[str]":
+        """Change the tags of a snapshot; those that it bears then."""
 
     @abstractmethod
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:

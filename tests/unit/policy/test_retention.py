@@ -83,6 +83,12 @@ def test_all_reasons_are_given() -> None:
     )
 
 
+def test_any_of_the_tags_keeps_a_snapshot_whatever_its_age() -> None:
+    snapshots = history(0, DAY, 900 * DAY, 901 * DAY, tags={0: ("z",), 2: ("a", "b", "c"), 3: ("ab",)})
+    assert kept(snapshots, keep_tags=("b", "a", "x")) == {"s0": ("newest snapshot",), "s2": ("has tag b", "has tag a")}
+    assert not is_empty(Retention(keep_tags=("a",)))
+
+
 def test_days_begin_where_the_time_zone_says() -> None:
     # 23:30 and 22:30 UTC on the 19th are the 20th, half past midnight, and the 19th in Berlin.
     snapshots = history(12.5 * HOUR, 13.5 * HOUR)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import CREATE_FLAGS
@@ -69,6 +69,10 @@ class History(NamedTuple):
     def snapshot(self, snapshot_id: str) -> bytes:
         """The directory of a committed snapshot."""
         return self.snapshots + b"/" + snapshot_id.encode("ascii")
+
+    def manifest(self, snapshot_id: str) -> bytes:
+        """The manifest of a committed snapshot."""
+        return self.snapshot(snapshot_id) + b"/manifest.jsonl.gz"
 
 
 def is_snapshot_id(text: str) -> bool:
@@ -263,7 +267,7 @@ def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
             next="verify the vault, restore it from a copy",
         )
     state = _read_state(history, snapshot_id)
-    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"))
+    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), tuple(state.get("tags", ())))
 
 
 def _read_state(history: History, snapshot_id: str) -> Dict[str, Any]:
@@ -298,3 +302,13 @@ def update_state(history: History, snapshot_id: str, changes: Mapping[str, Any])
     make_private(history.state)
     with open_locked(history.state + b"/lock"):  # a heartbeat must not undo what a verification says at the same time
         write_json(state_path(history, snapshot_id), {**_read_state(history, snapshot_id), **changes})
+
+
+def change_tags(history: History, snapshot_id: str, add: Sequence[str], remove: Sequence[str]) -> List[str]:
+    """Change the tags of a snapshot; those that it bears then, sorted. ``OSError`` where the vault cannot be written."""
+    make_private(history.state)
+    with open_locked(history.state + b"/lock"):
+        state = _read_state(history, snapshot_id)
+        tags = sorted({*state.get("tags", ()), *add}.difference(remove))
+        write_json(state_path(history, snapshot_id), {**state, "tags": tags})
+    return tags

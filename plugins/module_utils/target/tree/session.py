@@ -58,12 +58,13 @@ class _Ahead(NamedTuple):
 class TreeSession(Session):
     """Receives below ``incoming/<tx>/files``, builds in ``incoming/<tx>/snapshot``, publishes by one rename."""
 
-    def __init__(self, history: History, storage: str, host: str, policy: str, tx: str, base: Optional[Snapshot]) -> None:
+    def __init__(self, history: History, storage: str, host: str, policy: str, tx: str, base: Optional[Snapshot], tags: Sequence[str] = ()) -> None:
         self.history = history
         self.storage = storage
         self.host = host
         self.policy = policy
         self.tx = tx
+        self.tags = tags
         self.base = base
         self._base_manifest: Optional[Manifest] = None
         self._proven: Dict[bytes, Entry] = {}
@@ -422,6 +423,8 @@ class TreeSession(Session):
         layout.write_json(snapshot + b"/receipt.json", receipt.to_dict())
         layout.make_private(self.history.snapshots)
         self._hold_after_mass_change(manifest, receipt.id)
+        if self.tags:
+            layout.change_tags(self.history, receipt.id, self.tags, ())  # before there is a snapshot, so that it has them from the start
         _sync_file_system(snapshot)
         # Written first, so that no snapshot lacks its record; a crash in between shows as the sweep of this transaction.
         self._audit(
@@ -433,6 +436,7 @@ class TreeSession(Session):
                 "digest": receipt.digest,
                 "files": receipt.files,
                 "received_files": receipt.received_files,
+                **({"tags": list(self.tags)} if self.tags else {}),
             }
         )
         os.rename(snapshot, self.history.snapshot(receipt.id))
@@ -579,7 +583,7 @@ def increments(tell: Tell) -> Tell:
 
 def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
     """A snapshot's manifest, held against its receipt (``IntegrityError``)."""
-    path = history.snapshot(snapshot.id) + b"/manifest.jsonl.gz"
+    path = history.manifest(snapshot.id)
     manifest = read_manifest(path)
     header, receipt = manifest.header, snapshot.receipt
     says = (header.id, header.sequence, header.parent, header.created, manifest.digest, manifest.content_digest, len(manifest.lines))

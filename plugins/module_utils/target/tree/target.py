@@ -13,17 +13,18 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
-from ...manifest.document import Manifest
+from ...manifest.document import Manifest, search_manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
 from ...process import lock
-from ..contract import Damage, Heartbeat, Snapshot, Target, Tell, Verification
+from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, sync_directory
+from .usage import freed_with, sizes_of
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
@@ -85,7 +86,10 @@ class TreeTarget(Target):
     def manifest(self, snapshot: Snapshot) -> Manifest:
         return read_snapshot_manifest(self.history, snapshot)
 
-    def begin(self, tx: str, parent: Optional[str]) -> TreeSession:
+    def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
+        return search_manifest(self.history.manifest(snapshot.id), snapshot.receipt.digest, fragment, ignore_case=ignore_case)
+
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> TreeSession:
         storage = self.storage
         if storage == NATIVE and os.geteuid() != 0:
             raise TargetError(
@@ -115,7 +119,7 @@ class TreeTarget(Target):
                     allowed=parent,
                     next="run again; if this repeats, two machines write as host %s" % self.host,
                 )
-            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest)
+            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest, tags)
             session.hold_locks(held)
             held = []
         finally:
@@ -236,10 +240,25 @@ class TreeTarget(Target):
             return found._replace(unrecorded=error.strerror or str(error))
         return found
 
-    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> None:
+    def sizes(self, snapshots: Sequence[Snapshot]) -> List[Size]:
+        with self._reading():
+            return sizes_of([self.history.snapshot(snapshot.id) for snapshot in snapshots], [snapshot.receipt.entries for snapshot in snapshots])
+
+    def weigh(self, snapshots: Sequence[Snapshot]) -> int:
+        with self._reading():
+            paths = [self.history.snapshot(snapshot.id) for snapshot in snapshots]
+            return freed_with(paths + self._in_trash(), sum(snapshot.receipt.entries for snapshot in snapshots))
+
+    def _in_trash(self) -> List[bytes]:
+        try:
+            return [self.history.trash + b"/" + name for name in sorted(os.listdir(self.history.trash))]
+        except FileNotFoundError:
+            return []
+
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         if not self.exists() or not os.path.isdir(self.history.base):
             choose([])
-            return
+            return 0
         try:
             with self._locked(self.history.prune_lock, "Another prune"):
                 with self._locked(self.history.lock, "A backup, restore or verification"):
@@ -247,7 +266,9 @@ class TreeTarget(Target):
                     chosen = choose(snapshots)
                     if chosen:
                         self._move_to_trash([snapshot.id for snapshot in snapshots if snapshot.id in chosen], chosen)
+                freed = freed_with(self._in_trash(), sum(snapshot.receipt.entries for snapshot in snapshots if snapshot.id in chosen))
                 self._empty_trash(tell)
+                return freed
         except OSError as error:
             raise explain(error, self.history) from error
 
@@ -273,27 +294,36 @@ class TreeTarget(Target):
 
     def _empty_trash(self, tell: Optional[Tell]) -> None:
         """Delete what is in there, also what a prune that was killed has left."""
-        try:
-            with Descent(self.history.trash) as trash:
-                for name in sorted(os.listdir(self.history.trash)):
-                    remove_tree(trash.root_fd, name)
-                    if tell is not None:
-                        tell(1, 0)
-        except FileNotFoundError:
+        paths = self._in_trash()
+        if not paths:
             return
+        with Descent(self.history.trash) as trash:
+            for path in paths:
+                remove_tree(trash.root_fd, os.path.basename(path))
+                if tell is not None:
+                    tell(1, 0)
 
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
         held = None if reason is None else {"at": rfc3339(time.time()), "reason": reason, "by": "user"}
-        event = {"event": "hold" if held else "release", "host": self.host, "policy": self.policy, "snapshot": snapshot.id, "reason": reason}
-        with self._reading():  # no prune is choosing meanwhile
+        with self._amending(snapshot, {"event": "hold" if held else "release", "reason": reason}):
+            layout.update_state(self.history, snapshot.id, {"held": held})
+        return held
+
+    def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> List[str]:
+        with self._amending(snapshot, {"event": "tag", "add": list(add), "remove": list(remove)}):
+            return layout.change_tags(self.history, snapshot.id, add, remove)
+
+    @contextmanager
+    def _amending(self, snapshot: Snapshot, event: Dict[str, Any]) -> Iterator[None]:
+        """Change what is known of a snapshot while no prune is choosing, and log it."""
+        with self._reading():
             if not os.path.isdir(self.history.snapshot(snapshot.id)):
                 raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id)
             try:
-                layout.update_state(self.history, snapshot.id, {"held": held})
-                AuditLog(self.history.audit).append(event, now=time.time())
+                yield
+                AuditLog(self.history.audit).append({**event, "host": self.host, "policy": self.policy, "snapshot": snapshot.id}, now=time.time())
             except OSError as error:
                 raise explain(error, self.history) from error
-        return held
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         latest = self.latest()
