@@ -10,7 +10,7 @@ import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
@@ -32,6 +32,9 @@ from ..version import VERSION
 from .locate import check_apart, history_lost, open_target
 from .result import Result
 from .state import HostState, Pending, new_transaction, user_names
+
+if TYPE_CHECKING:
+    from ..transfer.rsync import Options
 
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
@@ -172,10 +175,13 @@ class _Run:
         return frozenset(((found.st_dev, found.st_ino),))
 
     def warn_of_unsupported_keys(self) -> None:
-        """Say which keys of the policy nothing in this version acts on."""
+        """Say which keys of the policy nothing in this version, or nothing for this target, acts on."""
         keys = self.policy.unsupported()
         if keys:
             self._warn("this version does not act on: %s" % ", ".join(keys))
+        keys = self.policy.without_effect()
+        if keys:
+            self.progress.note("without effect for this target: %s" % ", ".join(keys))
 
     def go(self, *, dry_run: bool) -> None:
         """The whole run; leaves what it found in ``result``."""
@@ -447,12 +453,7 @@ class _Run:
 
     def _converse(self, session: Session, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Staging) -> Tuple[Receipt, Manifest]:
         """Send and commit; what did not arrive as scanned is read again, from a private copy, and sent again."""
-        from ..transfer.rsync import Options
-
-        transfer = self.policy.transfer
-        # A default that this rsync does not know is nothing that somebody asked for.
-        checksum = transfer.checksum if "transfer.checksum" in self.policy.given else "auto"
-        options = Options(bwlimit=transfer.bwlimit, checksum=checksum, streams=transfer.streams, timeout=transfer.timeout, whole_file=True)
+        options = self._options()
         staged: Set[bytes] = set(scanned.staged)
         counts: Mapping[bytes, Tuple[int, int]] = found.counts
         wanted: Sequence[Entry] = session.wanted(manifest)
@@ -475,6 +476,23 @@ class _Run:
                 wanted = session.wanted(manifest)
                 counts = {}
         raise AssertionError("unreachable")
+
+    def _options(self) -> Options:
+        from ..transfer.rsync import Options
+
+        transfer, given = self.policy.transfer, self.policy.given
+        return Options(
+            bwlimit=transfer.bwlimit,
+            # A default that this rsync does not know is nothing that somebody asked for.
+            compress=transfer.compress if "transfer.compress" in given else "auto",
+            compress_level=transfer.compress_level,
+            checksum=transfer.checksum if "transfer.checksum" in given else "auto",
+            block_size=transfer.block_size,
+            streams=transfer.streams,
+            timeout=transfer.timeout,
+            sockopts=transfer.sockopts,
+            whole_file=self.policy.target.scheme == "file",
+        )
 
     def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes]) -> Manifest:
         """Read ``paths`` again into the staging directory and put what was found into the manifest."""
