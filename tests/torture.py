@@ -76,7 +76,7 @@ def stage_of(world: World) -> str:
     if not sessions:
         pending = list((world.state / "h" / "p").glob("targets/*/pending.json"))
         return "between session and baseline" if pending else "before the session"
-    return "building" if (sessions[0] / "snapshot").exists() else "receiving"
+    return "building" if (sessions[0] / "snapshot" / "tree").exists() else "receiving"
 
 
 def torture(kills: int, *, seed: int = 0, storages: Optional[List[str]] = None, say: Callable[[str], None] = lambda _text: None) -> Report:

@@ -278,6 +278,7 @@ receipt:
     copied: 0
     link_limit: 0
     storage: native
+    clone: hardlink
     engine: 0.1.0
     format: 1
   contains:
@@ -358,7 +359,7 @@ receipt:
       type: int
     linked:
       description:
-        - How many files share their place on the disk with the parent.
+        - How many paths share their place on the disk with the parent.
       returned: always
       type: int
     copied:
@@ -374,6 +375,11 @@ receipt:
     storage:
       description:
         - How metadata are kept, V(native) or V(portable).
+      returned: always
+      type: str
+    clone:
+      description:
+        - How it took over what the parent has, V(hardlink), V(reflink) or V(btrfs).
       returned: always
       type: str
     engine:

@@ -917,3 +917,12 @@ def test_extended_attributes_that_a_file_lost_are_lost_in_the_next_snapshot(worl
     os.removexattr(world.src / "sub", "user.x")
     chain.add()
     chain.check()
+
+
+def test_tuning_that_a_local_vault_has_no_use_for_is_noted_once_and_is_no_warning(portable: World) -> None:
+    (portable.src / "a").write_text("a")
+    tuned = portable.policy(transfer={"compress": "zlibx", "compress_level": 6, "block_size": "4k", "bwlimit": "1g", "checksum": "md5", "streams": 1})
+    for _run in range(2):
+        result = portable.backup(policy=tuned)
+        assert (result.rc, result.warnings) == (0, [])
+        assert portable.notes == ["without effect for this target: transfer.compress, transfer.block_size"]

@@ -58,6 +58,7 @@ class World:
     def __init__(self, root: Path, storage: Optional[str] = None) -> None:
         self.root = root
         self.storage = storage
+        self.clone = "auto"
         self.src = root / "src"
         self.vault = root / "vault"
         self.state = root / "state"
@@ -80,7 +81,7 @@ class World:
     # ---- verbs ---------------------------------------------------------------------------------------------------------
 
     def policy(self, **changes: Any) -> Policy:
-        target: Dict[str, Any] = {"url": str(self.vault)}
+        target: Dict[str, Any] = {"url": str(self.vault), "clone": self.clone}
         if self.storage:
             target["storage"] = self.storage
         return Policy.from_mapping({"name": "p", "host": "h", "sources": [str(self.src)], "target": target, **changes}, default_host="h")
@@ -303,6 +304,29 @@ class mounted:
     def __exit__(self, *_error: object) -> None:
         subprocess.run(["umount", str(self.path)], check=True)
         self.path.rmdir()
+
+
+class formatted:
+    """A new file system of ``kind`` in a file in memory, mounted."""
+
+    def __init__(self, kind: str, *make: str, size: str = "400M", options: str = "loop") -> None:
+        self.kind, self.make, self.size, self.options = kind, make, size, options
+
+    def __enter__(self) -> Path:
+        self.image = Path(tempfile.mkdtemp(prefix="openclaw-backup-test-", dir="/dev/shm")) / "image"
+        subprocess.run(["truncate", "-s", self.size, str(self.image)], check=True)
+        subprocess.run(["mkfs.%s" % self.kind, "-q", *self.make, str(self.image)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.path = self.image.parent / "mounted"
+        self.path.mkdir()
+        subprocess.run(["mount", "-t", self.kind, "-o", self.options, str(self.image), str(self.path)], check=True)
+        self.path.chmod(0o755)
+        self.image.parent.chmod(0o755)
+        return self.path
+
+    def __exit__(self, *_error: object) -> None:
+        # Lazily: an error that a test looks at keeps what its frames had open.
+        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+        shutil.rmtree(self.image.parent)
 
 
 def give(path: Path, uid: int) -> None:

@@ -36,6 +36,7 @@ from .result import Outcome, Result
 from .state import HostState, Pending, new_transaction, user_names
 
 if TYPE_CHECKING:
+    from ..transfer.rsync import Options
     from .hooks import Hooks
 
 SAMPLE = 20
@@ -198,10 +199,13 @@ class _Run:
         return frozenset(((found.st_dev, found.st_ino),))
 
     def warn_of_unsupported_keys(self) -> None:
-        """Say which keys of the policy nothing in this version acts on."""
+        """Say which keys of the policy nothing in this version, or nothing for this target, acts on."""
         keys = self.policy.unsupported()
         if keys:
             self._warn("this version does not act on: %s" % ", ".join(keys))
+        keys = self.policy.without_effect()
+        if keys:
+            self.progress.note("without effect for this target: %s" % ", ".join(keys))
 
     def perform(self) -> Optional[BaseException]:
         """The run between its hooks, with its record; what it failed of. A second signal breaks off what the first one left to be done."""
@@ -533,12 +537,7 @@ class _Run:
 
     def _converse(self, session: Session, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Staging) -> Tuple[Receipt, Manifest]:
         """Send and commit; what did not arrive as scanned is read again, from a private copy, and sent again."""
-        from ..transfer.rsync import Options
-
-        transfer = self.policy.transfer
-        # A default that this rsync does not know is nothing that somebody asked for.
-        checksum = transfer.checksum if "transfer.checksum" in self.policy.given else "auto"
-        options = Options(bwlimit=transfer.bwlimit, checksum=checksum, streams=transfer.streams, timeout=transfer.timeout, whole_file=True)
+        options = self._options()
         staged: Set[bytes] = set(scanned.staged)
         counts: Mapping[bytes, Tuple[int, int]] = found.counts
         wanted: Sequence[Entry] = session.wanted(manifest)
@@ -567,6 +566,23 @@ class _Run:
                 wanted = session.wanted(manifest)
                 counts = {}
         raise AssertionError("unreachable")
+
+    def _options(self) -> Options:
+        from ..transfer.rsync import Options
+
+        transfer, given = self.policy.transfer, self.policy.given
+        return Options(
+            bwlimit=transfer.bwlimit,
+            # A default that this rsync does not know is nothing that somebody asked for.
+            compress=transfer.compress if "transfer.compress" in given else "auto",
+            compress_level=transfer.compress_level,
+            checksum=transfer.checksum if "transfer.checksum" in given else "auto",
+            block_size=transfer.block_size,
+            streams=transfer.streams,
+            timeout=transfer.timeout,
+            sockopts=transfer.sockopts,
+            whole_file=self.policy.target.scheme == "file",
+        )
 
     def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes], databases: Dict[bytes, Facts]) -> Manifest:
         """Read ``paths`` again into the staging directory and put what was found into the manifest, and into ``databases``."""

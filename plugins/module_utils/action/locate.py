@@ -26,7 +26,7 @@ def open_target(spec: TargetSpec, host: str, policy: str) -> TreeTarget:
             allowed="a local directory with layout tree",
             next="name an absolute path such as /srv/vault",
         )
-    return TreeTarget(spec.path, host, policy, spec.storage)
+    return TreeTarget(spec.path, host, policy, spec.storage, spec.clone)
 
 
 def name_of(policy: Policy) -> str:

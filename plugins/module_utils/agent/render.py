@@ -99,7 +99,7 @@ def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
         ("selection", "; ".join("%s %s" % (name, _listed(value)) for name, value in sorted(chosen.items())) or "everything"),
         ("holds", "%s: %s, %s" % (_count(item["entries"], "entry"), _count(item["files"], "file"), format_bytes(item["bytes"]))),
         ("brought", "%s new, {linked:,} shared with the parent, {copied:,} copied in the vault".format(**receipt) % _count(receipt["received_files"], "file")),
-        ("storage", "%s, written by version %s" % (receipt["storage"], receipt["engine"])),
+        ("storage", "{storage}, clone {clone}, written by version {engine}".format(**receipt)),
         ("digest", item["digest"]),
         ("state", _condition(item)),
         ("unchanged", "still so at %s UTC" % _utc(item["unchanged_until"]) if item["unchanged_until"] else None),

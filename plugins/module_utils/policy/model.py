@@ -54,14 +54,14 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
     "profile",
-    "transfer.compress",
-    "transfer.compress_level",
-    "transfer.block_size",
-    "transfer.sockopts",
     "schedule",
     "objectives",
     "probes",
 )
+# Between two processes of one machine whole files are copied as they are ...
+REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
+# ... and rsync sets socket options on connections to its own daemon alone, none of which is a target.
+NEVER = ("transfer.sockopts",)
 
 
 # ---- checks that belong to one key --------------------------------------------------------------------------------
@@ -391,17 +391,22 @@ class Policy:
 
     def unsupported(self) -> List[str]:
         """The dotted keys that were set to ask for something this version does not do, in the order of ``to_mapping``."""
+        return [name for name in self._asked_for() if name in NOT_YET or name.partition(".")[0] in NOT_YET]
+
+    def without_effect(self) -> List[str]:
+        """The keys that were set to ask for something which this kind of target has no use for."""
+        idle = NEVER if self.target.scheme == "ssh" else REMOTE_ONLY + NEVER
+        return [name for name in self._asked_for() if name in idle]
+
+    def _asked_for(self) -> List[str]:
+        """The keys that were set to another value than what happens without them."""
         # Databases are copied like other files, so "off" is what happens; "auto" is the default, and a promise once it is written.
         level = COMPRESS_LEVELS[self.transfer.compress][2]
         idle = {**_leaves(_DEFAULTS.to_mapping()), "sqlite": "off", "transfer.compress_level": level}
-        return [name for name, value in _leaves(self.to_mapping()).items() if _is_not_yet(name) and name in self.given and value != idle[name]]
+        return [name for name, value in _leaves(self.to_mapping()).items() if name in self.given and value != idle[name]]
 
 
 _DEFAULTS = Policy(name="default", host="default", sources=("/",), target=TargetSpec(url="/", scheme="file", path="/"))
-
-
-def _is_not_yet(name: str) -> bool:
-    return name in NOT_YET or name.partition(".")[0] in NOT_YET
 
 
 def _leaves(data: Mapping[str, Any]) -> Dict[str, Any]:

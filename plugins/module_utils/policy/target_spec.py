@@ -76,6 +76,7 @@ class TargetSpec:
     port: Optional[int] = None
     layout: Layout = key(_check_layout, "tree", _write_layout)
     storage: Optional[str] = key(optional(choice("native", "portable")), None)
+    clone: str = key(choice("auto", "hardlink", "reflink", "btrfs"), "auto")
     endpoint: Optional[str] = key(optional(_check_endpoint), None)
     region: Optional[str] = key(optional(_check_region), None)
     credentials_file: Optional[str] = key(optional(check_path), None)
@@ -107,8 +108,9 @@ def check_target(value: Any, where: str) -> TargetSpec:
     for name in ("endpoint", "region", "credentials_file"):
         if not bucket and getattr(spec, name) is not None:
             raise _without_meaning(where, name, spec, "a bucket (s3://)")
-    if spec.layout != "tree" and spec.storage is not None:
-        raise _without_meaning(where, "storage", spec, "layout tree")
+    for name, default in (("storage", None), ("clone", "auto")):
+        if spec.layout != "tree" and getattr(spec, name) != default:
+            raise _without_meaning(where, name, spec, "layout tree")
     sealed = spec.layout == "pack" or (not isinstance(spec.layout, str) and "pack" in dict(spec.layout).values())
     for name in ("key_file", "key_command"):
         if not sealed and getattr(spec, name) is not None:

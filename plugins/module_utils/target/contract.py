@@ -54,8 +54,8 @@ def _shown(value: Any) -> Any:
 class Receipt:
     """What the target says when it commits. Times are RFC 3339, UTC, with milliseconds; ``bytes`` is the logical size of all files.
 
-    ``verified_bytes`` were hashed by the target in this commit; ``linked`` paths share their inode with the parent snapshot, ``copied`` were
-    copied inside the target, ``link_limit`` of them because the file system allows no more links.
+    ``verified_bytes`` were hashed by the target in this commit; ``linked`` paths share their inode or their place on disk with the parent snapshot
+    (``clone`` says how), ``copied`` were copied inside the target, ``link_limit`` of them because the file system allows no more links.
     """
 
     id: str
@@ -78,6 +78,7 @@ class Receipt:
     link_limit: int
     storage: str
     engine: str
+    clone: str = "hardlink"
     format: int = 1
 
     def to_dict(self) -> Dict[str, Any]:
@@ -90,6 +91,8 @@ class Receipt:
 
         refuse = _refuser("%s is not a receipt" % where, "receipt", "find out who edited it, and restore it from a copy")
         names = {item.name for item in fields(cls)}
+        if type(item) is dict:
+            item = {"clone": cls.clone, **item}  # the first receipts do not tell: there was one way
         if type(item) is not dict or set(item) != names:
             refuse("keys", ", ".join(sorted(set(item) ^ names)) if type(item) is dict else item, "an object with the keys of a receipt")
         if item["format"] != 1:

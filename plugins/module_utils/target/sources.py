@@ -92,3 +92,37 @@ def _place_changed(
             if moved:
                 taken.add(donor.path)
             plan.donated.append((entry, donor.path, moved or not native))
+
+
+class Edits(NamedTuple):
+    """What makes of a whole copy of the base's tree the new one: paths to remove, files that stay and get other metadata, and then what to place."""
+
+    removed: List[bytes]
+    retouched: List[Entry]
+    placed: Sources
+
+
+def plan_edits(plan: Sources, base: Manifest, new: Manifest, distrusted: AbstractSet[bytes] = frozenset()) -> Edits:
+    """The part of ``plan``, which was made of the same manifests, that a copy of the base's tree does not have already."""
+    gone = {old.path: old for old in base.entries_not_in(new)}
+    unsure = {entry.path for entry in new.entries_not_in(base)}.union(distrusted)
+    retouched, donated = [], []
+    for entry, donor, share in plan.donated:
+        # Metadata can be changed in place where no other name leads to the inode.
+        is_alone = entry.group is None and donor == entry.path and gone[donor].group is None
+        if is_alone:
+            retouched.append(entry)
+        else:
+            donated.append((entry, donor, share))
+    specials = [entry for entry in plan.specials if entry.path in unsure]
+    leaders = {entry.path for entries in (plan.wanted, specials) for entry in entries}.union(entry.path for entry, _donor, _share in donated)
+    followers = [entry for entry in plan.followers if entry.path in unsure or entry.group in leaders]
+    directories = [entry for entry in plan.directories if entry.path in unsure]
+    # A received file is renamed over the one that it replaces.
+    stay = {entry.path for entries in (plan.linked, retouched) for entry in entries}
+    stay.update(entry.path for entry in directories if entry.path not in gone or gone[entry.path].type == DIRECTORY)
+    stay.update(entry.path for entry in plan.wanted if entry.path not in gone or gone[entry.path].type == FILE)
+    removed = {path for path in gone if path not in stay}
+    removed.update(entry.path for entries in (specials, followers) for entry in entries)
+    removed.update(entry.path for entry, _donor, _share in donated)
+    return Edits(sorted(removed), retouched, Sources(directories, [], donated, specials, followers, plan.wanted))

@@ -34,8 +34,8 @@ class Options:
 
     ``bwlimit`` is for all streams together: a number with k, m or g (times 1024), bytes a second; empty for no limit.
     ``compress`` and ``checksum`` are names rsync knows, or ``auto``: the best that both ends have. ``block_size`` is bytes or
-    ``auto``: by file size. ``timeout`` is seconds without data, 0 = forever. ``whole_file`` sends no deltas and does not
-    compress: right when no network lies between.
+    ``auto``: what rsync takes for each file, about the root of its size. ``timeout`` is seconds without data, 0 = forever. ``whole_file`` sends no
+    deltas and does not compress: right when no network lies between.
     """
 
     bwlimit: str = ""
@@ -179,12 +179,12 @@ def build_argv(
             argv.append("--compress-level=%d" % options.compress_level)
         if options.block_size != "auto":
             argv.append("--block-size=" + options.block_size)
+        if options.sockopts:
+            argv.append("--sockopts=" + options.sockopts)
     if options.checksum != "auto":
         argv.append("--checksum-choice=" + _known("checksum", options.checksum, capabilities.checksums))
     if options.bwlimit:
         argv.append("--bwlimit=%d" % max(1, _kib_per_second(options.bwlimit) // streams))
-    if options.sockopts:
-        argv.append("--sockopts=" + options.sockopts)
     words = [word.encode("utf-8", "surrogateescape") for word in argv]
     if basis:
         words.append(b"--copy-dest=" + basis)

@@ -15,7 +15,7 @@ from typing import Callable, Iterator, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import content
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file, hash_file
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file, hash_file, patch_file
 
 MIB = 1 << 20
 BLOCK = content._BLOCK
@@ -200,3 +200,35 @@ def test_a_file_without_a_size_is_read_to_its_end(tmp_path: Path) -> None:
     assert size == len((tmp_path / "copy").read_bytes()) > 100
     with opened(source) as (fd,):
         assert hash_file(fd)[1] == size
+
+
+@pytest.mark.parametrize("old, new", [(0, 3 * BLOCK), (3 * BLOCK, 0), (2 * BLOCK + 5, 2 * BLOCK + 9), (BLOCK, 3 * BLOCK - 4097), (3 * BLOCK, BLOCK + 1)])
+def test_a_patched_file_is_like_the_new_one_and_only_pages_that_differ_are_written(tmp_path: Path, old: int, new: int) -> None:
+    luck = random.Random(old + new)
+    before = luck.randbytes(old)
+    after = bytearray((before + luck.randbytes(max(0, new - old)))[:new])
+    for at in range(7, min(old, new), 100_000):
+        after[at] ^= 1
+    (tmp_path / "new").write_bytes(after)
+    (tmp_path / "old").write_bytes(before)
+    source, destination = os.open(tmp_path / "new", os.O_RDONLY), os.open(tmp_path / "old", os.O_RDWR)
+    try:
+        written = patch_file(source, destination)
+    finally:
+        os.close(source)
+        os.close(destination)
+    assert (tmp_path / "old").read_bytes() == after
+    padded = before.ljust(new, b"\0")
+    pages = [at for at in range(0, new, 4096) if padded[at : at + 4096][: new - at] != after[at : at + 4096]]
+    assert written == sum(min(4096, new - at) for at in pages)
+
+
+def test_holes_of_both_versions_stay_holes_in_a_patched_file(tmp_path: Path) -> None:
+    for name, size in (("new", 9 * MIB), ("old", 5 * MIB)):
+        with open(tmp_path / name, "wb") as stream:
+            stream.write(name.encode())
+            stream.truncate(size)
+    with open(tmp_path / "new", "rb") as source, open(tmp_path / "old", "r+b") as destination:
+        assert patch_file(source.fileno(), destination.fileno()) == 4096
+    assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
+    assert (tmp_path / "old").stat().st_blocks * 512 < MIB

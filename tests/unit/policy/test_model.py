@@ -445,7 +445,16 @@ def test_what_is_set_and_not_acted_on_is_named() -> None:
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
-    assert made(**keys).unsupported() == ["transfer.compress", "transfer.block_size", "schedule.cron", "schedule.watch", "objectives.rto"]
+    assert made(**keys).unsupported() == ["schedule.cron", "schedule.watch", "objectives.rto"]
+
+
+def test_what_acts_only_over_a_network_is_named_for_a_directory_and_not_for_a_vault() -> None:
+    transfer = {"compress": "zlibx", "compress_level": 9, "block_size": "4k", "sockopts": "TCP_NODELAY", "bwlimit": "1m", "checksum": "md5", "streams": 4}
+    here = made(transfer=transfer, target="/v")
+    assert here.without_effect() == ["transfer.compress", "transfer.compress_level", "transfer.block_size", "transfer.sockopts"]
+    assert here.unsupported() == []
+    assert made(transfer=transfer, target="ssh://vault/v").without_effect() == ["transfer.sockopts"], "rsync has no socket of its own there"
+    assert made(transfer={"compress": "zstd", "compress_level": 3, "block_size": "auto", "sockopts": ""}, target="/v").without_effect() == []
 
 
 # ---- properties ---------------------------------------------------------------------------------------------------

@@ -98,6 +98,8 @@ def test_a_target_is_taken_apart(value: Any, parts: Dict[str, Any]) -> None:
         ({"url": "s3://bucket", "layout": {"/a": "tree"}}, "target.layout./a", "one of pack, mirror", "one of them"),
         ({"url": "/v", "storage": "fast"}, "target.storage", "one of native, portable", "one of them"),
         ({"url": "/v", "layout": "pack", "storage": "native"}, "target.storage", "means nothing", "remove it"),
+        ({"url": "/v", "clone": "btfrs"}, "target.clone", "one of auto, hardlink, reflink, btrfs", "did you mean 'btrfs'"),
+        ({"url": "s3://bucket", "clone": "reflink"}, "target.clone", "means nothing", "remove it"),
         ({"url": "/v", "endpoint": "https://x"}, "target.endpoint", "means nothing", "remove it"),
         ({"url": "ssh://v/", "region": "auto"}, "target.region", "means nothing", "remove it"),
         ({"url": "/v", "credentials_file": "/c"}, "target.credentials_file", "means nothing", "remove it"),

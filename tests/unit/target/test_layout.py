@@ -53,6 +53,12 @@ def test_an_id_tells_time_and_digest() -> None:
         assert not is_snapshot_id(other)
 
 
+def test_a_receipt_that_does_not_tell_of_clones_is_one_of_hard_links() -> None:
+    item = RECEIPT.to_dict()
+    del item["clone"]
+    assert Receipt.from_dict(item, "x").clone == "hardlink"
+
+
 def test_a_receipt_is_read_as_it_was_written() -> None:
     assert Receipt.from_dict(json.loads(json.dumps(RECEIPT.to_dict())), "x") == RECEIPT
     assert Snapshot(RECEIPT).to_dict()["id"] == ID

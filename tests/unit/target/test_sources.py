@@ -11,7 +11,7 @@ from typing import Dict, List, Optional, Tuple
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ansible_collections.openclaw.backup.plugins.module_utils.target.sources import NATIVE, PORTABLE, plan_sources
+from ansible_collections.openclaw.backup.plugins.module_utils.target.sources import NATIVE, PORTABLE, plan_edits, plan_sources
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,3 +112,43 @@ def test_damage_in_the_base_is_asked_for_again_unless_a_twin_has_it() -> None:
 def test_empty_files_are_no_donors() -> None:
     plan = plan_sources(manifest([file(b"a", b"")]), manifest([file(b"a", b""), file(b"b", b"")]), NATIVE)
     assert [entry.path for entry in plan.wanted] == [b"b"] and plan.donated == []
+
+
+@settings(max_examples=400)
+@given(manifests(), manifests(), st.sampled_from([NATIVE, PORTABLE]), st.frozensets(st.sampled_from(PATHS), max_size=2))
+def test_a_copy_of_the_base_with_its_edits_is_the_new_tree(base: Manifest, new: Manifest, storage: str, distrusted: "frozenset[bytes]") -> None:
+    def inode(entry: Entry) -> Tuple[str, bytes]:
+        return "old", entry.group or entry.path
+
+    # Each path with its entry and its inode, as a whole copy of the base has them; what was found damaged holds anything.
+    tree = {entry.path: (None if entry.path in distrusted else entry, inode(entry)) for entry in base.entries}
+    plan = plan_sources(base, new, storage, distrusted)
+    edits = plan_edits(plan, base, new, distrusted)
+    for path in edits.removed:
+        for below in [name for name in tree if name == path or name.startswith(path + b"/")]:
+            del tree[below]
+    for entry in edits.retouched:
+        before, number = tree[entry.path]
+        assert before is not None and before.same_content(entry)
+        assert [path for path, (_entry, other) in tree.items() if other == number] == [entry.path], "no other name leads there"
+        tree[entry.path] = (entry, number)
+    placed = edits.placed
+    for entry in (*placed.directories, *placed.specials, *(entry for entry, _donor, _share in placed.donated)):
+        assert entry.type == DIRECTORY or entry.path not in tree
+        tree[entry.path] = (entry, ("new", entry.path))
+    for entry in placed.wanted:  # renamed over whatever file is there
+        assert tree.get(entry.path, (None,))[0] is None or tree[entry.path][0].type == FILE  # type: ignore[union-attr]
+        tree[entry.path] = (entry, ("new", entry.path))
+    for entry in placed.followers:
+        assert entry.path not in tree and entry.group is not None
+        tree[entry.path] = (entry, tree[entry.group][1])
+    assert set(tree) == {entry.path for entry in new.entries}
+    for entry in new.entries:
+        found, number = tree[entry.path]
+        assert found is not None and found.type == entry.type
+        assert entry.type != FILE or found.same_content(entry)
+        if storage == NATIVE:
+            assert found == entry or found.same_inode_state(entry)
+            assert (number == tree[entry.group or entry.path][1]) and all(
+                tree[other.path][1] != number for other in new.entries if (other.group or other.path) != (entry.group or entry.path)
+            )

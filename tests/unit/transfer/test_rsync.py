@@ -136,9 +136,9 @@ def test_only_a_resumed_transfer_without_a_basis_skips_what_seems_to_be_there() 
 
 
 def test_a_local_transfer_neither_compresses_nor_computes_deltas() -> None:
-    argv = argv_for(Options(whole_file=True, compress="zstd", block_size="4096"), basis=b"/basis")
+    argv = argv_for(Options(whole_file=True, compress="zstd", block_size="4096", sockopts="TCP_NODELAY"), basis=b"/basis")
     assert b"--whole-file" in argv
-    assert not [word for word in argv if word.startswith((b"--compress", b"--block-size", b"--copy-dest", b"--no-whole-file"))]
+    assert not [word for word in argv if word.startswith((b"--compress", b"--block-size", b"--sockopts", b"--copy-dest", b"--no-whole-file"))]
 
 
 def test_every_tuning_option_reaches_rsync() -> None:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import random
 import shutil
 import signal
 import stat
@@ -586,3 +588,40 @@ def test_no_directory_name_reaches_a_remote_shell_that_could_misread_it(tmp_path
     carry(recorder, tmp_path / "s", Path("host:files"), [Item(directory + b"/f", 1, 1, False)], Options(), shell=[b"ssh"])
     assert (tmp_path / "argv").read_bytes().splitlines()[-1] == remote
     assert (tmp_path / "names").read_bytes() == (b"f\0" if directory == b"plain/dir" else directory + b"/f\0")
+
+
+TUNED = [
+    Options(compress="zstd", compress_level=-5, block_size="512", checksum="xxh128", sockopts="SO_SNDBUF=65536,TCP_NODELAY", bwlimit="1g", timeout=9),
+    Options(compress="zstd", compress_level=22, block_size="128k", checksum="xxh3"),
+    Options(compress="zlibx", compress_level=9, block_size="4K", checksum="xxh64", streams=3),
+    Options(compress="lz4", compress_level=0, block_size="131072", checksum="md5"),
+    Options(compress="auto", compress_level=0, checksum="sha1"),
+    Options(compress="none", compress_level=0),
+]
+
+
+@pytest.mark.parametrize("way", ["here", "there"])
+@pytest.mark.parametrize("options", TUNED, ids=lambda options: options.compress + str(options.compress_level))
+def test_real_rsyncs_take_every_option_a_policy_can_have(place: Path, rsync: Capabilities, options: Options, way: str) -> None:
+    if options.compress not in rsync.compressions | {"auto"} or options.checksum not in rsync.checksums | {"auto"}:
+        pytest.skip("this rsync was built without it")
+    shell = place / "shell"
+    shell.write_text('#!/bin/sh\nshift\nexec "$@"\n')  # in place of ssh: the host is this one
+    shell.chmod(0o755)
+    old = random.Random(1).randbytes(1 << 20)
+    new = old[:500_000] + b"changed" + old[500_000:]
+    write(place / "src", {b"big": new})
+    write(place / "basis", {b"big": old})
+    (place / "dst").mkdir()
+    report = send(
+        [Item(b"big", len(new), 1, False)],
+        source_root=os.fsencode(place / "src"),
+        destination=(b"" if way == "here" else b"host:") + os.fsencode(place / "dst"),
+        options=dataclasses.replace(options, whole_file=way == "here"),
+        capabilities=rsync,
+        basis=os.fsencode(place / "basis"),
+        shell=() if way == "here" else (os.fsencode(shell),),
+    )
+    assert report.exit_codes == (0,) and report.messages == (), report
+    assert (place / "dst" / "big").read_bytes() == new
+    assert (report.bytes_wire < len(new) // 2) is (way == "there"), "a delta, where a network may lie between"

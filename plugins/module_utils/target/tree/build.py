@@ -20,9 +20,10 @@ from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, path_of, read_xattrs
-from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_directory, open_file, walk
+from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_directory, open_file, remove_tree, walk
 from ..contract import Damage, Shortfall, Tell, Verification
-from ..sources import NATIVE, Sources
+from ..sources import NATIVE, Edits, Sources
+from .clone import BTRFS, HARDLINK, clone_file
 
 T = TypeVar("T")
 _PORTABLE_FILE = 0o440
@@ -30,8 +31,8 @@ _PORTABLE_DIRECTORY = 0o550
 
 
 class Built(NamedTuple):
-    """Counts of a build: paths that share the base's inode, paths copied inside the vault, those of them for want of links, bytes hashed
-    here, and paths of the base that did not serve."""
+    """Counts of a build: paths that share the base's inode or extents, paths copied inside the vault, those of them for want of links, bytes
+    hashed here, and paths of the base that did not serve."""
 
     linked: int
     copied: int
@@ -123,19 +124,50 @@ def _known_steps(plan: Sources, number: int = 0, count: int = 1) -> List[_Step]:
     return steps
 
 
-def place_known(tree: bytes, base: bytes, plan: Sources, storage: str, number: int, count: int) -> Placed:
+def place_known(tree: bytes, base: bytes, plan: Sources, storage: str, clone: str, number: int, count: int) -> Placed:
     """Place one of ``count`` equal parts of what needs nothing from the host below the directory ``tree``: for a time in which the rest is still on
     its way."""
     with Descent(tree) as into, Descent(base) as old:
-        return _place(sorted(_known_steps(plan, number, count), key=itemgetter(0)), into, None, old, storage == NATIVE)
+        return _place(sorted(_known_steps(plan, number, count), key=itemgetter(0)), into, None, old, storage == NATIVE, clone == HARDLINK)
 
 
-def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources, storage: str, known: Sequence[Placed] = ()) -> Built:
+def edit(tree: Descent, base: Descent, files: Descent, edits: Edits, kept: int, storage: str) -> Built:
+    """Make the new tree of a copy of the base's, of which ``kept`` paths stay as they are. ``OSError`` also where it is not as its manifest says."""
+    if os.geteuid() != 0:
+        _open_up(tree, edits)
+    for path in edits.removed:
+        try:
+            parent, name = tree.parent(path)
+        except FileNotFoundError:
+            continue  # it went with its directory
+        remove_tree(parent, name)
+    tree.forget()
+    losses = Losses()
+    for entry in edits.retouched:
+        parent, name = tree.parent(entry.path)
+        apply(parent, name, entry, losses)
+    built = build(tree, base, files, edits.placed, storage, BTRFS)
+    return built._replace(linked=built.linked + kept + len(edits.retouched))
+
+
+def _open_up(tree: Descent, edits: Edits) -> None:
+    """Let the owner write in those directories in which something will change."""
+    placed = edits.placed
+    paths = set(edits.removed).union(entry.path for entries in (placed.wanted, placed.directories) for entry in entries)
+    for parent in sorted({path.rpartition(b"/")[0] for path in paths}):
+        try:
+            os.chmod(tree.directory(parent), 0o700)
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it is still to be made
+
+
+def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources, storage: str, clone: str, known: Sequence[Placed] = ()) -> Built:
     """Place every path of ``plan`` below the directory ``tree``, which is empty or holds what ``place_known`` placed, as ``known`` says.
 
     ``base`` is the parent snapshot's tree; received content is renamed out of ``files``. What the base does not hold as its manifest promised
     is left out and named in ``broken``. Directories stay private and of now until ``prove`` finishes them."""
     native = storage == NATIVE
+    by_link = clone == HARDLINK
     steps: List[_Step] = [(entry[0], entry, None, False) for entry in plan.wanted]
     if not known:
         steps += _known_steps(plan)
@@ -147,7 +179,7 @@ def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources,
         with Descent(b".", dir_fd=tree_fd) as into, Descent(b".", dir_fd=files_fd) as received:
             old = Descent(b".", dir_fd=base_fd) if base_fd >= 0 else None
             try:
-                return _place(steps[start:stop], into, received, old, native)
+                return _place(steps[start:stop], into, received, old, native, by_link)
             finally:
                 if old is not None:
                     old.close()
@@ -165,7 +197,7 @@ def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources,
     )
 
 
-def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], base: Optional[Descent], native: bool) -> Placed:
+def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], base: Optional[Descent], native: bool, by_link: bool) -> Placed:
     linked = copied = limit = hashed = 0
     broken: List[bytes] = []
     losses = Losses()
@@ -179,17 +211,21 @@ def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], b
             assert base is not None
             try:
                 source, old_name = base.parent(donor)
-                if share:
+                if share and by_link:
                     try:
                         os.link(old_name, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
                         linked += 1
                         continue
                     except OSError as error:
-                        if error.errno != errno.EMLINK:
+                        if error.errno not in (errno.EMLINK, errno.EXDEV):  # a base that is a subvolume is another device
                             raise
-                        limit += 1
+                        limit += error.errno == errno.EMLINK
                 if entry.type == FILE:
-                    hashed += _copy(source, old_name, parent, name, entry, native, losses)
+                    size = _copy(source, old_name, parent, name, entry, native, losses, share or donor == path)
+                    hashed += size or 0
+                    if size is None:
+                        linked += 1
+                        continue
                 else:
                     _create(parent, name, entry, native, losses)
                 copied += 1
@@ -208,14 +244,19 @@ def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], b
     return Placed(linked, copied, limit, hashed, broken)
 
 
-def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> int:
-    fd, _found = open_file(source, old_name)
+def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry, native: bool, losses: Losses, is_trusted: bool) -> Optional[int]:
+    """An inode of its own with the same bytes; how many were hashed, or None for a clone that is trusted like a link."""
+    size: Optional[int]
+    fd, found = open_file(source, old_name)
     try:
         out = os.open(name, CREATE_FLAGS, 0o600, dir_fd=parent)
         try:
-            digest, size = copy_file(fd, out)
-            if digest.hex() != entry.hash or size != entry.size:
-                raise ReplacedError("its bytes have changed")
+            if is_trusted and found.st_size == entry.size and clone_file(fd, out):
+                size = None
+            else:
+                digest, size = copy_file(fd, out)
+                if digest.hex() != entry.hash or size != entry.size:
+                    raise ReplacedError("its bytes have changed")
             _finish_file(out, entry, native, losses)
         finally:
             os.close(out)
@@ -251,7 +292,7 @@ def _place_followers(tree: Descent, followers: Sequence[Entry], native: bool, lo
                     raise
                 copies += 1
                 if entry.type == FILE:
-                    hashed += _copy(source, first, parent, name, entry, native, losses)
+                    hashed += _copy(source, first, parent, name, entry, native, losses, True) or 0
                 else:
                     _create(parent, name, entry, native, losses)
     return copies, hashed
@@ -297,9 +338,7 @@ def prove(tree: Descent, manifest: Manifest, storage: str, *, finish: bool = Fal
         checked = 0
         with Descent(b".", dir_fd=root_fd) as below:
             for path, own in directories[start:stop]:
-                if finish and own is not None:
-                    _finish_directory(below.directory(path), own, native)
-                checked += _prove_directory(below, path, own, inside[path], native, found)
+                checked += _prove_directory(below, path, own, inside[path], native, finish, found)
         return found._replace(checked=checked)
 
     # Looking at a path costs what hashing some 7 KB does, listing a directory three times that.
@@ -326,13 +365,16 @@ def _finish_directory(fd: int, entry: Entry, native: bool) -> None:
         os.chmod(fd, _PORTABLE_DIRECTORY)
 
 
-def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected: List[Entry], native: bool, found: _Proven) -> int:
+def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected: List[Entry], native: bool, finish: bool, found: _Proven) -> int:
     """Hold one directory against its own entry (the root has none) and against those in it; how many of these are there."""
     prefix = path + b"/" if path else b""
     try:
         fd = below.directory(path)
-        listing = list_directory(fd)
         reason = _proof(fd, b"", own, os.fstat(fd), native) if own is not None else None
+        if finish and own is not None and (reason is not None or not native):
+            _finish_directory(fd, own, native)
+            reason = _proof(fd, b"", own, os.fstat(fd), native)
+        listing = list_directory(fd)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # those the directory above tells of
             found.damaged.append(Damage(path, "unreadable"))

@@ -11,11 +11,11 @@ import stat
 import time
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
-from ...manifest.content import copy_file, hash_file
+from ...manifest.content import copy_file, hash_file, patch_file
 from ...manifest.document import Manifest, read_manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
@@ -24,9 +24,10 @@ from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell
-from ..sources import Sources, plan_sources
+from ..sources import Sources, plan_edits, plan_sources
 from . import layout
-from .build import Placed, build, check_received, place_known, prove
+from .build import Built, Placed, build, check_received, edit, place_known, prove
+from .clone import BTRFS, REFLINK, choose, clone_file, clone_subvolume, discard, make_subvolume
 from .layout import History
 
 if TYPE_CHECKING:
@@ -38,8 +39,12 @@ ANOMALY_PERCENT = 50
 ANOMALY_FROM = 20
 # Smaller holes than this are not worth a look at the file.
 _SPARSE_FROM = 1 << 16
+# A smaller file is written anew sooner than it is compared with what the base has.
+_PATCH_FROM = 1 << 20
 # Sending a needless file of this size costs less than naming its neighbours one by one.
 _SPARE_TO = 1 << 20
+# What a tree answers in which something else stands than its manifest says.
+_NOT_AS_LISTED = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES)
 # How often rsync is started for one transfer while it keeps dying.
 _ATTEMPTS = 3
 
@@ -56,11 +61,16 @@ class _Ahead(NamedTuple):
 
 
 class TreeSession(Session):
-    """Receives below ``incoming/<tx>/files``, builds in ``incoming/<tx>/snapshot``, publishes by one rename."""
+    """Receives below ``incoming/<tx>/files``, builds in ``incoming/<tx>/snapshot``, publishes by one rename.
 
-    def __init__(self, history: History, storage: str, host: str, policy: str, tx: str, base: Optional[Snapshot], tags: Sequence[str] = ()) -> None:
+    ``clone`` is what the policy wishes. Where it becomes ``btrfs``, the snapshot's directory is a subvolume and receives in ``snapshot/files``:
+    nothing can be renamed or linked from one subvolume into another.
+    """
+
+    def __init__(self, history: History, storage: str, host: str, policy: str, tx: str, base: Optional[Snapshot], clone: str, tags: Sequence[str] = ()) -> None:
         self.history = history
         self.storage = storage
+        self.clone = clone
         self.host = host
         self.policy = policy
         self.tx = tx
@@ -77,6 +87,7 @@ class TreeSession(Session):
         self._directory = history.incoming + b"/" + tx.encode("ascii")
         self._files = self._directory + b"/files"
         self._snapshot = self._directory + b"/snapshot"
+        self._is_clone = False  # the snapshot's tree is that of the base, whole and untouched
 
     def open(self) -> None:
         """Clear what dead sessions left, keeping what they received, and make this one."""
@@ -86,10 +97,11 @@ class TreeSession(Session):
             with Descent(self.history.incoming) as incoming:
                 dead = sorted(os.listdir(self.history.incoming))
                 os.mkdir(self._directory, 0o700)
+                self._prepare()
                 for name in dead:
                     if not self._resumed:
                         self._resumed = self._take_over(incoming, name)
-                    remove_tree(incoming.root_fd, name)
+                    discard(incoming.root_fd, name)
                     self._audit({"event": "sweep", "dead_tx": printable(name)})
             if not self._resumed:
                 os.mkdir(self._files, 0o700)
@@ -98,18 +110,36 @@ class TreeSession(Session):
         except OSError as error:
             raise explain(error, self.history) from error
 
+    def _prepare(self) -> None:
+        """Make the place of the new snapshot, where the file system can with all that the base has."""
+        with Descent(self._directory) as directory:
+            self.clone = choose(directory.root_fd, self.clone)
+            if self.clone != BTRFS:
+                os.mkdir(self._snapshot, 0o700)
+                return
+            self._files = self._snapshot + b"/files"
+            if self.base is None or not clone_subvolume(directory.root_fd, b"snapshot", self.history.snapshot(self.base.id)):
+                make_subvolume(directory.root_fd, b"snapshot")
+                return
+        with Descent(self._snapshot) as snapshot:
+            for name in os.listdir(self._snapshot):
+                if name != b"tree":
+                    remove_tree(snapshot.root_fd, name)
+            self._is_clone = True
+
     def _take_over(self, incoming: Descent, name: bytes) -> bool:
         """Move what a dead session received into this one. A link that somebody put there leads nowhere."""
-        try:
-            found = os.stat(b"files", dir_fd=incoming.directory(name), follow_symlinks=False)
-            if not stat.S_ISDIR(found.st_mode):
-                return False
-            os.rename(b"files", self._files, src_dir_fd=incoming.directory(name))
-        except OSError:
-            return False
-        finally:
-            incoming.forget()
-        return True
+        for place in (name, name + b"/snapshot"):
+            try:
+                at = incoming.directory(place)
+                if stat.S_ISDIR(os.stat(b"files", dir_fd=at, follow_symlinks=False).st_mode):
+                    _move(at, b"files", self._files)
+                    break
+            except OSError:
+                continue
+            finally:
+                incoming.forget()
+        return os.path.isdir(self._files)
 
     def _audit(self, event: Dict[str, object]) -> None:
         AuditLog(self.history.audit).append({"host": self.host, "policy": self.policy, "tx": self.tx, **event}, now=time.time())
@@ -149,14 +179,16 @@ class TreeSession(Session):
     def _send(self, delivery: Delivery, options: Options, tell: Optional[Tell]) -> Sent:
         from ...transfer.plan import can_carry, plan_roots
 
-        sparse, need = self._weigh(delivery)
+        # What is there already needs no basis, and a limit on bytes a second is rsync's business.
+        laid = set() if self._resumed or options.bwlimit else self._lay_bases(delivery.wanted)
+        sparse, need = self._weigh(delivery, laid)
         self._check_space(need)
         if self._resumed:
             self._clear_unwanted(delivery.wanted)
         by_rsync: List[Entry] = []
         by_hand: List[Entry] = []
         for entry in delivery.wanted:
-            is_odd = entry.path in delivery.staged or entry.path in sparse or not can_carry(entry.path, self._files)
+            is_odd = entry.path in delivery.staged or entry.path in sparse or entry.path in laid or not can_carry(entry.path, self._files)
             (by_hand if is_odd else by_rsync).append(entry)
         wire = 0
         messages: Tuple[str, ...] = ()
@@ -171,7 +203,7 @@ class TreeSession(Session):
                 if chosen:
                     with Descent(root) as source:
                         for entry in chosen:
-                            wire += _send_by_hand(source, files, entry)
+                            wire += _send_by_hand(source, files, entry, entry.path in laid)
                             if tell is not None:
                                 tell(1, entry.size)
         for entry in delivery.wanted:
@@ -183,12 +215,10 @@ class TreeSession(Session):
         followers = self._planned[1].followers if self._planned is not None else ()
         return Counter(entry.path.rpartition(b"/")[0] for entry in followers if entry.type == FILE and entry.size <= _SPARE_TO)
 
-    def _make_snapshot(self) -> None:
-        os.mkdir(self._snapshot, 0o700)
-        os.mkdir(self._snapshot + b"/tree", 0o700)
-
     def _begin_ahead(self) -> None:
         """Place what the base gives while rsync runs, which mostly waits for names and for the disk."""
+        if self._is_clone:
+            return
         self._end_ahead()
         if self._planned is None or self.base is None:
             return
@@ -196,19 +226,21 @@ class TreeSession(Session):
         snapshot, base, storage = self._snapshot, self.history.snapshot(self.base.id) + b"/tree", self.storage
         if len(plan.linked) < pool.FORK_PAYS_ITEMS or not os.path.isdir(base):
             return
-        self._make_snapshot()
+        os.mkdir(self._snapshot + b"/tree", 0o700)
         self._ahead = _Ahead(plan, [])
         count = min(pool.available_cpus(), len(plan.linked) // pool.FORK_PAYS_ITEMS)
         for number in range(count):
-            self._ahead.parts.append(Later(partial(place_known, snapshot + b"/tree", base, plan, storage, number, count), items=len(plan.linked)))
+            place = partial(place_known, snapshot + b"/tree", base, plan, storage, self.clone, number, count)
+            self._ahead.parts.append(Later(place, items=len(plan.linked)))
 
     def _end_ahead(self) -> None:
         """Forget what was done of a snapshot that will not be."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
-        with Descent(self._directory) as directory:
-            remove_tree(directory.root_fd, b"snapshot")
+        self._is_clone = False
+        with Descent(self._snapshot) as snapshot:
+            remove_tree(snapshot.root_fd, b"tree")
 
     def _take_ahead(self, plan: Sources) -> List[Placed]:
         """What was placed ahead by this very plan, if anything was; else an empty tree."""
@@ -218,13 +250,13 @@ class TreeSession(Session):
         try:
             return [part.result() for part in ahead.parts]
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if error.errno not in _NOT_AS_LISTED:
                 raise
             return self._begin_anew()  # the base is not what it was taken for, and the build says so
 
     def _begin_anew(self) -> List[Placed]:
         self._end_ahead()
-        self._make_snapshot()
+        os.mkdir(self._snapshot + b"/tree", 0o700)
         return []
 
     def _run_rsync(self, items: Sequence[Item], root: bytes, need: int, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
@@ -263,12 +295,43 @@ class TreeSession(Session):
             next="nothing was published; run again, and what has arrived is used",
         )
 
-    def _weigh(self, delivery: Delivery) -> Tuple[Set[bytes], int]:
-        """(Paths of files with holes, bytes that all take on disk). rsync would fill the holes, or look for zeros in every file (+0.4 s per GB)."""
+    def _lay_bases(self, wanted: Sequence[Entry]) -> Set[bytes]:
+        """Put clones of what the base has of large files where they will be received; the paths of those that then need only be patched."""
+        laid: Set[bytes] = set()
+        large = [entry for entry in wanted if entry.size >= _PATCH_FROM and entry.path not in self._distrusted]
+        if self.base is None or not large:
+            return laid
+        try:
+            base = Descent(self.history.snapshot(self.base.id) + b"/tree")
+        except OSError:
+            return laid
+        with base, Descent(self._files) as files:
+            for entry in large:
+                try:
+                    parent, name = base.parent(entry.path)
+                    fd, _found = open_file(parent, name)
+                except OSError:
+                    continue  # it is new
+                try:
+                    into, last = files.parent(entry.path, create=0o700)
+                    remove_tree(into, last)
+                    out = os.open(last, CREATE_FLAGS, 0o600, dir_fd=into)
+                    is_cloned = clone_file(fd, out)
+                    os.close(out)
+                finally:
+                    os.close(fd)
+                if not is_cloned:
+                    break  # nor will it be for any other
+                laid.add(entry.path)
+        return laid
+
+    def _weigh(self, delivery: Delivery, laid: AbstractSet[bytes]) -> Tuple[Set[bytes], int]:
+        """(Paths of files with holes, bytes that all take on disk but those in ``laid``). rsync would fill the holes, or look for zeros in every
+        file (+0.4 s per GB)."""
         sparse: Set[bytes] = set()
         need = 0
         for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
-            chosen = [entry for entry in delivery.wanted if (entry.path in delivery.staged) is is_staged]
+            chosen = [entry for entry in delivery.wanted if (entry.path in delivery.staged) is is_staged and entry.path not in laid]
             if not chosen:
                 continue
             with Descent(root) as source:
@@ -326,12 +389,15 @@ class TreeSession(Session):
             self._proven.update((entry.path, entry) for entry in unproven if entry.path not in short)
             if shortfalls:
                 raise IncompleteError(shortfalls)
-            snapshot = self._snapshot
-            known = self._take_ahead(plan)
+            is_clone = self._is_clone
+            known = [] if is_clone else self._take_ahead(plan)
             base_tree = self._open_base(plan)
             try:
-                with Descent(snapshot + b"/tree") as tree:
-                    built = build(tree, base_tree, files, plan, self.storage, known)
+                with Descent(self._snapshot + b"/tree") as tree:
+                    if is_clone:
+                        built = self._edit(tree, base_tree, files, plan, manifest)
+                    else:
+                        built = build(tree, base_tree, files, plan, self.storage, self.clone, known)
                     tree.forget()
                     proof, _apart = prove(tree, manifest, self.storage, finish=True)
             finally:
@@ -344,6 +410,8 @@ class TreeSession(Session):
             origins = {entry.path: entry.path for entry in plan.linked}
             origins.update((entry.path, donor) for entry, donor, _share in plan.donated)
             broken |= {origins[path] for path, _reason in wrong if path in origins}
+            if is_clone:
+                broken |= {path for path, _reason in wrong}  # an heirloom that the base's manifest does not tell of
         if broken:
             raise self._distrust(broken)
         if wrong:
@@ -376,11 +444,23 @@ class TreeSession(Session):
             copied=built.copied,
             link_limit=built.link_limit,
             storage=self.storage,
+            clone=REFLINK if self.clone == BTRFS and self.base is not None and not is_clone else self.clone,
             engine=VERSION,
         )
         final = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=created)
-        self._publish(snapshot, final, receipt)
+        self._publish(self._snapshot, final, receipt)
         return receipt
+
+    def _edit(self, tree: Descent, base_tree: Optional[Descent], files: Descent, plan: Sources, manifest: Manifest) -> Built:
+        """Make the new tree of the clone. Where that is not what it was taken for, the next attempt builds path by path."""
+        assert base_tree is not None and self.base_manifest is not None
+        edits = plan_edits(plan, self.base_manifest, manifest, self._distrusted)
+        try:
+            return edit(tree, base_tree, files, edits, len(plan.linked), self.storage)
+        except OSError as error:
+            if error.errno not in _NOT_AS_LISTED:
+                raise
+            raise self._distrust({error.filename if isinstance(error.filename, bytes) else b"tree"}) from error
 
     def _open_base(self, plan: Sources) -> Optional[Descent]:
         if self.base is None:
@@ -422,6 +502,8 @@ class TreeSession(Session):
         _write(snapshot + b"/manifest.jsonl.gz", manifest.to_bytes())
         layout.write_json(snapshot + b"/receipt.json", receipt.to_dict())
         layout.make_private(self.history.snapshots)
+        with Descent(snapshot) as inside:
+            remove_tree(inside.root_fd, b"files")  # of a subvolume; there it can be nowhere else
         self._hold_after_mass_change(manifest, receipt.id)
         if self.tags:
             layout.change_tags(self.history, receipt.id, self.tags, ())  # before there is a snapshot, so that it has them from the start
@@ -480,7 +562,7 @@ class TreeSession(Session):
                 self._ahead.close()
             if not keep:
                 with Descent(self.history.incoming) as incoming:
-                    remove_tree(incoming.root_fd, self.tx.encode("ascii"))
+                    discard(incoming.root_fd, self.tx.encode("ascii"))
         except OSError:
             pass  # the next session sweeps
         finally:
@@ -527,6 +609,31 @@ def _full(history: History, need: int = 0) -> BackupError:
     )
 
 
+def _move(dir_fd: int, name: bytes, place: bytes) -> None:
+    """Rename a directory of received files, or where another subvolume is in between clone what is in it, with the times that rsync goes by."""
+    try:
+        os.rename(name, place, src_dir_fd=dir_fd)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    os.mkdir(place, 0o700)
+    with Descent(name, dir_fd=dir_fd) as old, Descent(place) as new:
+        for path, listing in walk(old):
+            at, into = old.directory(path), new.directory(path, create=0o700)
+            for item in listing:
+                if stat.S_ISREG(item.stat.st_mode):
+                    fd, found = open_file(at, item.name)
+                    out = os.open(item.name, CREATE_FLAGS, 0o600, dir_fd=into)
+                    try:
+                        if not clone_file(fd, out):
+                            copy_file(fd, out)
+                        os.utime(out, ns=(found.st_mtime_ns, found.st_mtime_ns))
+                    finally:
+                        os.close(fd)
+                        os.close(out)
+
+
 def _has_hole(dir_fd: int, name: bytes) -> bool:
     """Whether a file really has a hole: compression makes blocks few, too."""
     fd, found = open_file(dir_fd, name)
@@ -536,8 +643,9 @@ def _has_hole(dir_fd: int, name: bytes) -> bool:
         os.close(fd)
 
 
-def _send_by_hand(source: Descent, files: Descent, entry: Entry) -> int:
-    """Copy one file that has holes, is staged, or has a path that rsync cannot carry. What goes wrong at the source shows when it is proven."""
+def _send_by_hand(source: Descent, files: Descent, entry: Entry, is_laid: bool) -> int:
+    """Copy one file that has holes, is staged, has a path that rsync cannot carry, or (``is_laid``) is there in its old version. What goes wrong at
+    the source shows when it is proven."""
     try:
         parent, name = source.parent(entry.path)
         fd, _found = open_file(parent, name)
@@ -545,10 +653,11 @@ def _send_by_hand(source: Descent, files: Descent, entry: Entry) -> int:
         return 0
     try:
         into, last = files.parent(entry.path, create=0o700)
-        remove_tree(into, last)
-        out = os.open(last, CREATE_FLAGS, 0o600, dir_fd=into)
+        if not is_laid:
+            remove_tree(into, last)
+        out = os.open(last, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC if is_laid else CREATE_FLAGS, 0o600, dir_fd=into)
         try:
-            return copy_file(fd, out)[1]
+            return patch_file(fd, out) if is_laid else copy_file(fd, out)[1]
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or _is_readable(fd):
                 raise  # the vault's fault, which must not be taken for the source's

@@ -15,13 +15,14 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_manifest
 from ...manifest.entry import FILE, Entry
-from ...manifest.walk import Descent, remove_tree
+from ...manifest.walk import Descent
 from ...observe.audit import AuditLog, rfc3339
 from ...process import lock
 from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
+from .clone import AUTO, discard
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, sync_directory
 from .usage import freed_with, sizes_of
@@ -31,14 +32,16 @@ _MAX_DAMAGED = 10000
 
 
 class TreeTarget(Target):
-    """The history of ``policy`` of ``host`` in the vault at ``path`` (absolute). ``storage`` is for a vault that does not exist yet."""
+    """The history of ``policy`` of ``host`` in the vault at ``path`` (absolute). ``storage`` is for a vault that does not exist yet,
+    ``clone`` how a new tree takes over what its parent has."""
 
-    def __init__(self, path: str, host: str, policy: str, storage: Optional[str] = None) -> None:
+    def __init__(self, path: str, host: str, policy: str, storage: Optional[str] = None, clone: str = AUTO) -> None:
         self.url = path
         self.vault = os.fsencode(path)
         self.host = host
         self.policy = policy
         self._wish = storage
+        self._clone = clone
         self.history = History(b"/".join((self.vault, os.fsencode(host), os.fsencode(policy))))
 
     @property
@@ -119,7 +122,7 @@ class TreeTarget(Target):
                     allowed=parent,
                     next="run again; if this repeats, two machines write as host %s" % self.host,
                 )
-            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest, tags)
+            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest, self._clone, tags)
             session.hold_locks(held)
             held = []
         finally:
@@ -145,7 +148,7 @@ class TreeTarget(Target):
             try:
                 with Descent(self.history.incoming) as incoming:
                     for name in os.listdir(self.history.incoming):
-                        remove_tree(incoming.root_fd, name)
+                        discard(incoming.root_fd, name)
             finally:
                 os.close(fd)
 
@@ -299,7 +302,7 @@ class TreeTarget(Target):
             return
         with Descent(self.history.trash) as trash:
             for path in paths:
-                remove_tree(trash.root_fd, os.path.basename(path))
+                discard(trash.root_fd, os.path.basename(path))
                 if tell is not None:
                     tell(1, 0)
 
