@@ -714,6 +714,6 @@ def test_a_verb_starts_without_what_only_others_need(archive: Host, words: List[
     archive.call("run", "web.json")  # whatever happened to the directories above the source
     needed = loaded(*PROGRAM[1:], *words) - loaded("-c", "pass")
     verbs = {name.rpartition(".")[2] for name in needed if ".module_utils.action." in name}
-    assert verbs == ({"state", "locate", "backup", "result"} if words[0] == "run" else {"state", "locate", "history", "choose"})
+    assert verbs == ({"state", "locate", "backup", "result", "sources"} if words[0] == "run" else {"state", "locate", "history", "choose"})
     # Each costs more than it is worth to a run that finds nothing to do.
     assert not needed & {"subprocess", "multiprocessing", "asyncio", "tempfile", "logging", "datetime", "zoneinfo", "traceback", "socket"}

@@ -160,7 +160,7 @@ def test_every_committed_row_of_an_open_database_comes_back_and_no_journal_does(
     assert [entry(world, "a/agent.db" + suffix) for suffix in ("-wal", "-shm", "-journal")] == [None] * 3
     assert count(world.stored(result.snapshot_id, "a/agent.db")) == 500
     header = world.target.manifest(world.snapshots()[0]).header
-    assert header.databases == {str(world.src / "a" / "agent.db").strip("/"): {"tables": 1, "rows": 500}}
+    assert header.databases == {str(world.src / "a" / "agent.db").strip("/"): {"tables": 1, "rows": 500, "schema": 0}}
     world.restore(dest=world.root / "back")
     assert count(world.restored(world.root / "back") / "a" / "agent.db") == 500
     world.check_history(count=1)

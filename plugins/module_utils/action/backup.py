@@ -33,6 +33,7 @@ from ..target.tree.target import TreeTarget
 from ..version import VERSION
 from .locate import check_apart, history_lost, open_target
 from .result import Outcome, Result
+from .sources import Marked, application_of, with_sources
 from .state import HostState, Pending, new_transaction, user_names
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def backup(
     """Add a snapshot of the policy's sources to its target, if they changed.
 
     ``tags``: names that the snapshot bears, also one that is there already because nothing changed;
-    ``adopt``: go on from a history that this host has no baseline for; ``accept``: first 8 digits of the content digest that a guard showed;
+    ``adopt``: go on from a history that this host has no baseline for; ``accept``: the 8 digits that a guard showed;
     ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
     """
     started = time.time()
@@ -128,7 +129,6 @@ def backup(
     for name in tags:
         check_tag(name, "tags")
     run = _Run(policy, HostState(state_directory, policy), adopt, accept, tags, progress or Progress(), started)
-    check_apart(policy)
     run.warn_of_unsupported_keys()
     if dry_run:
         try:
@@ -172,7 +172,7 @@ class _Run:
         self.target: TreeTarget = open_target(policy.target, policy.host, policy.name)
         self.selection: Selection = policy.selection
         self.captures = policy.sqlite == "auto"
-        self.sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
+        self.sources: List[bytes] = []
         self.result = BackupResult()
         self.hooks = self._load_hooks()
         self.baseline: Optional[Receipt] = None
@@ -233,6 +233,10 @@ class _Run:
 
     def go(self, *, dry_run: bool) -> None:
         """The whole run; leaves what it found in ``result``."""
+        self.policy, warnings = with_sources(self.policy, self.state)
+        check_apart(self.policy)
+        self.result.warnings += warnings
+        self.sources = sorted(os.fsencode(source).strip(b"/") for source in self.policy.sources)
         self.baseline = self.state.baseline()
         with Descent(b"/") as root:
             self._check_sources(root)
@@ -251,7 +255,7 @@ class _Run:
                     if self._ends_with(cache.content_digest, hashed.entries, dry_run):
                         return
                 scanned = self._finish(hashed)
-                manifest = self._manifest(scanned)
+                manifest = self._manifest(scanned, root)
                 with manifest.digesting():
                     if self._baseline_manifest is None and self.baseline is not None and self.baseline.content_digest == cache.content_digest:
                         self._baseline_manifest = recall(cache, found.folders, manifest)
@@ -289,13 +293,18 @@ class _Run:
     def _hash(self, found: Survey, cache: Cache, root: Descent, staging: Optional[Staging]) -> Hashed:
         self.progress.stage("hash", files=found.entries)
         databases = self.state.databases() if self.captures else None
-        hashed = hash_changed(found, cache, root=root, now=self.now, staging=staging, tell=self.progress.advance, databases=databases)
+        tell = self.progress.advance
+        hashed = hash_changed(found, cache, root=root, now=self.now, staging=staging, tell=tell, databases=databases, is_log=self._is_log())
         self.result.files_hashed = hashed.hashed_files
         if staging is None:
             self.result.would_capture = len(hashed.captured)
         else:
             self.result.captured = len(hashed.captured)
         return hashed
+
+    def _is_log(self) -> Marked:
+        profile = self.policy.found_profile
+        return Marked(self.policy.sources, profile.logs if profile is not None else ())
 
     def _finish(self, hashed: Hashed) -> Scan:
         def previous() -> Mapping[bytes, Entry]:
@@ -306,7 +315,7 @@ class _Run:
         self.result.vanished = scanned.vanished
         return scanned
 
-    def _manifest(self, scanned: Scan) -> Manifest:
+    def _manifest(self, scanned: Scan, root: Descent) -> Manifest:
         entries = scanned.entries
         self._tell_of_uncaptured(scanned)
         self._tell_of_odd(entries, scanned.unreadable)
@@ -319,6 +328,7 @@ class _Run:
             claimed=rfc3339(self.now),
             names=user_names({entry.uid for entry in entries}, {entry.gid for entry in entries}),
             databases=_counts(scanned.databases),
+            application=application_of(self.policy, root),
             parent=self.baseline.id if self.baseline is not None else None,
         )
         return Manifest(header, scanned.lines, entries)
@@ -529,6 +539,8 @@ class _Run:
             session.close(keep=keep)
         self.state.set_baseline(receipt, manifest)
         self.state.set_heartbeat(self.now)
+        if self.policy.found_profile is not None:
+            self.state.set_sources(self.policy.sources)
         result.snapshot_id, result.receipt = receipt.id, receipt.to_dict()
 
     def _known_damage(self) -> bool:
@@ -590,7 +602,9 @@ class _Run:
 
         base = self._base_manifest()
         previous = base.by_path() if base is not None else {}
-        entries, lost, unreadable, captured = reread(manifest.entries, paths, root=root, staging=staging, previous=previous, databases=databases.keys())
+        entries, lost, unreadable, captured = reread(
+            manifest.entries, paths, root=root, staging=staging, previous=previous, databases=databases.keys(), is_log=self._is_log()
+        )
         staged.update(paths)
         databases.update(captured)
         self.result.vanished += lost
@@ -696,7 +710,7 @@ def _digest_of_loss(changes: ChangeSet, manifest: Manifest, min_files: int) -> s
 
 
 def _counts(databases: Mapping[bytes, Facts]) -> Dict[str, Dict[str, int]]:
-    return {os.fsdecode(path): {"tables": facts.tables, "rows": facts.rows} for path, facts in databases.items()}
+    return {os.fsdecode(path): {"tables": facts.tables, "rows": facts.rows, "schema": facts.schema} for path, facts in databases.items()}
 
 
 def sample(changes: ChangeSet) -> Tuple[List[Dict[str, str]], bool]:

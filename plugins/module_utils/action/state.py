@@ -15,7 +15,7 @@ import os
 import re
 import time
 from contextlib import contextmanager
-from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import BackupError, IntegrityError, printable
 from ..manifest.database import Facts
@@ -86,6 +86,16 @@ class HostState:
         """Remember what is known of them."""
         if databases != self.databases():
             write_json(self.directory + b"/databases.json", {os.fsdecode(path): list(facts) for path, facts in databases.items()})
+
+    def sources(self) -> Tuple[str, ...]:
+        """What a profile found here when a snapshot was last made."""
+        item = self._memory(b"sources.json").get("sources")
+        return tuple(path for path in item if type(path) is str) if type(item) is list else ()
+
+    def set_sources(self, sources: Sequence[str]) -> None:
+        """Remember it."""
+        if tuple(sources) != self.sources():
+            write_json(self.target_directory + b"/sources.json", {"sources": list(sources)})
 
     @property
     def runs(self) -> RunLog:

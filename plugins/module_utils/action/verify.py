@@ -25,6 +25,7 @@ from ..target.tree.target import in_part
 from .choose import find_snapshot
 from .locate import check_not_lost, name_of, open_target
 from .result import Result
+from .sources import with_sources
 from .state import HostState
 
 DEPTHS = ("quick", "full")
@@ -168,6 +169,7 @@ def _verify_snapshot(
 
 def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress, dry_run: bool) -> None:
     """Read files again whose stat says that they did not change: other bytes now mean that the source's disk is rotting."""
+    policy, _warnings = with_sources(policy, state)
     cache = Cache.load(state.cache)
     if not len(cache):
         raise UsageError(

@@ -241,6 +241,18 @@ VERBS: Dict[str, Verb] = {
         (_HOST,),
         (("status web", "what is the state of things?"), ("status web --json", "the same for a monitor")),
     ),
+    "check": Verb(
+        "what does a policy protect, and does its target work?",
+        "Shows what a run would take, what it leaves out and which pattern does, how long the first run will take, and which secrets everybody can read.\n"
+        "Sends a small snapshot of its own to the target, verifies it, brings it back, compares it and removes it again.",
+        (_POLICY,),
+        (
+            Option("--explain", "say of one path whether a run would take it, and why; nothing else is done", "PATH"),
+            Option("--no-canary", "send nothing to the target"),
+            _QUIET,
+        ),
+        (("check web", "before the first run"), ("check web --explain /srv/www/cache/x", "why is this file not in the snapshots?")),
+    ),
     "adopt": Verb(
         "go on from a history that this host does not know",
         "After a reinstallation, or when another machine takes over: makes the newest snapshot this host's baseline without restoring it.\n"

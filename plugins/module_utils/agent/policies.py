@@ -12,6 +12,7 @@ import stat
 from ..action.state import default_host
 from ..errors import UsageError, printable
 from ..policy.model import Policy
+from ..policy.profiles import file_of
 
 DIRECTORY = "/etc/openclaw-backup/policies"
 _SUFFIX = ".json"
@@ -27,7 +28,11 @@ def load_policy(word: str) -> Policy:
         raise _absent(word, path)
     if os.geteuid() == 0:
         refuse_foreign_writers(path)
-    return Policy.from_file(path, default_host=default_host())
+    policy = Policy.from_file(path, default_host=default_host())
+    profile = None if policy.profile is None else file_of(policy.profile)
+    if profile is not None and os.geteuid() == 0:
+        refuse_foreign_writers(profile)
+    return policy
 
 
 def _absent(word: str, path: str) -> UsageError:

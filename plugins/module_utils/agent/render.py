@@ -327,6 +327,33 @@ def hook_output(hooks: Iterable[Result]) -> Iterator[str]:
             yield from ("  " + line for line in hook["output_tail"])
 
 
+def _checked(result: Result, _request: Namespace) -> Iterator[str]:
+    """What a policy means."""
+    explained = result["explained"]
+    if explained is not None:
+        rule = ", ".join(part for part in (explained["key"], explained["rule"]) if part)
+        yield "%s is %s%s" % (explained["path"], "taken" if explained["selected"] else "left out", " (%s)" % rule if rule else "")
+        yield "  %s" % explained["why"]
+        return
+    yield "policy %s%s" % (result["policy"], ", profile %s" % result["profile"] if result["profile"] else "")
+    yield from table([("  " + item["path"], "{:,}".format(item["entries"]), format_bytes(item["bytes"])) for item in result["sources"]], "<>>")
+    yield "taken: %s, %s, %s" % (_count(result["entries"], "entry"), _count(result["files"], "file"), format_bytes(result["bytes"]))
+    for item in result["left_out"]:
+        yield "left out by %s%s: %s" % (item["key"], " " + item["rule"] if item["rule"] else "", _count(item["paths"], "path"))
+        for path in item["sample"][:3]:
+            yield "  %s" % path
+    if result["secrets"]["files"]:
+        yield "secrets: %s" % _count(result["secrets"]["files"], "file")
+    canary = result["canary"]
+    if canary is not None:
+        yield "canary: %s sent, verified, restored, compared and removed (%s)" % (format_bytes(canary["bytes"]), format_duration(canary["duration"]))
+    seconds, free = result["estimate"]["seconds"], result["estimate"]["free"]
+    if seconds is not None:
+        yield "the first run will take about %s" % format_duration(seconds)
+    if free is not None:
+        yield "free on the target: %s" % format_bytes(free)
+
+
 _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "run": _backed_up,
     "list": _snapshots,
@@ -341,6 +368,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "release": _held,
     "tag": _tagged,
     "status": _protection,
+    "check": _checked,
     "adopt": _adopted,
     "audit": _logs,
 }

@@ -100,6 +100,8 @@ def _show(job: Job) -> Outcome:
         "receipt": snapshot.receipt.to_dict(),
         "sources": [printable(source) for source in manifest.header.sources],
         "selection": dict(manifest.header.selection),
+        "application": dict(manifest.header.application),
+        "databases": {printable("/" + path): dict(counts) for path, counts in manifest.header.databases.items()},
         "rc": EXIT_DONE,
     }
     return Outcome(result)
@@ -267,6 +269,15 @@ def _status(job: Job) -> Outcome:
     return Outcome(result)
 
 
+def _check(job: Job) -> Outcome:
+    from ..action.check import check
+
+    request = job.request
+    path = os.path.abspath(request.explain) if request.explain is not None else None
+    result = check(job.policy, state_directory=job.state_directory, path=path, canary=not request.no_canary, progress=job.progress)
+    return Outcome({**_history(job.policy), **result.to_dict()})
+
+
 def _adopt(job: Job) -> Outcome:
     from ..action.adopt import adopt
 
@@ -309,6 +320,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "release": _hold,
     "tag": _tag,
     "status": _status,
+    "check": _check,
     "adopt": _adopt,
     "audit": _audit,
 }

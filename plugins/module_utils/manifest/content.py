@@ -71,6 +71,18 @@ def patch_file(source: int, destination: int) -> int:
     return written
 
 
+def end_of_last_line(fd: int, size: int) -> int:
+    """Where the last whole line of an open file of ``size`` bytes ends; ``size`` where it has none."""
+    at = size
+    while at:
+        start = max(0, at - _BLOCK)
+        found = os.pread(fd, at - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        at = start
+    return size
+
+
 def _blocks(fd: int) -> Iterator[memoryview]:
     """What is left of an open file; each block is valid until the next."""
     total, enough = 0, _GROWTH

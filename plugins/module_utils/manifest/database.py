@@ -39,13 +39,18 @@ _LONGEST = 500
 _BUSY = (5, 6)
 
 
+Counts = Tuple[int, int, int]
+
+
 class Facts(NamedTuple):
-    """What a capture is: SHA-256 (hex) and size of the copy, how many tables and rows it has, and the file's mtime (ns) when it first held that."""
+    """What a capture is: SHA-256 (hex) and size of the copy, how many tables and rows it has, the version of its schema that the application keeps in
+    it (``user_version``), and the file's mtime (ns) when it first held that."""
 
     digest: str
     size: int
     tables: int
     rows: int
+    schema: int
     mtime: int
 
 
@@ -66,8 +71,8 @@ def database_of(name: bytes) -> Optional[bytes]:
     return None
 
 
-def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Tuple[int, int]:
-    """Copy one database, as it is at one instant, into the new file ``destination`` (absolute); (tables, rows) of it.
+def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Counts:
+    """Copy one database, as it is at one instant, into the new file ``destination`` (absolute); (tables, rows, schema) of it.
 
     ``paths``: all its names below ``root``, whose own path is ``prefix``. Raises ``CaptureError``; ``OSError`` where ``destination`` cannot be
     made.
@@ -81,7 +86,7 @@ def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: b
     raise AssertionError("unreachable")
 
 
-def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Tuple[int, int]:
+def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Counts:
     path, sidecars = _leading_name(root, paths)
     found = _look(root, path)
     owner = found.st_uid
@@ -180,8 +185,8 @@ def _rights(found: os.stat_result) -> Optional[Tuple[int, int, List[int]]]:
 # ---- our side ------------------------------------------------------------------------------------------------------
 
 
-def _run(job: _Job) -> Optional[Tuple[int, int]]:
-    """(tables, rows) of the copy that another process made; None where writers kept it from an end."""
+def _run(job: _Job) -> Optional[Counts]:
+    """(tables, rows, schema) of the copy that another process made; None where writers kept it from an end."""
     # Both here: a process that has taken somebody else's rights may not be allowed to read them.
     try:
         import sqlite3  # noqa: F401
@@ -214,7 +219,7 @@ def _run(job: _Job) -> Optional[Tuple[int, int]]:
             os.waitpid(child, 0)
 
 
-def _listen(pipe: int) -> Optional[Tuple[int, int]]:
+def _listen(pipe: int) -> Optional[Counts]:
     said = b""
     poller = select.poll()
     poller.register(pipe, select.POLLIN)
@@ -228,7 +233,7 @@ def _listen(pipe: int) -> Optional[Tuple[int, int]]:
     answer: Dict[str, Any] = json.loads(said)
     if "reason" in answer:
         raise CaptureError(answer["reason"], is_moving=answer["is_moving"])
-    return None if answer.get("again") else (answer["tables"], answer["rows"])
+    return None if answer.get("again") else (answer["tables"], answer["rows"], answer["schema"])
 
 
 # ---- the process that captures -------------------------------------------------------------------------------------
@@ -251,8 +256,8 @@ def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
             if fd > 2 and fd != pipe:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        tables, rows = _copy(job, lambda: os.write(pipe, b"."), bind)
-        answer = {"tables": tables, "rows": rows}
+        tables, rows, schema = _copy(job, lambda: os.write(pipe, b"."), bind)
+        answer = {"tables": tables, "rows": rows, "schema": schema}
     except _AgainError:
         answer = {"again": True}
     except CaptureError as error:
@@ -267,7 +272,7 @@ def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
         os._exit(0)
 
 
-def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Tuple[int, int]:
+def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Counts:
     # Opened with our rights, in a directory of our own, and kept open: no path is looked up again.
     copy = _open(job.destination, "mode=rw")
     for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "temp_store=MEMORY"):
@@ -291,9 +296,10 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Tuple
     for name in tables:
         rows += asked.execute('SELECT count(*) FROM "%s"' % name.replace('"', '""')).fetchone()[0]
         tick()
+    schema = asked.execute("PRAGMA user_version").fetchone()[0]
     source.close()
     copy.close()
-    return len(tables), rows
+    return len(tables), rows, schema
 
 
 class _Watch:

@@ -39,7 +39,7 @@ _SEARCHED = 1 << 16
 _LINES = 512
 # Half of a surrogate pair, other than those that stand for a byte that is not UTF-8.
 _NO_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
-_OPTIONAL = frozenset(("databases",))
+_OPTIONAL = frozenset(("databases", "application"))
 _DIRECTORY_MARK = b'"t":"d"'
 _DIRECTORY_MTIME = re.compile(rb'^(\{"g":[0-9]+,)"m":-?[0-9]+,')
 
@@ -55,7 +55,8 @@ class Header:
     engine: str
     claimed: str
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    databases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each captured path how many tables and rows it has
+    databases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each captured path tables, rows and schema (its user_version)
+    application: Mapping[str, str] = field(default_factory=dict)  # the policy's profile, and which version of its application wrote the files
     parent: Optional[str] = None
     id: Optional[str] = None
     sequence: Optional[int] = None
@@ -101,6 +102,8 @@ class Header:
         databases = item.get("databases", {})
         if type(databases) is not dict or not _are_texts(databases) or not all(map(_are_counts, databases.values())):
             _refuse("the header's databases are not objects of numbers")
+        if type(item.get("application", {})) is not dict or not _are_texts(item.get("application", {}).values()):
+            _refuse("the header's application is not an object of texts")
         if _canonical(item) != line or not all(item.get(key, True) for key in _OPTIONAL):
             _refuse("the header is not in canonical form")
         item["sources"] = tuple(item["sources"])
@@ -113,7 +116,7 @@ def _are_texts(values: Iterable[Any]) -> bool:
 
 
 def _are_counts(item: Any) -> bool:
-    return type(item) is dict and item.keys() == {"rows", "tables"} and all(type(value) is int and value >= 0 for value in item.values())
+    return type(item) is dict and item.keys() == {"rows", "schema", "tables"} and all(type(value) is int for value in item.values())
 
 
 def _canonical(item: Any) -> bytes:

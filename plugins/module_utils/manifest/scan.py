@@ -17,7 +17,7 @@ from typing import AbstractSet, Any, Callable, Dict, Iterator, List, Mapping, Na
 from .. import pool
 from ..errors import RUN_OUT
 from .cache import DATABASE, RACY, RACY_SECONDS, ROW, SIDECAR, SLOT, XATTRS, Cache, Record
-from .content import copy_file, hash_file
+from .content import copy_file, end_of_last_line, hash_file
 from .database import JOURNAL, MAGIC, SHARED, WAL, CaptureError, Facts, capture, database_of
 from .entry import DIRECTORY, FILE, SYMLINK, TYPES, Entry, encode, plain_file
 from .metadata import Xattrs, mtime_ns, path_of, read_xattrs
@@ -44,12 +44,18 @@ class Staging:
         self.directory = home + b"/files"
         self._root: Optional[Descent] = None
 
-    def copy(self, path: bytes, source_fd: int) -> Tuple[bytes, int]:
-        """Copy an open file to ``path``; (SHA-256, bytes) of the copy."""
+    def copy(self, path: bytes, source_fd: int, *, by_lines: bool = False) -> Tuple[bytes, int]:
+        """Copy an open file to ``path``, ``by_lines`` without the beginning of a line that was not finished; (SHA-256, bytes) of the copy."""
         parent, name = self._clear(path)
-        fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=parent)
+        fd = os.open(name, CREATE_FLAGS if not by_lines else CREATE_FLAGS & ~os.O_ACCMODE | os.O_RDWR, 0o600, dir_fd=parent)
         try:
-            return copy_file(source_fd, fd)
+            digest, size = copy_file(source_fd, fd)
+            whole = end_of_last_line(fd, size) if by_lines else size
+            if whole < size:
+                os.ftruncate(fd, whole)
+                os.lseek(fd, 0, os.SEEK_SET)
+                return hash_file(fd)
+            return digest, size
         finally:
             os.close(fd)
 
@@ -57,7 +63,7 @@ class Staging:
         """Capture the database with these names, which lies below ``root`` (itself ``prefix``), under the first of them. Raises ``CaptureError``."""
         temporary = self._home + b"/capture"
         os.makedirs(self._home, 0o700, exist_ok=True)
-        tables, rows = capture(root, prefix, paths, temporary)
+        tables, rows, schema = capture(root, prefix, paths, temporary)
         fd = os.open(temporary, FILE_FLAGS)
         try:
             digest, size = hash_file(fd)
@@ -65,7 +71,7 @@ class Staging:
             os.close(fd)
         parent, name = self._clear(paths[0])
         os.rename(temporary, name, dst_dir_fd=parent)
-        return Facts(digest.hex(), size, tables, rows, 0)
+        return Facts(digest.hex(), size, tables, rows, schema, 0)
 
     def _clear(self, path: bytes) -> Tuple[int, bytes]:
         """Where the copy of ``path`` goes: never into an older one."""
@@ -175,13 +181,15 @@ def hash_changed(
     distrust: Optional[Callable[[bytes], bool]] = None,
     tell: Optional[Tell] = None,
     databases: Optional[Mapping[bytes, Facts]] = None,
+    is_log: Callable[[bytes], bool] = lambda path: False,
 ) -> Hashed:
     """Read what the cache does not know of what a survey found; ``Hashed.finish`` makes entries of it.
 
     Without ``staging`` (check mode) a file in motion is hashed as it is, and a database that would be captured has no hash. ``distrust`` names
-    files to hash even where the cache knows them. ``databases``: what is known of those captured before; None where SQLite is nothing special.
+    files to hash even where the cache knows them. ``databases``: what is known of those captured before; None where SQLite is nothing special. ``is_log``
+    names files that are only ever added to, by whole lines.
     """
-    hashed = Hashed(found, cache, root, now, staging, distrust, tell, databases)
+    hashed = Hashed(found, cache, root, now, staging, distrust, tell, databases, is_log)
     hashed.plan()
     hashed.read()
     if databases is not None:
@@ -203,7 +211,9 @@ class Hashed:
         distrust: Optional[Callable[[bytes], bool]],
         tell: Optional[Tell],
         databases: Optional[Mapping[bytes, Facts]],
+        is_log: Callable[[bytes], bool],
     ) -> None:
+        self.is_log = is_log
         self.found = found
         self.cache = cache
         self.root = root
@@ -451,7 +461,7 @@ class Hashed:
         if before is not None and known is not None and before[0] == task.row and before[2].hex() == known.digest and task.path not in self.again:
             return known
         self.captured.add(task.path)
-        return Facts(_NO_HASH.hex(), ROW.unpack(task.row)[3], 0, 0, ROW.unpack(task.row)[4])
+        return Facts(_NO_HASH.hex(), ROW.unpack(task.row)[3], 0, 0, 0, ROW.unpack(task.row)[4])
 
     def _settle_database(self, task: _Task, facts: Facts) -> None:
         digest = bytes.fromhex(facts.digest)
@@ -534,7 +544,8 @@ class Hashed:
             parent, name = self.root.parent(task.path)
             fd, before = open_file(parent, name)
             try:
-                digest, size = self.staging.copy(task.path, fd)
+                is_log = self.is_log(task.path)
+                digest, size = self.staging.copy(task.path, fd, by_lines=is_log)
                 xattrs = read_xattrs(fd)
                 after = os.fstat(fd)
             finally:
@@ -544,7 +555,8 @@ class Hashed:
                 raise
             return read._replace(problem=error.errno or errno.ESTALE, moving=False)
         self.staged.add(task.path)
-        if _moved(before, after, size, started):
+        # What is only added to is whole as far as it was copied.
+        if _moved(before, after, size, started) and not (is_log and after.st_size >= size):
             self.unstable.add(task.path)
         # The entry describes the copy: its size is what was copied.
         row = list(ROW.unpack(pack_row(after)))
@@ -868,6 +880,7 @@ def reread(
     staging: Staging,
     previous: Mapping[bytes, Entry],
     databases: AbstractSet[bytes] = frozenset(),
+    is_log: Callable[[bytes], bool] = lambda path: False,
 ) -> Tuple[List[Entry], int, Dict[bytes, int], Dict[bytes, Facts]]:
     """Replace the entries of ``paths`` by what is found there now, copied into ``staging``; (entries, how many are gone, errno of the unreadable,
     what is known of those that are ``databases`` and were captured).
@@ -894,7 +907,7 @@ def reread(
                     captured[key] = staging.capture(root, names[key])._replace(mtime=entry.mtime)
                 result.append(entry._replace(hash=captured[key].digest, size=captured[key].size, stale=False, unstable=False))
             else:
-                result.append(_read_again(entry, root, staging))
+                result.append(_read_again(entry, root, staging, is_log(entry.path)))
         except CaptureError:
             unreadable[entry.path] = errno.EBUSY
             if entry.path in previous and not entry.stale:
@@ -910,16 +923,16 @@ def reread(
     return _regroup(result), lost, unreadable, captured
 
 
-def _read_again(entry: Entry, root: Descent, staging: Staging) -> Entry:
+def _read_again(entry: Entry, root: Descent, staging: Staging, is_log: bool) -> Entry:
     started = time.time_ns()
     parent, name = root.parent(entry.path)
     fd, before = open_file(parent, name)
     try:
-        digest, size = staging.copy(entry.path, fd)
+        digest, size = staging.copy(entry.path, fd, by_lines=is_log)
         xattrs = read_xattrs(fd)
         after = os.fstat(fd)
     finally:
         os.close(fd)
     mode, uid, gid, _size, mtime, *_rest = ROW.unpack(pack_row(after))
-    unstable = _moved(before, after, size, started)
+    unstable = _moved(before, after, size, started) and not (is_log and after.st_size >= size)
     return Entry(entry.path, FILE, mode & 0o7777, uid, gid, mtime, size, digest.hex(), None, entry.group, xattrs, unstable=unstable)

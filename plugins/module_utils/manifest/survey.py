@@ -14,7 +14,7 @@ import zlib
 from copy import copy
 from struct import Struct
 from struct import error as StructError
-from typing import AbstractSet, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from .. import pool
 from ..errors import RUN_OUT, UsageError, printable
@@ -25,7 +25,7 @@ from .metadata import NS_MAX, NS_MIN, Xattrs, path_of, read_xattrs
 from .selection import Matcher, Selection
 from .walk import Descent, Listed, list_directory
 
-_CACHE_TAG = b"CACHEDIR.TAG"
+CACHE_TAG = b"CACHEDIR.TAG"
 _CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _VOLATILE = frozenset(("tmpfs", "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs"))
@@ -37,6 +37,7 @@ _LINKS = Struct("<I")  # the last field of a row
 _KNOWN = Record(b"", b"", b"", b"", b"", 0)
 
 DeviceInode = Tuple[int, int]
+Leave = Callable[[bytes, str, bool], None]
 _Pending = Tuple[bytes, bool]  # a directory to walk, and whether it is included
 
 
@@ -78,7 +79,15 @@ class Survey:
 
 class _Walk:
     def __init__(
-        self, root: Descent, sources: Sequence[bytes], selection: Selection, cache: Cache, skip: AbstractSet[DeviceInode], now: float, databases: bool
+        self,
+        root: Descent,
+        sources: Sequence[bytes],
+        selection: Selection,
+        cache: Cache,
+        skip: AbstractSet[DeviceInode],
+        now: float,
+        databases: bool,
+        leave: Optional[Leave],
     ) -> None:
         self.root = root
         self.selection = selection
@@ -89,6 +98,7 @@ class _Walk:
         self.skipped_inodes = frozenset(inode for _device, inode in skip)
         self.now = now
         self.databases = databases
+        self.leave = leave
         self.aside: List[Listed] = []  # of the directory at hand: journals of what may be a database, not selected themselves
         self.survey = Survey(sources, self.matcher)
         self.tentative: Dict[bytes, bool] = {}  # directories that are kept only for what is kept below them
@@ -97,7 +107,7 @@ class _Walk:
     def source(self, source: bytes, device: int) -> None:
         """Walk one source, a path relative to ``/`` that is a directory on ``device``."""
         pending: List[_Pending] = [(source, not self.matcher.has_include)]
-        self._walk(pending, source, device, _SHARE_FROM)
+        self._walk(pending, source, device, _SHARE_FROM if self.leave is None else sys.maxsize)
         if pending:
             self._share(pending, source, device)
 
@@ -141,6 +151,10 @@ class _Walk:
                     listing = list_directory(fd)
                     on_disk = len(listing)
                     kept = self._nameable(path, self._select(fd, path, listing, included, strip))
+                    if self.leave is not None:
+                        self._tell(path, listing, kept)
+                elif self.leave is not None:
+                    self.leave(path, "one_file_system", True)
             except OSError as error:
                 if error.errno in RUN_OUT:
                     raise
@@ -159,6 +173,20 @@ class _Walk:
                     self.tentative[below] = False
                 pending.append((below, inside))
 
+    def _tell(self, path: bytes, listing: Sequence[Listed], kept: Sequence[Listed]) -> None:
+        """Say what of a directory is left out, and why."""
+        assert self.leave is not None
+        names = {item.name for item in kept}
+        left = [item for item in listing if item.name not in names]
+        tagged = bool(kept) and bool(left) and all(item.name in self.marks or item.name == CACHE_TAG for item in kept)
+        for item in left:
+            inner = b"%s/%s" % (path, item.name) if path else item.name
+            is_dir = stat.S_ISDIR(item.stat.st_mode)
+            why = "own" if (item.stat.st_dev, item.stat.st_ino) in self.skip else "patterns"
+            if tagged:
+                why = "exclude_if_present" if kept[0].name in self.marks else "exclude_caches"
+            self.leave(inner, why, is_dir)
+
     def _is_included(self, path: bytes, strip: int, is_dir: bool) -> bool:
         return self.matcher.included(path[strip:], is_dir)
 
@@ -174,7 +202,7 @@ class _Walk:
     def _select(self, fd: int, path: bytes, listing: List[Listed], included: bool, strip: int) -> List[Listed]:
         tags = [item for item in listing if item.name in self.marks and not stat.S_ISDIR(item.stat.st_mode)] if self.marks else []
         if self.selection.exclude_caches and not tags:
-            tags = [item for item in listing if item.name == _CACHE_TAG and _is_cache(fd)]
+            tags = [item for item in listing if item.name == CACHE_TAG and is_cache(fd)]
         listing = tags or listing
         if not self.skipped_inodes.isdisjoint([item.stat.st_ino for item in listing]):
             listing = [item for item in listing if (item.stat.st_dev, item.stat.st_ino) not in self.skip]
@@ -364,9 +392,10 @@ def _timeless_row(found: os.stat_result, xattrs: Xattrs) -> bytes:
     return ROW.pack(found.st_mode, found.st_uid, found.st_gid, 0, 0, 0, found.st_ino, zlib.crc32(repr(xattrs).encode("ascii")) if xattrs else 0, 0)
 
 
-def _is_cache(fd: int) -> bool:
+def is_cache(fd: int) -> bool:
+    """Whether the open directory ``fd`` says of itself that it is a cache (https://bford.info/cachedir/)."""
     try:
-        tag = os.open(_CACHE_TAG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        tag = os.open(CACHE_TAG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
     except OSError:
         return False
     try:
@@ -435,13 +464,15 @@ def survey(
     root: Descent,
     skip: AbstractSet[DeviceInode] = frozenset(),
     databases: bool = False,
+    leave: Optional[Leave] = None,
 ) -> Survey:
     """Walk ``sources`` (relative to ``root``, sorted, none inside another, all present) and compare with ``cache``.
 
     ``skip`` holds (device, inode) of directories that are never entered nor listed, such as the engine's own state. ``databases``: SQLite
-    databases are to be captured, so that their journals are looked at too, selected or not.
+    databases are to be captured, so that their journals are looked at too, selected or not. ``leave`` is told of every path that is left out,
+    nothing of what lies below it: ``(path, why, is a directory)``, with ``why`` the selection's key, ``patterns`` or ``own``.
     """
-    walk = _Walk(root, sources, selection, cache, skip, now, databases)
+    walk = _Walk(root, sources, selection, cache, skip, now, databases, leave)
     above: Dict[bytes, set[bytes]] = {}
     for source in sources:
         at = source

@@ -37,6 +37,7 @@ from .checks import (
     write,
 )
 from .durations import format_duration, parse_duration
+from .profiles import Profile, check_profile, find_profile
 from .schedule import check_cron, check_window
 from .target_spec import TargetSpec, check_target
 
@@ -53,7 +54,6 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
-    "profile",
     "schedule",
     "objectives",
     "probes",
@@ -301,14 +301,15 @@ class Objectives:
 class Policy:
     """A checked policy; paths are text with surrogate escapes, durations whole seconds.
 
-    ``given`` holds the dotted keys that the mapping held, it takes no part in comparisons.
+    ``sources`` are empty where they are the profile's. ``given`` holds the dotted keys that the mapping held, ``found_profile`` the profile itself; they
+    take no part in comparisons.
     """
 
     name: str = field(metadata=required(_check_name))
     host: str = field(metadata=required(_check_name))
     sources: Tuple[str, ...] = field(metadata=required(_check_sources))
     target: TargetSpec = field(metadata=required(check_target))
-    profile: Optional[str] = key(optional(_check_name), None)
+    profile: Optional[str] = key(optional(check_profile), None)
     include: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
     exclude: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
     exclude_caches: bool = key(check_flag, False)
@@ -324,6 +325,7 @@ class Policy:
     probes: Tuple[Hook, ...] = key(each(_check_hook, "commands"), ())
     heartbeat: int = _duration(3600)
     given: FrozenSet[str] = field(default=frozenset(), compare=False, repr=False)
+    found_profile: Optional[Profile] = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_mapping(cls, data: Mapping[str, Any], *, default_host: str) -> Policy:
@@ -331,9 +333,15 @@ class Policy:
 
         Raises PolicyError for the first key that is unknown, missing or not exactly right.
         """
-        values = read(cls, {"host": default_host, **data} if isinstance(data, Mapping) else data)
+        filled = {"host": default_host, **data} if isinstance(data, Mapping) else data
+        name = data.get("profile") if isinstance(data, Mapping) else None
+        profile = None if name is None else find_profile(check_profile(name, "profile"))
+        has_none = profile is not None and bool(profile.sources) and "sources" not in filled
+        values = read(cls, {**filled, "sources": ["/"]} if has_none else filled)
+        if has_none:
+            values["sources"] = ()
         _check_anchors(values)
-        return cls(**values, given=frozenset(_leaves(data)))
+        return cls(**values, given=frozenset(_leaves(data)), found_profile=profile)
 
     @classmethod
     def from_file(cls, path: str, *, default_host: str) -> Policy:
@@ -376,18 +384,19 @@ class Policy:
 
     def to_mapping(self) -> Dict[str, Any]:
         """Plain data for JSON with every key filled in; ``from_mapping`` makes an equal policy of it."""
-        return write(self)
+        return {name: value for name, value in write(self).items() if value or name != "sources"}
 
     @property
     def selection(self) -> Selection:
-        """Which paths below the sources belong to a snapshot."""
-        return Selection(
+        """Which paths below the sources belong to a snapshot; the profile's part of it included."""
+        own = Selection(
             include=self.include,
             exclude=self.exclude,
             exclude_caches=self.exclude_caches,
             exclude_if_present=self.exclude_if_present,
             one_file_system=self.one_file_system,
         )
+        return own if self.found_profile is None else self.found_profile.widen(own)
 
     def unsupported(self) -> List[str]:
         """The dotted keys that were set to ask for something this version does not do, in the order of ``to_mapping``."""

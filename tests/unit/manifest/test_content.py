@@ -15,7 +15,7 @@ from typing import Callable, Iterator, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import content
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file, hash_file, patch_file
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file, end_of_last_line, hash_file, patch_file
 
 MIB = 1 << 20
 BLOCK = content._BLOCK
@@ -45,6 +45,32 @@ def test_every_byte_counts(tmp_path: Path, size: int) -> None:
         assert hash_file(fd) == expected
     assert copy(source, tmp_path / "copy") == expected
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (b"", 0),
+        (b"a", 1),
+        (b"\n", 1),
+        (b"a\nb", 2),
+        (b"a\n" + b"b" * 3 * BLOCK, 2),
+        (b"a" * BLOCK + b"\n" + b"b" * BLOCK, BLOCK + 1),
+        (b"x" * 2 * BLOCK, 2 * BLOCK),
+    ],
+)
+def test_a_line_ends_where_it_ends(tmp_path: Path, content: bytes, expected: int) -> None:
+    (tmp_path / "log").write_bytes(content)
+    with opened(tmp_path / "log") as (fd,):
+        assert end_of_last_line(fd, len(content)) == expected
+
+
+def test_a_file_that_begins_as_named_is_not_hashed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"magic and more")
+    for unless, expected in ((b"magic", (b"", 0)), (b"magic!", hashlib.sha256(b"magic and more").digest()), (None, hashlib.sha256(b"magic and more").digest())):
+        with opened(tmp_path / "file") as (fd,):
+            found = hash_file(fd, unless=unless)
+            assert found == expected or found == (expected, 14)
 
 
 def blocks(path: Path) -> int:

@@ -229,6 +229,12 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["\u
         id=st.none() | TEXTS,
         sequence=st.none() | st.integers(1, 10**18),
         created=st.none() | TEXTS,
+        databases=st.dictionaries(
+            TEXTS,
+            st.fixed_dictionaries({"tables": st.integers(0, 9), "rows": st.integers(0, 2**63 - 1), "schema": st.integers(-(2**31), 2**31 - 1)}),
+            max_size=2,
+        ),
+        application=st.dictionaries(TEXTS, TEXTS, max_size=2),
     ),
     names=st.sets(st.binary(min_size=1, max_size=9).map(lambda name: b"n" + name.replace(b"/", b"").replace(b"\0", b"")), max_size=9),
 )
@@ -454,6 +460,15 @@ def headers() -> Dict[str, Callable[[Dict[str, Any]], Any]]:
         "names of texts": setting("names", {"u": "root"}),
         "names of numbers": setting("names", {"u": {"0": 0}}),
         "names of nothing": setting("names", {"u": {"0": None}}),
+        "databases that are none": setting("databases", {}),
+        "databases as a list": setting("databases", ["x"]),
+        "databases of numbers": setting("databases", {"x": 1}),
+        "databases without all counts": setting("databases", {"x": {"rows": 1, "tables": 1}}),
+        "databases with texts": setting("databases", {"x": {"rows": "1", "tables": 1, "schema": 1}}),
+        "databases with true": setting("databases", {"x": {"rows": True, "tables": 1, "schema": 1}}),
+        "application that is none": setting("application", {}),
+        "application as text": setting("application", "openclaw"),
+        "application of numbers": setting("application", {"version": 1}),
     }
 
 

@@ -17,6 +17,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.errors import EXIT
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import Selection
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.durations import LONGEST, format_duration
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import COMPRESS_LEVELS, Guards, Hook, Policy, Transfer
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.profiles import PROFILES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,7 +97,8 @@ def test_three_keys_are_enough_and_the_host_is_the_node() -> None:
 def test_a_full_policy_is_read_key_by_key() -> None:
     policy = Policy.from_mapping(FULL, default_host="node1")
     assert policy.host == "web1"
-    assert policy.selection == Selection(exclude=("*.tmp", "/cache/"), exclude_caches=True, exclude_if_present=(".nobackup",), one_file_system=True)
+    own = Selection(exclude=("*.tmp", "/cache/"), exclude_caches=True, exclude_if_present=(".nobackup",), one_file_system=True)
+    assert (policy.exclude, policy.selection) == (own.exclude, PROFILES["openclaw"].widen(own))
     assert policy.hooks.before == (Hook(command=("/usr/bin/sync",)),)
     assert policy.hooks.on_failure == (Hook(command=("mail", "root"), timeout=10, essential=False),)
     assert (policy.retention.keep_within, policy.retention.protect) == (172800, 86400)
@@ -180,7 +182,7 @@ BAD = [
     ({"name": None}, "name", "found null", "web1"),
     ({"host": "web 1"}, "host", "must be a name", "web1"),
     ({"host": None}, "host", "found null", "web1"),
-    ({"profile": "a/b"}, "profile", "must be a name", "web1"),
+    ({"profile": "a/b"}, "profile", "must be a name", "openclaw-core"),
     # sources
     ({"sources": []}, "sources", "not be empty", "add"),
     ({"sources": "/a,/b"}, "sources", "must be a list, found the text '/a,/b'", '["/a,/b"]'),
@@ -441,7 +443,6 @@ def test_a_policy_that_asks_for_nothing_more_is_supported() -> None:
 def test_what_is_set_and_not_acted_on_is_named() -> None:
     # The values of the example that are the defaults ask for nothing.
     assert Policy.from_mapping(FULL, default_host="h").unsupported() == [
-        "profile",
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
@@ -486,7 +487,7 @@ POLICIES = st.fixed_dictionaries(
     {"name": NAMES, "sources": PATHS.map(lambda path: [path]), "target": PATHS | st.just("s3://bucket/x") | PATHS.map(lambda url: {"url": url})},
     optional={
         "host": NAMES,
-        "profile": st.none() | NAMES,
+        "profile": st.sampled_from([None, *PROFILES]),
         "exclude_caches": st.booleans(),
         "sqlite": st.sampled_from(["auto", "off"]),
         "guards": st.fixed_dictionaries(

@@ -1,0 +1,465 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check: what a policy would protect and what not, and why; whether a snapshot can be made and brought back; how long the first one will take."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from ..errors import BackupError, IntegrityError, UsageError, printable, refused_by_system
+from ..manifest.cache import ROW, Cache
+from ..manifest.content import hash_file
+from ..manifest.database import MAGIC, database_of
+from ..manifest.metadata import DeviceInode
+from ..manifest.selection import Selection
+from ..manifest.survey import CACHE_TAG, Survey, check_source, is_cache, survey
+from ..manifest.walk import Descent, open_file, remove_tree
+from ..observe.progress import Progress
+from ..policy.guards import Removal, check_guards
+from ..policy.model import Guards, Hooks, Policy
+from .backup import backup
+from .locate import check_apart, open_target
+from .restore import RestoreRequest, restore
+from .result import Result
+from .sources import Marked, with_sources
+from .state import HostState, new_transaction
+from .verify import verify
+
+SAMPLE = 20
+_SAMPLED_BYTES = 32 << 20
+_SAMPLED_SECONDS = 2.0
+_CANARY_BYTES = 8 << 20
+# What a file costs besides its bytes: the walk, rsync, the proof (measured by make bench: 58,840 files take 4 s more than their bytes).
+_SECONDS_A_FILE = 70e-6
+_OWN = "the state of this program, or the vault"
+
+
+@dataclass
+class CheckResult(Result):
+    """What a policy means on this machine.
+
+    ``sources``: ``{path, entries, bytes}`` each; ``entries``, ``files``, ``bytes`` of the first snapshot (a hard-linked file counts once); ``left_out``:
+    ``{key, rule, paths, sample}`` for each key of the policy that leaves something out, directories counted without what is in them; ``secrets``:
+    ``{files, readable}`` with the paths that every user can read; ``estimate``: ``{seconds, free}``, the time of a first run and the bytes free on the
+    target, None where unknown; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed again, None where that was
+    not asked for; ``explained``: what ``explain`` says of a path.
+    """
+
+    profile: Optional[str] = None
+    sources: List[Dict[str, Any]] = field(default_factory=list)
+    entries: int = 0
+    files: int = 0
+    bytes: int = 0
+    left_out: List[Dict[str, Any]] = field(default_factory=list)
+    secrets: Dict[str, Any] = field(default_factory=dict)
+    estimate: Dict[str, Any] = field(default_factory=dict)
+    canary: Optional[Dict[str, Any]] = None
+    explained: Optional[Dict[str, Any]] = None
+    warnings: List[str] = field(default_factory=list)
+    duration: float = 0.0
+
+
+def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, canary: bool = True, progress: Optional[Progress] = None) -> CheckResult:
+    """Look at the sources as a run would, and with ``canary`` send a small snapshot to the target, read it back and remove it again.
+
+    ``path``: explain that absolute path alone, and do nothing else. Raises ``BackupError`` where a run would be refused or cannot work.
+    """
+    progress = progress or Progress()
+    started = time.time()
+    state = HostState(state_directory, policy)
+    result = CheckResult(profile=policy.profile)
+    try:
+        policy, result.warnings = with_sources(policy, state)
+        check_apart(policy)
+        if path is not None:
+            result.explained = explain(policy, path, _own(policy, state))
+            return result
+        keys = policy.unsupported()
+        if keys:
+            result.warnings.append("this version does not act on: %s" % ", ".join(keys))
+        with Descent(b"/") as root:
+            found = _look(policy, state, root, result, progress)
+            speed = _reading_speed(found, root, progress)
+        if canary:
+            progress.stage("canary", bytes=_CANARY_BYTES)
+            result.canary = _fly(policy, state)
+        _estimate(policy, speed, result)
+    except OSError as error:
+        raise refused_by_system(error, "checking the policy") from error
+    finally:
+        progress.finish()
+        result.duration = time.time() - started
+    return result
+
+
+def _own(policy: Policy, state: HostState) -> Set[DeviceInode]:
+    own = set(state.identity())
+    try:
+        found = os.stat(policy.target.path)
+        own.add((found.st_dev, found.st_ino))
+    except OSError:
+        pass
+    return own
+
+
+# ---- what is taken -------------------------------------------------------------------------------------------------
+
+
+def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, progress: Progress) -> Survey:
+    progress.stage("walk")
+    missing = [source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
+    required = [path for path in policy.guards.require if not os.path.lexists(path)]
+    nothing = Removal(0, 0, 0)
+    guards = policy.guards
+    check_guards(guards, files=guards.min_files, missing_required=required, missing_sources=missing, removal=nothing, digest="", accepted=None)
+    sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
+    left: Dict[Tuple[str, str], List[bytes]] = {}
+    rules = _Rules(policy.selection)
+
+    def leave(path: bytes, why: str, is_dir: bool) -> None:
+        source = next(source for source in sources if not source or path == source or path.startswith(source + b"/"))
+        key, rule = rules.name(path[len(source) + 1 if source else 0 :], why, is_dir)
+        left.setdefault((key, rule), []).append(path)
+
+    found = survey(sources, policy.selection, Cache(), now=time.time(), root=root, skip=_own(policy, state), databases=policy.sqlite == "auto", leave=leave)
+    _count(found, policy, root, result)
+    result.left_out = [
+        {"key": key, "rule": rule, "paths": len(paths), "sample": [printable(b"/" + path) for path in sorted(paths)[:SAMPLE]]}
+        for (key, rule), paths in sorted(left.items(), key=lambda item: -len(item[1]))
+    ]
+    if found.unreadable:
+        path, code = min(found.unreadable.items())
+        result.warnings.append("%d paths cannot be read, the first is %s (%s)" % (len(found.unreadable), printable(b"/" + path), os.strerror(code)))
+    if result.files < guards.min_files:
+        result.warnings.append("%d files are selected, fewer than guards.min_files: a run would be refused" % result.files)
+    return found
+
+
+def _count(found: Survey, policy: Policy, root: Descent, result: CheckResult) -> None:
+    profile = policy.found_profile
+    is_secret = Marked(policy.sources, profile.secrets if profile is not None else ())
+    per_source = {os.fsencode(source).strip(b"/"): [0, 0] for source in policy.sources}
+    seen: Set[Tuple[int, int]] = set()
+    open_to_all = _OpenToAll(root)
+    secrets = 0
+    readable: List[bytes] = []
+    for folder in found.folders:
+        prefix = folder.path + b"/" if folder.path else b""
+        for name, row in zip(folder.names.split(b"\0") if folder.names else (), ROW.iter_unpack(folder.rows)):
+            path, (mode, _uid, _gid, size, _mtime, _ctime, _inode, _device, links) = prefix + name, row
+            is_file = stat.S_ISREG(mode)
+            if is_file and not links:
+                continue  # a journal that is only looked at
+            result.entries += 1
+            source = next((source for source in per_source if not source or path == source or path.startswith(source + b"/")), None)
+            if source is not None:
+                per_source[source][0] += 1
+            if not is_file:
+                continue
+            result.files += 1
+            if is_secret(path):
+                secrets += 1
+                if mode & 0o004 and open_to_all(folder.path):
+                    readable.append(path)
+            inode = found.links.get(path)
+            if inode is not None and inode in seen:
+                continue
+            if inode is not None:
+                seen.add(inode)
+            result.bytes += size
+            if source is not None:
+                per_source[source][1] += size
+    result.sources = [{"path": printable(b"/" + path), "entries": entries, "bytes": size} for path, (entries, size) in sorted(per_source.items())]
+    result.secrets = {"files": secrets, "readable": [printable(b"/" + path) for path in sorted(readable)[:SAMPLE]]}
+    if readable:
+        result.warnings.append(
+            "%d files with secrets can be read by every user of this machine, the first is %s" % (len(readable), printable(b"/" + min(readable)))
+        )
+
+
+class _OpenToAll:
+    """Whether every user may pass through all directories down to one."""
+
+    def __init__(self, root: Descent) -> None:
+        self._root = root
+        self._known: Dict[bytes, bool] = {}
+
+    def __call__(self, path: bytes) -> bool:
+        if path not in self._known:
+            try:
+                is_open = bool(os.fstat(self._root.directory(path)).st_mode & 0o001)
+            except OSError:
+                is_open = False
+            self._known[path] = is_open and (not path or self(path.rpartition(b"/")[0]))
+        return self._known[path]
+
+
+class _Rules:
+    """Which key of a policy, and which pattern of it, leaves a path out."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._patterns = [(text, Selection(exclude=(text,)).matcher()) for text in selection.exclude]
+
+    def name(self, path: bytes, why: str, is_dir: bool) -> Tuple[str, str]:
+        """``path`` relative to its source."""
+        if why == "own":
+            return "target", _OWN
+        if why != "patterns":
+            return why, ""
+        for text, matcher in self._patterns:
+            if matcher.excluded(path, is_dir):
+                return "exclude", text
+        return "include", "no pattern matches"
+
+
+# ---- one path ------------------------------------------------------------------------------------------------------
+
+
+def explain(policy: Policy, path: str, own: Set[DeviceInode]) -> Dict[str, Any]:
+    """``{path, selected, key, rule, why}``: whether a run would take ``path``, and which ``key`` of the policy decides it, None where none does."""
+    if not os.path.isabs(path):
+        raise UsageError(
+            "The path %s is not absolute" % printable(path), field="--explain", found=path, allowed="an absolute path", next="write the whole path"
+        )
+    at = os.fsencode(os.path.normpath(path)).strip(b"/")
+    sources = [os.fsencode(source).strip(b"/") for source in policy.sources]
+    source = next((source for source in sources if not source or at == source or at.startswith(source + b"/")), None)
+
+    def answer(selected: bool, key: Optional[str], rule: str, why: str) -> Dict[str, Any]:
+        return {"path": printable(b"/" + at), "selected": selected, "key": key, "rule": rule, "why": why}
+
+    if source is None:
+        if any(other.startswith(at + b"/") for other in sources if other):
+            return answer(True, "sources", "", "it is a directory above a source; only what leads to the source is taken of it")
+        return answer(False, "sources", "", "it lies in no source")
+    selection, rules = policy.selection, _Rules(policy.selection)
+    matcher = selection.matcher()
+    is_included = not matcher.has_include
+    parts = at[len(source) + 1 if source else 0 :].split(b"/") if at != source else []
+    here = source
+    with Descent(b"/") as root:
+        for number, name in enumerate(parts):
+            kind = _kind(root, here + b"/" + name if here else name)
+            marked = _mark(root, here, name, selection)
+            if marked is not None:
+                return answer(False, marked[0], marked[1], "%s empties the directory %s" % (marked[1], printable(b"/" + here)))
+            above, here = here, here + b"/" + name if here else name
+            relative = b"/".join(parts[: number + 1])
+            is_dir = number < len(parts) - 1 or kind == stat.S_IFDIR
+            if _inode(root, here) in own:
+                return answer(False, "target", "", "/%s is %s" % (printable(here), _OWN))
+            if matcher.excluded(relative, is_dir):
+                key, rule = rules.name(relative, "patterns", is_dir)
+                if policy.sqlite == "auto" and number == len(parts) - 1 and _is_database(root, above, database_of(name)):
+                    return answer(True, "sqlite", "", "it is a part of the database beside it, and captured with that")
+                return answer(False, key, rule, "the pattern leaves %s out" % ("it" if here == at else printable(b"/" + here)))
+            if kind == stat.S_IFLNK and number < len(parts) - 1:
+                return answer(False, None, "", "/%s is a symbolic link: it is kept as a link, and not followed" % printable(here))
+            if selection.one_file_system and is_dir and number < len(parts) - 1 and _device(root, here) not in (None, _device(root, source)):
+                return answer(False, "one_file_system", "", "/%s is another file system" % printable(here))
+            is_included = is_included or matcher.included(relative, is_dir)
+        if not is_included and _kind(root, at) != stat.S_IFDIR:
+            return answer(False, "include", "", "no pattern of include matches it or a directory above it")
+        if policy.sqlite == "auto" and parts and _is_database(root, at.rpartition(b"/")[0], database_of(parts[-1])):
+            return answer(True, "sqlite", "", "it is a part of the database beside it, and captured with that")
+        why = "it lies in the source /%s, and nothing leaves it out" % printable(source)
+        if _kind(root, at) is None:
+            why += "; it does not exist now"
+        elif policy.sqlite == "auto" and parts and _is_database(root, at.rpartition(b"/")[0], parts[-1]):
+            return answer(True, "sqlite", "", "it is an SQLite database, and captured while it is in use")
+    if policy.found_profile is not None and Marked(policy.sources, policy.found_profile.secrets)(at):
+        why += "; the profile marks it as secret"
+    return answer(True, None, "", why)
+
+
+def _stat(root: Descent, path: bytes) -> Optional[os.stat_result]:
+    try:
+        parent, name = root.parent(path)
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _kind(root: Descent, path: bytes) -> Optional[int]:
+    found = _stat(root, path)
+    return None if found is None else stat.S_IFMT(found.st_mode)
+
+
+def _inode(root: Descent, path: bytes) -> Optional[DeviceInode]:
+    found = _stat(root, path)
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _device(root: Descent, path: bytes) -> Optional[int]:
+    found = _stat(root, path)
+    return None if found is None else found.st_dev
+
+
+def _mark(root: Descent, folder: bytes, name: bytes, selection: Selection) -> Optional[Tuple[str, str]]:
+    """The key and the file that empty a directory, if one does and is not ``name`` itself."""
+    if not (selection.exclude_caches or selection.exclude_if_present):
+        return None
+    try:
+        fd = root.directory(folder)
+        names = set(os.listdir(fd))
+    except OSError:
+        return None
+    marks = sorted(names.intersection(selection.exclude_if_present))
+    if marks and os.fsdecode(name) not in marks:
+        return "exclude_if_present", marks[0]
+    if not marks and selection.exclude_caches and name != CACHE_TAG and is_cache(fd):
+        return "exclude_caches", CACHE_TAG.decode("ascii")
+    return None
+
+
+def _is_database(root: Descent, folder: bytes, name: Optional[bytes]) -> bool:
+    if name is None:
+        return False
+    try:
+        fd, _found = open_file(root.directory(folder), name)
+        try:
+            return os.read(fd, len(MAGIC)) == MAGIC
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+
+
+# ---- how long ------------------------------------------------------------------------------------------------------
+
+
+def _reading_speed(found: Survey, root: Descent, progress: Progress) -> float:
+    """Bytes a second that reading and hashing does here, by a sample; 0 where there is too little to tell."""
+    progress.stage("sample")
+    files = [
+        (folder.path + b"/" + name if folder.path else name)
+        for folder in found.folders
+        for name, row in zip(folder.names.split(b"\0") if folder.names else (), ROW.iter_unpack(folder.rows))
+        if stat.S_ISREG(row[0]) and row[8]
+    ]
+    total, started = 0, time.monotonic()
+    for path in files[:: max(1, len(files) // 2000)]:
+        try:
+            fd, _found = open_file(*root.parent(path))
+        except OSError:
+            continue
+        try:
+            total += hash_file(fd)[1]
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+        if total >= _SAMPLED_BYTES or time.monotonic() - started > _SAMPLED_SECONDS:
+            break
+    spent = time.monotonic() - started
+    return total / spent if total >= 1 << 20 and spent > 0 else 0.0
+
+
+def _estimate(policy: Policy, speed: float, result: CheckResult) -> None:
+    seconds: Optional[float] = None
+    if result.canary is not None:
+        writing = result.canary["bytes"] / max(result.canary["duration"], 1e-3)
+        seconds = result.bytes / writing + result.files * _SECONDS_A_FILE + (result.bytes / speed if speed else 0.0)
+    free: Optional[int] = None
+    at = policy.target.path
+    while at and not os.path.isdir(at):
+        at = os.path.dirname(at)
+    try:
+        found = os.statvfs(at)
+        free = found.f_bavail * found.f_frsize
+    except OSError:
+        pass
+    result.estimate = {"seconds": None if seconds is None else round(seconds, 1), "free": free}
+    if free is not None and free < result.bytes:
+        result.warnings.append("the first snapshot needs up to %d bytes, and %d are free on the target" % (result.bytes, free))
+
+
+# ---- the canary ----------------------------------------------------------------------------------------------------
+
+
+def _fly(policy: Policy, state: HostState) -> Dict[str, Any]:
+    """Make a snapshot of a small tree by the whole way, verify it, bring it back, compare it byte for byte, and remove its history.
+
+    It has a history of its own, whose name nobody else has.
+    """
+    name = "canary-" + new_transaction()
+    with state.scratch() as scratch:
+        os.mkdir(scratch, 0o700)
+        tree, back = os.fsdecode(scratch + b"/canary"), os.fsdecode(scratch + b"/back")
+        _hatch(tree)
+        own = replace(
+            policy,
+            name=name,
+            sources=(tree,),
+            profile=None,
+            found_profile=None,
+            include=(),
+            exclude=(),
+            exclude_caches=False,
+            exclude_if_present=(),
+            one_file_system=False,
+            guards=Guards(),
+            hooks=Hooks(),
+        )
+        memory = os.fsdecode(scratch + b"/state")
+        started = time.monotonic()
+        try:
+            backup(own, state_directory=memory)
+            duration = time.monotonic() - started
+            verified = verify(own, state_directory=memory)
+            restored = restore(own, RestoreRequest(dest=back), state_directory=memory)
+            wrong = verified.failure() or restored.failure() or _differences(tree, back + tree)
+        finally:
+            _bury(own)
+        if wrong is not None:
+            raise wrong
+    return {"bytes": _CANARY_BYTES, "duration": round(duration, 3)}
+
+
+def _hatch(tree: str) -> None:
+    os.makedirs(os.path.join(tree, "directory", "empty"), 0o700)
+    with open(os.path.join(tree, "content"), "wb") as stream:
+        stream.write(os.urandom(_CANARY_BYTES))
+    with open(os.path.join(tree, "directory", "a name\n with \udcff"), "wb") as stream:
+        stream.write(b"odd")
+    os.symlink("../content", os.path.join(tree, "directory", "link"))
+    os.chmod(os.path.join(tree, "directory"), 0o750)
+
+
+def _differences(tree: str, back: str) -> Optional[BackupError]:
+    for folder, directories, names in os.walk(tree):
+        other = back + folder[len(tree) :]
+        for name in [*directories, *names]:
+            one, two = os.path.join(folder, name), os.path.join(other, name)
+            if not os.path.lexists(two) or _bytes(one) != _bytes(two) or stat.S_IMODE(os.lstat(one).st_mode) != stat.S_IMODE(os.lstat(two).st_mode):
+                return IntegrityError(
+                    "The canary came back changed: %s" % printable(two), kind="canary", found=two, next="look at the vault's disk and its log before any backup"
+                )
+    return None
+
+
+def _bytes(path: str) -> bytes:
+    if os.path.islink(path):
+        return os.fsencode(os.readlink(path))
+    if os.path.isdir(path):
+        return b""
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
+def _bury(policy: Policy) -> None:
+    """Remove the canary's history from the target: its snapshots by the way of a prune, and then its directory."""
+    target = open_target(policy.target, policy.host, policy.name)
+    target.remove(lambda snapshots: {snapshot.id: "canary" for snapshot in snapshots})
+    host = os.fsencode(os.path.join(policy.target.path, policy.host))
+    try:
+        with Descent(host) as above:
+            remove_tree(above.root_fd, os.fsencode(policy.name))
+        os.rmdir(host)  # where nothing else was in it
+    except OSError:
+        pass

@@ -1,0 +1,118 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a policy's profile means on this machine: which sources there are, and which version of the application wrote them."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+import stat
+from dataclasses import replace
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from ..errors import RefusedError, printable
+from ..manifest.selection import Matcher, Selection
+from ..manifest.survey import selects
+from ..manifest.walk import Descent, open_file
+from ..policy.model import Policy
+from .state import HostState
+
+# The first id of people's accounts, and the last one (Debian's policy).
+_PEOPLE = range(1000, 60000)
+_CONFIGURATION_BYTES = 1 << 20
+
+
+def with_sources(policy: Policy, state: HostState) -> Tuple[Policy, List[str]]:
+    """The policy with the sources that its profile finds here, where it names none itself; and warnings.
+
+    One that was backed up before and is gone stays among them, so that the guards miss it. ``RefusedError`` (kind ``guard``) where there is none.
+    """
+    profile = policy.found_profile
+    if policy.sources or profile is None:
+        return policy, []
+    wishes = [wish for source in profile.sources for wish in _in_homes(source)]
+    found: List[str] = []
+    warnings = []
+    for wish in wishes:
+        for path in sorted(glob.glob(wish)):
+            kind = stat.S_IFMT(os.lstat(path).st_mode)
+            if kind == stat.S_IFLNK:
+                warnings.append("%s is a symbolic link and not followed; name in `sources` what it leads to, if it is to be protected" % printable(path))
+            elif kind in (stat.S_IFDIR, stat.S_IFREG):
+                found.append(path)
+    before = [path for path in state.sources() if path not in found and any(fnmatch.fnmatchcase(path, wish) for wish in wishes)]
+    chosen = _outermost(sorted({*found, *before}))
+    if not chosen:
+        raise RefusedError(
+            "The profile %s finds nothing to protect on this machine" % policy.profile,
+            field="profile",
+            found=", ".join(map(printable, profile.sources)),
+            allowed="at least one of these paths",
+            next="install the application first, or name `sources` in the policy",
+        )
+    return replace(policy, sources=tuple(chosen)), warnings
+
+
+def _in_homes(source: str) -> Iterator[str]:
+    """A profile's source with ``~`` for every home directory: for root all of them, alone those of people; else the user's own."""
+    if not source.startswith("~"):
+        yield source
+        return
+    if os.geteuid() != 0:
+        yield glob.escape(os.path.expanduser("~")) + source[1:]
+        return
+    import pwd
+
+    homes = {
+        os.path.normpath(user.pw_dir)
+        for user in pwd.getpwall()
+        if user.pw_dir.startswith("/") and (source != "~" or user.pw_uid == 0 or user.pw_uid in _PEOPLE) and os.path.normpath(user.pw_dir) != "/"
+    }
+    for home in sorted(homes):
+        yield glob.escape(home) + source[1:]
+
+
+def _outermost(paths: Sequence[str]) -> List[str]:
+    return [path for path in paths if not any(path.startswith(other + "/") for other in paths)]
+
+
+class Marked:
+    """Whether a path below one of the sources is what patterns of a profile name."""
+
+    def __init__(self, sources: Iterable[str], patterns: Tuple[str, ...]) -> None:
+        self._sources = [os.fsencode(source).strip(b"/") for source in sources]
+        self._matcher: Optional[Matcher] = Selection(exclude=patterns).matcher() if patterns else None
+
+    def __call__(self, path: bytes) -> bool:
+        if self._matcher is None or not any(not source or path.startswith(source + b"/") for source in self._sources):
+            return False
+        return not selects(self._matcher, self._sources, path, False)
+
+
+def application_of(policy: Policy, root: Descent) -> Dict[str, str]:
+    """``{profile, version}`` for a manifest's header; nothing without a profile, no version where none is found."""
+    if policy.profile is None or policy.found_profile is None:
+        return {}
+    rule = policy.found_profile.version
+    result = {"profile": policy.profile}
+    for source in policy.sources if rule is not None else ():
+        assert rule is not None
+        for file in rule.files:
+            match = re.search(rule.pattern.encode("utf-8", "surrogateescape"), _head(root, os.fsencode(source + file).strip(b"/")))
+            if match is not None and match.group(1) is not None:
+                return {**result, "version": printable(match.group(1))}
+    return result
+
+
+def _head(root: Descent, path: bytes) -> bytes:
+    try:
+        fd, _found = open_file(*root.parent(path))
+        try:
+            return os.read(fd, _CONFIGURATION_BYTES)
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""
