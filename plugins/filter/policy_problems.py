@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List
 
 from ..module_utils.errors import PolicyError
 from ..module_utils.policy.model import Policy
+from ..module_utils.policy.profiles import PROFILES, check_profile
 
 DOCUMENTATION = r"""
 name: policy_problems
@@ -31,7 +32,7 @@ options:
     required: true
 positional: host
 notes:
-  - Whether paths exist is not asked, only a host knows.
+  - Whether paths exist is not asked, only a host knows; nor is what a profile says that does not come with the collection.
 """
 
 EXAMPLES = r"""
@@ -67,6 +68,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _without_foreign_profile(policy: Any) -> Any:
+    """The policy, where its profile is a file of the host, without it."""
+    name = policy.get("profile") if isinstance(policy, dict) else None
+    if not isinstance(name, str) or name in PROFILES:
+        return policy
+    check_profile(name, "profile")
+    return {"sources": ["/"], **{key: value for key, value in policy.items() if key != "profile"}}
+
+
 def policy_problems(policies: Any, host: str) -> List[str]:
     """One text for each policy that ``Policy.from_mapping`` refuses, and for each name that an earlier one has."""
     plain = _plain(policies)
@@ -78,7 +88,7 @@ def policy_problems(policies: Any, host: str) -> List[str]:
         name = policy.get("name") if isinstance(policy, dict) else None
         label = "policy %d (%s)" % (number, name) if isinstance(name, str) and name else "policy %d" % number
         try:
-            checked = Policy.from_mapping(policy, default_host=_plain(host))
+            checked = Policy.from_mapping(_without_foreign_profile(policy), default_host=_plain(host))
         except PolicyError as error:
             problems.append("%s: %s" % (label, error))
             continue

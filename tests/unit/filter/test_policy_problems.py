@@ -53,6 +53,15 @@ def test_a_problem_names_policy_and_key(change: Dict[str, Any], text: str) -> No
     assert problem.startswith(text)
 
 
+def test_a_profile_that_only_a_host_knows_is_no_problem_and_the_rest_is_looked_at() -> None:
+    mine = {"name": "web", "target": "/srv/vault", "profile": "mine"}
+    assert policy_problems([mine, {**mine, "name": "b", "profile": "/srv/own.json"}, {**mine, "name": "c", "profile": "openclaw"}], "web1") == []
+    (problem,) = policy_problems([{**mine, "exclude": "x"}], "web1")
+    assert problem.startswith("policy 1 (web): exclude must be a list")
+    (problem,) = policy_problems([{**mine, "profile": "../x"}], "web1")
+    assert problem.startswith("policy 1 (web): profile must be a name")
+
+
 def test_a_host_name_that_cannot_name_a_history_is_a_problem() -> None:
     (problem,) = policy_problems([GOOD], "web1/..")
     assert problem.startswith("policy 1 (web): host must be a name")
