@@ -21,15 +21,19 @@ _AHEAD = 8 << 20  # how much of an old version is read from the disk while the n
 _GROWTH = 64 << 20
 
 
-def hash_file(fd: int, *, unless: Optional[bytes] = None) -> Tuple[bytes, int]:
-    """(SHA-256, bytes read) of an open file from its current position; (b"", 0) where it begins with ``unless``."""
-    digest = hashlib.sha256()
-    total = 0
-    for block in _blocks(fd):
-        if unless is not None:
-            if block[: len(unless)] == unless:
-                return b"", 0
-            unless = None
+def hash_file(fd: int, *, unless: Optional[bytes] = None, size: int = -1) -> Tuple[bytes, int]:
+    """(SHA-256, bytes read) of an open file from its current position; (b"", 0) where it begins with ``unless``.
+
+    ``size``: what ``fstat`` has just said of a file at its start; a small one that gives so much is not asked for more.
+    """
+    got = os.readv(fd, [_buffer])
+    if unless is not None and _view[: len(unless)] == unless and got >= len(unless):
+        return b"", 0
+    digest = hashlib.sha256(_view[:got])
+    total = got
+    if got == size < _BLOCK or not got:
+        return digest.digest(), total
+    for block in _blocks(fd, got):
         digest.update(block)
         total += len(block)
     return digest.digest(), total
@@ -83,9 +87,9 @@ def end_of_last_line(fd: int, size: int) -> int:
     return size
 
 
-def _blocks(fd: int) -> Iterator[memoryview]:
-    """What is left of an open file; each block is valid until the next."""
-    total, enough = 0, _GROWTH
+def _blocks(fd: int, total: int = 0) -> Iterator[memoryview]:
+    """What is left of an open file of which ``total`` bytes were read; each block is valid until the next."""
+    enough = _GROWTH
     while total < enough:
         got = os.readv(fd, [_buffer])
         if not got:

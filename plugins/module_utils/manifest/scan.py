@@ -857,7 +857,7 @@ def _read_file(below: Descent, path: bytes, unless: Optional[bytes] = None) -> _
         parent, name = below.parent(path)
         fd, before = open_file(parent, name)
         try:
-            digest, size = hash_file(fd, unless=unless)
+            digest, size = hash_file(fd, unless=unless, size=before.st_size)
             if not digest:
                 return _Read(pack_row(before), _NO_HASH, (), 0, False, True)
             xattrs = read_xattrs(fd)

@@ -135,12 +135,13 @@ def list_directory(fd: int) -> List[Listed]:
     instead is not."""
     stat_of = os.stat
     try:
-        return [_new(Listed, (name, stat_of(name, dir_fd=fd, follow_symlinks=False))) for name in _names(fd)]
+        return [_new(Listed, (name, stat_of(name, dir_fd=fd, follow_symlinks=False))) for name in list_names(fd)]
     except FileNotFoundError:
         return _list_moving(fd)
 
 
-def _names(fd: int) -> List[bytes]:
+def list_names(fd: int) -> List[bytes]:
+    """The names in the open directory ``fd``, sorted by bytes."""
     try:
         found = os.listdir(fd)
     except OSError as error:
@@ -162,7 +163,7 @@ def _list_moving(fd: int) -> List[Listed]:
     seen: Dict[bytes, Listed] = {}
     for _ in range(_LISTINGS):
         is_gone = False
-        for name in _names(fd):
+        for name in list_names(fd):
             if name not in seen:
                 try:
                     seen[name] = Listed(name, os.stat(name, dir_fd=fd, follow_symlinks=False))

@@ -13,14 +13,14 @@ import os
 import stat
 from array import array
 from operator import itemgetter
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
 
 from ... import pool
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, path_of, read_xattrs
-from ...manifest.walk import CREATE_FLAGS, Descent, ReplacedError, list_directory, open_file, remove_tree, walk
+from ...manifest.walk import CREATE_FLAGS, FILE_FLAGS, Descent, Listed, ReplacedError, list_directory, list_names, open_file, remove_tree, walk
 from ..contract import Damage, Shortfall, Tell, Verification
 from ..sources import NATIVE, Edits, Sources
 from .clone import BTRFS, HARDLINK, clone_file
@@ -82,7 +82,7 @@ def _check_one(below: Descent, entry: Entry, native: bool, losses: Losses) -> Tu
             return "type", 0
         if found.st_size != entry.size:
             return "size", 0
-        digest, size = hash_file(fd)
+        digest, size = hash_file(fd, size=found.st_size)
         if digest.hex() != entry.hash or size != entry.size:
             return "hash", size
         _finish_file(fd, entry, native, losses)
@@ -314,13 +314,23 @@ class _Proven(NamedTuple):
     strays: List[bytes]
     inodes: "array[int]"
     grouped: List[Tuple[bytes, bytes, int]]
+    read: List[int]  # sizes of the files that were read
 
 
-def prove(tree: Descent, manifest: Manifest, storage: str, *, finish: bool = False) -> Tuple[Verification, Set[bytes]]:
-    """One ``lstat`` walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
+def prove(
+    tree: Descent,
+    manifest: Manifest,
+    storage: str,
+    *,
+    finish: bool = False,
+    chosen: Optional[Callable[[bytes], bool]] = None,
+    tell: Optional[Tell] = None,
+) -> Tuple[Verification, Set[bytes]]:
+    """One walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
 
-    ``finish``: the tree was just built, and each directory gets its metadata on the way. Returns with what was found the followers of hard-link
-    groups that have an inode of their own (for want of links), whose content is theirs alone.
+    ``finish``: the tree was just built, and each directory gets its metadata on the way; ``chosen``: those files are read too, and have the bytes
+    that the manifest says. Returns with what was found the followers of hard-link groups that have an inode of their own (for want of links), whose
+    content is theirs alone and was not read.
     """
     native = storage == NATIVE
     inside: Dict[bytes, List[Entry]] = {b"": []}
@@ -334,15 +344,22 @@ def prove(tree: Descent, manifest: Manifest, storage: str, *, finish: bool = Fal
     root_fd = tree.root_fd
 
     def work(start: int, stop: int) -> _Proven:
-        found = _Proven(0, [], [], [], [], array("Q"), [])
+        found = _Proven(0, [], [], [], [], array("Q"), [], [])
         checked = 0
         with Descent(b".", dir_fd=root_fd) as below:
             for path, own in directories[start:stop]:
-                checked += _prove_directory(below, path, own, inside[path], native, finish, found)
+                checked += _prove_directory(below, path, own, inside[path], native, finish, found, chosen)
         return found._replace(checked=checked)
 
     # Looking at a path costs what hashing some 7 KB does, listing a directory three times that.
-    parts = list(pool.run(work, [20000 + 7000 * len(inside[path]) for path, _own in directories]))
+    weights = [20000 + 7000 * len(inside[path]) for path, _own in directories]
+    if chosen is not None:
+        weights = [weight + sum(entry.size for entry in inside[path]) for weight, (path, _own) in zip(weights, directories)]
+    parts: List[_Proven] = []
+    for part in pool.run(work, weights):
+        parts.append(part)
+        if tell is not None:
+            tell(len(part.read), sum(part.read))
     damaged = [damage for part in parts for damage in part.damaged]
     missing = [path for part in parts for path in part.missing]
     extra = [path for part in parts for path in part.extra]
@@ -354,7 +371,8 @@ def prove(tree: Descent, manifest: Manifest, storage: str, *, finish: bool = Fal
     inode_of = {path: inode for path, _group, inode in grouped}
     apart = {path for path, group, inode in grouped if group != path and inode_of.get(group) != inode}
     checked = sum(part.checked for part in parts)
-    return Verification(checked, 0, 0, tuple(sorted(damaged)), tuple(sorted(missing)), tuple(sorted(extra))), apart
+    read = [size for part in parts for size in part.read]
+    return Verification(checked, len(read), sum(read), tuple(sorted(damaged)), tuple(sorted(missing)), tuple(sorted(extra))), apart
 
 
 def _finish_directory(fd: int, entry: Entry, native: bool) -> None:
@@ -365,7 +383,16 @@ def _finish_directory(fd: int, entry: Entry, native: bool) -> None:
         os.chmod(fd, _PORTABLE_DIRECTORY)
 
 
-def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected: List[Entry], native: bool, finish: bool, found: _Proven) -> int:
+def _prove_directory(
+    below: Descent,
+    path: bytes,
+    own: Optional[Entry],
+    expected: List[Entry],
+    native: bool,
+    finish: bool,
+    found: _Proven,
+    chosen: Optional[Callable[[bytes], bool]],
+) -> int:
     """Hold one directory against its own entry (the root has none) and against those in it; how many of these are there."""
     prefix = path + b"/" if path else b""
     try:
@@ -374,7 +401,8 @@ def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected
         if finish and own is not None and (reason is not None or not native):
             _finish_directory(fd, own, native)
             reason = _proof(fd, b"", own, os.fstat(fd), native)
-        listing = list_directory(fd)
+        listing = list_directory(fd) if chosen is None else []
+        names = list_names(fd) if chosen is not None else []
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # those the directory above tells of
             found.damaged.append(Damage(path, "unreadable"))
@@ -383,6 +411,16 @@ def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected
     if reason is not None:
         found.damaged.append(Damage(path, reason))
     by_name = {entry.path[len(prefix) :]: entry for entry in expected}
+    for name in names:
+        entry = by_name.get(name)
+        if entry is not None and entry.type == FILE and not entry.is_group_follower and chosen is not None and chosen(entry.path):
+            if _prove_by_reading(fd, name, entry, native, found):
+                del by_name[name]
+            continue
+        try:
+            listing.append(Listed(name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+        except FileNotFoundError:
+            continue
     for name, seen in listing:
         entry = by_name.pop(name, None)
         is_directory = stat.S_ISDIR(seen.st_mode)
@@ -394,26 +432,72 @@ def _prove_directory(below: Descent, path: bytes, own: Optional[Entry], expected
                 continue
         if is_directory and entry.type == DIRECTORY:
             continue  # looked at when its own turn comes
-        # What _proof says of nearly every path, in a third of the time.
-        if not (
-            native
-            and entry.type == FILE
-            and seen.st_mtime_ns == entry.mtime
-            and seen.st_size == entry.size
-            and seen.st_mode == stat.S_IFREG | entry.mode
-            and seen.st_uid == entry.uid
-            and seen.st_gid == entry.gid
-            and not entry.xattrs
-        ):
+        if not (native and _is_plainly_right(entry, seen)):
             reason = _proof(fd, name, entry, seen, native)
             if reason is not None:
                 found.damaged.append(Damage(entry.path, reason))
-        if entry.group is not None:
-            found.grouped.append((entry.path, entry.group, seen.st_ino))
-        else:
-            found.inodes.append(seen.st_ino)
+        _note_inode(entry, seen, found)
     found.missing.extend(entry.path for entry in by_name.values())
     return len(expected) - len(by_name)
+
+
+def _is_plainly_right(entry: Entry, seen: os.stat_result) -> bool:
+    """What ``_proof`` says of nearly every path in native storage, in a third of the time."""
+    return (
+        entry.type == FILE
+        and seen.st_mtime_ns == entry.mtime
+        and seen.st_size == entry.size
+        and seen.st_mode == stat.S_IFREG | entry.mode
+        and seen.st_uid == entry.uid
+        and seen.st_gid == entry.gid
+        and not entry.xattrs
+    )
+
+
+def _note_inode(entry: Entry, seen: os.stat_result, found: _Proven) -> None:
+    if entry.group is not None:
+        found.grouped.append((entry.path, entry.group, seen.st_ino))
+    else:
+        found.inodes.append(seen.st_ino)
+
+
+def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, found: _Proven) -> bool:
+    """Hold a file and its bytes against its entry; False where it is gone. Opened, it needs no look before."""
+    try:
+        fd = os.open(name, FILE_FLAGS, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        seen = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        found.damaged.append(Damage(entry.path, _proof(dir_fd, name, entry, seen, native) or "unreadable"))
+        if not stat.S_ISDIR(seen.st_mode):
+            _note_inode(entry, seen, found)
+        return True
+    try:
+        seen = os.fstat(fd)
+        reason = None if native and _is_plainly_right(entry, seen) else _proof(dir_fd, name, entry, seen, native)
+        if reason is None:
+            try:
+                reason = _proof_of_content(fd, entry, native, found, seen.st_size)
+            except OSError:
+                reason = "unreadable"
+    finally:
+        os.close(fd)
+    if reason is not None:
+        found.damaged.append(Damage(entry.path, reason))
+        if stat.S_ISDIR(seen.st_mode):
+            found.strays.append(entry.path)
+            return True
+    _note_inode(entry, seen, found)
+    return True
+
+
+def _proof_of_content(fd: int, entry: Entry, native: bool, found: _Proven, size: int) -> Optional[str]:
+    digest, size = hash_file(fd, size=size)
+    found.read.append(size)
+    if digest.hex() != entry.hash:
+        return "hash"
+    return "xattrs" if native and read_xattrs(fd) != entry.xattrs else None
 
 
 def _everything_below(tree: Descent, stray: bytes) -> List[bytes]:

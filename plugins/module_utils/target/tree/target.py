@@ -186,16 +186,18 @@ class TreeTarget(Target):
         manifest = self.manifest(snapshot)
         storage = self.storage
         with self._open_tree(snapshot) as tree:
-            found, apart = prove(tree, manifest, storage)
-            if depth == "full" or part is not None:
-                wrong = {damage.path for damage in found.damaged}.union(found.missing)
-                files = [
-                    entry
-                    for entry in manifest.entries
-                    if entry.type == FILE and (not entry.is_group_follower or entry.path in apart) and entry.path not in wrong and in_part(entry.path, part)
-                ]
+            if depth != "full" and part is None:
+                return prove(tree, manifest, storage)[0]
+            found, apart = prove(tree, manifest, storage, chosen=lambda path: in_part(path, part), tell=tell)
+            if apart:
+                apart -= {damage.path for damage in found.damaged}
+                files = [entry for entry in manifest.entries if entry.type == FILE and entry.path in apart and in_part(entry.path, part)]
                 damaged, hashed = hash_files(tree, files, storage, tell)
-                found = found._replace(damaged=tuple(sorted([*found.damaged, *damaged])), hashed_files=len(files), hashed_bytes=hashed)
+                found = found._replace(
+                    damaged=tuple(sorted([*found.damaged, *damaged])),
+                    hashed_files=found.hashed_files + len(files),
+                    hashed_bytes=found.hashed_bytes + hashed,
+                )
         return found
 
     def _open_tree(self, snapshot: Snapshot) -> Descent:
