@@ -122,6 +122,20 @@ def test_a_new_host_is_predicted_installed_and_then_left_alone(fleet: Fleet) -> 
     assert (home / "vault" / "web1" / "tree" / "latest").exists()
 
 
+def test_profiles_of_one_s_own_are_installed_and_left_alone_the_second_time(fleet: Fleet) -> None:
+    mine = {"description": "mine", "sources": ["/srv/mine"], "exclude": ["/tmp/"]}
+    home = fleet.add("web1", openclaw_backup_profiles={"mine": mine})
+    policy = fleet.policy("web1", profile=str(home / "etc" / "profiles" / "mine.json"))
+    fleet.hosts["web1"]["openclaw_backup_policies"] = [policy]
+    assert fleet.changes("--check") == {"web1": 5} == fleet.changes()
+    assert json.loads((home / "etc" / "profiles" / "mine.json").read_text()) == mine
+    assert (home / "etc" / "profiles" / "mine.json").stat().st_mode & 0o7777 == 0o600
+    assert fleet.changes() == {"web1": 0}
+    command = [home / "bin" / "openclaw-backup", "run", "--state", home / "state", "--json", home / "etc" / "policies" / "tree.json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["changed"], done.stdout + done.stderr
+
+
 def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_else(fleet: Fleet) -> None:
     home = fleet.add("web1")
     fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other"))
@@ -181,6 +195,7 @@ BAD = {
     "text": ({"openclaw_backup_policies": "name=a"}, "must be a list"),
     "not-a-mapping": ({"openclaw_backup_policies": ["a=1"]}, "must be a mapping"),
     "unknown-state": ({"openclaw_backup_client_state": "removed"}, "openclaw_backup_client_state must be one of: present, absent"),
+    "profile-name": ({"openclaw_backup_profiles": {"../x": {}}}, "openclaw_backup_profiles has the name '../x'"),
     "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
 }
 
