@@ -3,7 +3,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench torture build zipapp lock clean setup-run setup-dev
+.PHONY: help demo test lint bench torture build zipapp lock clean setup-run setup-dev setup-bench
 
 PY := .venv/bin/python
 # Ansible refuses a locale that is not UTF-8.
@@ -12,7 +12,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # This checkout, not a copy that was installed on this machine before.
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
-# Variables given to make reach the programs: SOURCE=dir (demo), INSTANTS=n (torture), PYTHON=program (setup).
+# Variables given to make reach the programs: SOURCE=dir (demo), TREES=names TURNS=n (bench), INSTANTS=n (torture), PYTHON=program (setup).
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,7 +31,7 @@ lint: setup-dev ## Run the linters alone
 	$(PY) -m ansiblelint
 	$(PY) -m antsibull_changelog lint
 
-bench: setup-run ## Measure against rsync and the other tools that are installed
+bench: setup-bench ## Measure beside rsync, rsnapshot, restic and borg (TREES=small,history,million,large,openclaw TURNS=5)
 	@$(PY) tests/benchmarks/bench.py
 
 torture: setup-dev ## Kill runs at random instants, many times (INSTANTS=200)
@@ -60,3 +60,6 @@ setup-run:
 
 setup-dev:
 	@scripts/setup dev
+
+setup-bench:
+	@scripts/setup bench

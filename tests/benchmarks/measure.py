@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Set
 
 # Python's own variables and .venv would change what is measured.
-_LEFT_OUT = ("PYTHON", "VIRTUAL_ENV", "RSYNC", "OPENCLAW", "COVERAGE")
+_LEFT_OUT = ("PYTHON", "VIRTUAL_ENV", "RSYNC", "OPENCLAW", "COVERAGE", "RESTIC", "BORG", "ANSIBLE")
 _SAMPLE_EVERY = 0.005  # s
 
 
@@ -22,9 +23,10 @@ class Failed(Exception):
 
 
 class Done(NamedTuple):
-    """``seconds`` of wall time from the start of the process to its end, and its standard output."""
+    """``seconds`` of wall time from the start of the process to its end, ``cpu`` seconds of it and its children, and its standard output."""
 
     seconds: float
+    cpu: float
     output: str
 
 
@@ -38,11 +40,11 @@ def environment() -> Dict[str, str]:
 
 def run(argv: Sequence[str]) -> Done:
     """Run ``argv`` to its end. Raises ``Failed``."""
-    started = time.perf_counter()
+    started, used = time.perf_counter(), _cpu()
     done = subprocess.run(argv, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     _check(argv, done.returncode, done.stderr or done.stdout)
-    return Done(seconds, done.stdout)
+    return Done(seconds, _cpu() - used, done.stdout)
 
 
 def peak_memory(argv: Sequence[str]) -> int:
@@ -68,6 +70,12 @@ def remove(path: Path) -> None:
         if os.geteuid() != 0:
             subprocess.run(["chmod", "-R", "u+rwX", "--", str(path)], check=True)
         subprocess.run(["rm", "-rf", "--", str(path)], check=True)
+
+
+def _cpu() -> float:
+    """Seconds that all processes used that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _check(argv: Sequence[str], code: int, text: str) -> None:
