@@ -730,6 +730,57 @@ def test_a_restored_database_does_not_get_the_journal_of_the_one_before(world: W
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (2050,), "what was replaced is kept with its journal"
 
 
+def linked(world: World) -> str:
+    """One database with two names in a snapshot, and restored from it, so that its bytes are those of the snapshot."""
+    with Keeper(world.src / "z.db"):
+        pass
+    os.link(world.src / "z.db", world.src / "a.db")
+    snapshot = world.backup().snapshot_id
+    assert snapshot
+    for name in ("a.db", "z.db"):
+        (world.src / name).unlink()
+    world.restore(confirm=True)
+    return snapshot
+
+
+def test_commits_in_a_journal_beside_the_second_name_of_a_database_are_seen_by_a_restore_and_stay_with_delete(world: World) -> None:
+    linked(world)
+    with Keeper(world.src / "z.db", rows=0) as keeper:
+        keeper.add(5)
+        snapshot = world.backup().snapshot_id
+        result = world.restore(confirm=True, delete=True)
+        assert (result.changed, result.files_removed) == (False, 0)
+        assert (world.src / "z.db-wal").stat().st_size
+        keeper.add(5)
+        keeper.kill()
+    result = world.restore(snapshot=snapshot, confirm=True)
+    assert (result.changed, result.verified) == (True, True)
+    assert sorted(os.listdir(world.src)) == ["a.db", "z.db"]
+    assert [count(world.src / name) for name in ("a.db", "z.db")] == [15, 15]
+
+
+@pytest.mark.parametrize("paths", [(), ("z.db",)], ids=["all", "one name"])
+def test_a_name_that_is_linked_to_its_database_again_does_not_keep_the_journal_of_the_one_that_stood_there(world: World, paths: Any) -> None:
+    linked(world)
+    (world.src / "z.db").unlink()
+    Keeper(world.src / "z.db", rows=500).kill()
+    assert (world.src / "z.db-wal").stat().st_size
+    result = world.restore(paths=tuple(str(world.src / name) for name in paths), confirm=True)
+    assert result.verified
+    assert sorted(os.listdir(world.src)) == ["a.db", "z.db"]
+    assert [count(world.src / name) for name in ("a.db", "z.db")] == [10, 10]
+
+
+def test_what_stands_at_one_name_of_a_database_is_not_judged_by_what_stands_at_another(world: World) -> None:
+    linked(world)
+    (world.src / "a.db").unlink()
+    with Keeper(world.src / "a.db", rows=99):
+        pass
+    (world.src / "z.db-wal").write_bytes(bytes(32))  # makes it the name with the journal
+    assert world.restore(confirm=True).verified
+    assert [count(world.src / name) for name in ("a.db", "z.db")] == [10, 10]
+
+
 def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: None) -> None:
     path = world.src / "agent.db"
     with Keeper(path, rows=200, size=300) as keeper:

@@ -253,14 +253,13 @@ class _Restore:
         with ExitStack() as stack:
             staging: Optional[Staging] = None
 
-            def captured(path: bytes) -> Optional[str]:
+            def captured(names: Sequence[bytes]) -> Optional[str]:
                 nonlocal staging
                 if dry_run or self.policy.sqlite != "auto":
                     return None
                 if staging is None:
                     staging = Staging(stack.enter_context(self.state.scratch()))
                     stack.callback(staging.close)
-                names = [entry.path for entry in scope.entries if (entry.group or entry.path) == path]
                 try:
                     return staging.capture(root, names, os.fsencode(self.result.dest)).digest
                 except CaptureError:
