@@ -544,6 +544,28 @@ def test_hard_linked_names_are_one_database_captured_through_the_name_that_has_t
     assert [item.group for item in manifest.entries if item.type == "f"] == [os.fsencode(world.src / "a.db").strip(b"/")] * 2
 
 
+@pytest.mark.parametrize("leftovers", [False, True], ids=["alone", "with leftovers of another journal"])
+def test_a_database_in_use_under_a_name_that_is_not_backed_up_is_told_of_for_its_journal_cannot_be_seen(world: World, leftovers: bool) -> None:
+    path, other = world.src / "agent.db", world.root / "elsewhere" / "alias.db"
+    with Keeper(path):
+        pass
+    if leftovers:
+        for suffix in ("-wal", "-shm"):
+            Path(str(path) + suffix).touch()
+    other.parent.mkdir()
+    os.link(path, other)
+    with Keeper(other, rows=0) as keeper:
+        keeper.add(5)
+        before = sorted(os.listdir(world.src))
+        result = world.backup()
+        assert (result.rc, result.captured) == (3, 0)
+        assert "could not be captured (it is in use under another name, and its journal lies beside that one)" in result.warnings[0]
+        assert sorted(os.listdir(world.src)) == before
+    result = world.backup()
+    assert (result.rc, result.captured) == (0, 1)
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 15
+
+
 def test_names_that_each_have_a_journal_are_no_database_that_could_be_captured(world: World) -> None:
     keeper = Keeper(world.src / "a.db")
     keeper.kill()

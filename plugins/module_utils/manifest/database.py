@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import stat
+import struct
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
@@ -37,6 +38,11 @@ _TRIES = 3
 # SQLite takes no longer name, sidecars included.
 _LONGEST = 500
 _BUSY = (5, 6)
+# Where SQLite's locks are, as (start, length): whoever reads has one on the database, whoever has it open in WAL mode one on the memory beside it.
+_READERS = (0x40000002, 510)
+_OPENERS = (128, 1)
+# Longer than a program takes from the one to the other.
+_OPENING_SECONDS = 1.0
 
 
 class Facts(NamedTuple):
@@ -332,10 +338,11 @@ def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool]:
 
     fd = os.open(job.location, FILE_FLAGS)  # before SQLite does: it has no locks yet that closing could drop
     try:
-        head = os.read(fd, 100)
+        in_wal_mode = os.read(fd, 100)[18:20] == b"\2\2"
+        if in_wal_mode:
+            _check_name(job.location, fd)
     finally:
         os.close(fd)
-    in_wal_mode = head[18:20] == b"\2\2"
     writes = job.may_write and (JOURNAL in job.sidecars or (in_wal_mode and WAL not in job.sidecars))
     try:
         return _opened(job, "mode=rw" if writes else "mode=ro")
@@ -344,6 +351,36 @@ def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool]:
             raise
     # Nobody can write here, and nothing can be made beside it.
     return _opened(job, "mode=ro&immutable=1")
+
+
+def _check_name(location: bytes, fd: int) -> None:
+    """Raise where others have a database in WAL mode open by a name that is not ours: their journal lies beside that one."""
+    deadline = time.monotonic() + _OPENING_SECONDS
+    while _is_locked(fd, _READERS) and not _has_openers(location):
+        if time.monotonic() > deadline:
+            raise CaptureError("it is in use under another name, and its journal lies beside that one")
+        time.sleep(0.05)
+
+
+def _has_openers(location: bytes) -> bool:
+    try:
+        fd = os.open(location + SHARED, FILE_FLAGS)
+    except OSError:
+        return False
+    try:
+        return _is_locked(fd, _OPENERS)
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int, place: Tuple[int, int]) -> bool:
+    import fcntl
+
+    question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, *place, 0)
+    try:
+        return bool(struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, question))[0] != fcntl.F_UNLCK)
+    except OSError:  # a file system without locks
+        return False
 
 
 def _opened(job: _Job, how: str) -> Tuple[sqlite3.Connection, bool]:
