@@ -683,6 +683,31 @@ def test_a_database_is_opened_with_the_rights_of_its_owner_alone(world: World, m
 
 
 @needs_root
+def test_a_database_of_another_that_is_put_in_place_of_one_s_own_is_not_captured_under_its_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = world.src / "theirs"
+    for name, owner in (("own.db", NOBODY), ("secret.db", 1234)):
+        with Keeper(folder / name, wal=False):
+            pass
+        os.chown(folder / name, owner, owner)
+    (folder / "secret.db").chmod(0o600)
+    os.chown(folder, NOBODY, NOBODY)
+    secret = (folder / "secret.db").read_bytes()
+    real = database_module._look
+
+    def look(root: Any, path: bytes) -> os.stat_result:
+        if path.endswith(b"own.db") and (folder / "secret.db").exists():
+            os.rename(folder / "secret.db", folder / "own.db")  # the folder is his: he may
+        return real(root, path)
+
+    monkeypatch.setattr(database_module, "_look", look)
+    result = world.backup()
+    assert "own.db could not be captured (it was replaced by one that belongs to another)" in " ".join(result.warnings)
+    kept = entry(world, "theirs/own.db")
+    assert world.stored(result.snapshot_id, "theirs/own.db").read_bytes() == secret
+    assert (kept.uid, kept.mode) == (1234, 0o600)
+
+
+@needs_root
 def test_a_link_to_somebody_else_s_database_is_not_followed(world: World) -> None:
     with Keeper(world.root / "secret.db"):
         pass

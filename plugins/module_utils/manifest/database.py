@@ -72,27 +72,29 @@ def database_of(name: bytes) -> Optional[bytes]:
     return None
 
 
-def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Tuple[int, int]:
+def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes, owner: Optional[int] = None) -> Tuple[int, int]:
     """Copy one database, as it is at one instant, into the new file ``destination`` (absolute); (tables, rows) of it.
 
-    ``paths``: all its names below ``root``, whose own path is ``prefix``. Raises ``CaptureError``; ``OSError`` where ``destination`` cannot be
-    made.
+    ``paths``: all its names below ``root``, whose own path is ``prefix``; ``owner``: whose it must be, None for anybody's. Raises ``CaptureError``;
+    ``OSError`` where ``destination`` cannot be made.
     """
     for left in reversed(range(_TRIES)):
         try:
-            return _capture(root, prefix, paths, destination)
+            return _capture(root, prefix, paths, destination, owner)
         except CaptureError as error:
             if not (error.is_moving and left):
                 raise
     raise AssertionError("unreachable")
 
 
-def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Tuple[int, int]:
+def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes, owner: Optional[int]) -> Tuple[int, int]:
     path, sidecars = _leading_name(root, paths)
     found = _look(root, path)
-    owner = found.st_uid
-    may_write = os.geteuid() in (0, owner)
-    objection = _objection(root, path, owner, sidecars) if may_write else ""
+    if owner not in (None, found.st_uid):
+        # Under the mode that was seen, whoever put it there could read what is not his.
+        raise CaptureError("it was replaced by one that belongs to another")
+    may_write = os.geteuid() in (0, found.st_uid)
+    objection = _objection(root, path, found.st_uid, sidecars) if may_write else ""
     if objection:
         raise CaptureError(objection)
     location = b"%s/%s" % (prefix.rstrip(b"/"), path)

@@ -53,11 +53,12 @@ class Staging:
         finally:
             os.close(fd)
 
-    def capture(self, root: Descent, paths: Sequence[bytes], prefix: bytes = b"/") -> Facts:
-        """Capture the database with these names, which lies below ``root`` (itself ``prefix``), under the first of them. Raises ``CaptureError``."""
+    def capture(self, root: Descent, paths: Sequence[bytes], prefix: bytes = b"/", owner: Optional[int] = None) -> Facts:
+        """Capture the database with these names, which lies below ``root`` (itself ``prefix``) and belongs to ``owner``, under the first of them.
+        Raises ``CaptureError``."""
         temporary = self._home + b"/capture"
         os.makedirs(self._home, 0o700, exist_ok=True)
-        tables, rows = capture(root, prefix, paths, temporary)
+        tables, rows = capture(root, prefix, paths, temporary, owner)
         fd = os.open(temporary, FILE_FLAGS)
         try:
             digest, size = hash_file(fd)
@@ -426,7 +427,7 @@ class Hashed:
                 self._settle_database(task, self._foresee(task))
                 continue
             try:
-                facts = self.staging.capture(self.root, names)
+                facts = self.staging.capture(self.root, names, owner=ROW.unpack(task.row)[1])
             except CaptureError as error:
                 self._give_up(task, error.reason)
                 continue
@@ -891,7 +892,7 @@ def reread(
         try:
             if key in databases:
                 if key not in captured:
-                    captured[key] = staging.capture(root, names[key])._replace(mtime=entry.mtime)
+                    captured[key] = staging.capture(root, names[key], owner=entry.uid)._replace(mtime=entry.mtime)
                 result.append(entry._replace(hash=captured[key].digest, size=captured[key].size, stale=False, unstable=False))
             else:
                 result.append(_read_again(entry, root, staging))
