@@ -662,6 +662,24 @@ def test_a_database_to_which_others_can_put_a_journal_is_not_opened(world: World
     assert count_raw(world.stored(result.snapshot_id, "theirs/agent.db")) == 10
 
 
+@needs_root
+@pytest.mark.parametrize("how", ["sticky", "list"])
+def test_root_s_database_is_not_opened_where_a_group_or_a_user_on_a_list_can_put_a_journal_beside_it(world: World, opened: List[bytes], how: str) -> None:
+    folder = world.src / "shared"
+    with Keeper(folder / "agent.db", wal=False):
+        pass
+    if how == "sticky":
+        os.chown(folder, 0, NOBODY)
+        folder.chmod(0o1775)
+    else:
+        # user::rwx, user:NOBODY:rwx, group::r-x, mask::rwx, other::r-x
+        entries = [(0x01, 7, 0xFFFFFFFF), (0x02, 7, NOBODY), (0x04, 5, 0xFFFFFFFF), (0x10, 7, 0xFFFFFFFF), (0x20, 5, 0xFFFFFFFF)]
+        os.setxattr(folder, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *item) for item in entries))
+    result = world.backup()
+    assert "it belongs to root, and others may write to" in result.warnings[0]
+    assert opened == []
+
+
 def count_raw(path: Path) -> int:
     with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % path, uri=True)) as connection:
         return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])

@@ -162,15 +162,26 @@ def _objection(root: Descent, path: bytes, owner: int, sidecars: Mapping[bytes, 
     folder, _, _name = path.rpartition(b"/")
     if os.fstat(root.directory(folder)).st_mode & 0o002:
         return "everybody may write to its directory"
+    above = folder
     while owner == 0:
-        found = os.fstat(root.directory(folder)) if folder else os.fstat(root.root_fd)
-        others = found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid)
-        if found.st_uid or (others and not found.st_mode & stat.S_ISVTX):
-            return "it belongs to root, and others may write to /%s" % printable(folder)
-        if not folder:
+        fd = root.directory(above) if above else root.root_fd
+        found = os.fstat(fd)
+        others = found.st_mode & 0o002 or (found.st_mode & 0o020 and (found.st_gid or _has_acl(fd)))
+        # In a sticky one, others can rename nothing of root's, but put a journal beside it.
+        if found.st_uid or (others and not (found.st_mode & stat.S_ISVTX and above != folder)):
+            return "it belongs to root, and others may write to /%s" % printable(above)
+        if not above:
             break
-        folder = folder.rpartition(b"/")[0]
+        above = above.rpartition(b"/")[0]
     return ""
+
+
+def _has_acl(fd: int) -> bool:
+    """Whether the group's bits of a mode are the bounds of a list, on which others may be."""
+    try:
+        return bool(os.getxattr(fd, b"system.posix_acl_access"))
+    except OSError:
+        return False
 
 
 def _rights(found: os.stat_result) -> Optional[Tuple[int, int, List[int]]]:
