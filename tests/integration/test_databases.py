@@ -523,6 +523,30 @@ def test_an_encrypted_database_is_a_file_like_any_other(world: World) -> None:
     assert world.stored(result.snapshot_id, "encrypted.db").read_bytes() == content
 
 
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_a_pipe_in_place_of_a_journal_holds_nobody_up(world: World, suffix: str) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, wal=suffix == "-wal"):
+        pass
+    os.mkfifo(str(path) + suffix)
+    started = time.monotonic()
+    result = world.backup()
+    assert "agent.db could not be captured (its %s is no file)" % suffix in result.warnings[0]
+    assert time.monotonic() - started < 10
+    assert count_raw(world.stored(result.snapshot_id, "agent.db")) == 10
+
+
+def test_what_a_forged_database_has_sqlite_say_can_be_shown(world: World) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path) as keeper:
+        keeper("PRAGMA writable_schema=ON")
+        keeper("UPDATE sqlite_master SET name = ?, sql = 'CREATE TABLE'", 1, ["\x1b[2J\nOK" + "x" * 100000])
+    result = world.backup()
+    assert result.rc == 3
+    assert "agent.db could not be captured (malformed database schema (\\x1b[2J\\nOKxxx" in result.warnings[0]
+    assert len(result.warnings[0]) < 1000 and result.warnings[0].isprintable()
+
+
 # ---- names ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ _PAGES = 1024
 _PAUSE_SECONDS = 0.001
 _RESTARTS = 3
 _TRIES = 3
-# SQLite takes no longer name, sidecars included.
+# SQLite takes no longer name, sidecars included; and nobody reads a longer reason.
 _LONGEST = 500
 _BUSY = (5, 6)
 # Where SQLite's locks are, as (start, length): whoever reads has one on the database, whoever has it open in WAL mode one on the memory beside it.
@@ -93,6 +93,9 @@ def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: 
     if owner not in (None, found.st_uid):
         # Under the mode that was seen, whoever put it there could read what is not his.
         raise CaptureError("it was replaced by one that belongs to another")
+    for suffix, beside in sidecars.items():
+        if not stat.S_ISREG(beside.st_mode):  # SQLite would wait for ever at a FIFO
+            raise CaptureError("its %s is no file" % suffix.decode("ascii"))
     may_write = os.geteuid() in (0, found.st_uid)
     objection = _objection(root, path, found.st_uid, sidecars) if may_write else ""
     if objection:
@@ -141,7 +144,7 @@ def _leading_name(root: Descent, paths: Sequence[bytes]) -> Tuple[bytes, Dict[by
 
 
 def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
-    """The journals beside the database ``path`` that hold something, by suffix: of what it is they are a part."""
+    """The journals beside the database ``path`` that hold something, or are no files, by suffix: of what it is they are a part."""
     result = {}
     for suffix in (JOURNAL, WAL):
         try:
@@ -149,7 +152,7 @@ def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
             continue
-        if found.st_size:
+        if found.st_size or not stat.S_ISREG(found.st_mode):
             result[suffix] = found
     return result
 
@@ -157,7 +160,7 @@ def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
 def _objection(root: Descent, path: bytes, owner: int, sidecars: Mapping[bytes, os.stat_result]) -> str:
     """Why a database must not be opened with the rights of ``owner``: who can forge a journal has whoever opens it delete a file of his choice."""
     for suffix, found in sidecars.items():
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (owner, 0):
+        if found.st_uid not in (owner, 0):
             return "its %s is not its owner's file" % suffix.decode("ascii")
     folder, _, _name = path.rpartition(b"/")
     if os.fstat(root.directory(folder)).st_mode & 0o002:
@@ -246,7 +249,8 @@ def _listen(pipe: int) -> Optional[Tuple[int, int]]:
         said += piece.lstrip(b".") if not said else piece
     answer: Dict[str, Any] = json.loads(said)
     if "reason" in answer:
-        raise CaptureError(answer["reason"], is_moving=answer["is_moving"])
+        # SQLite's words can hold those of whoever made the database.
+        raise CaptureError(printable(answer["reason"])[:_LONGEST], is_moving=answer["is_moving"])
     return None if answer.get("again") else (answer["tables"], answer["rows"])
 
 
@@ -279,7 +283,7 @@ def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
     except OSError as error:
         answer = {"reason": error.strerror or str(error), "is_moving": False}
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is about this database
-        answer = {"reason": "%s" % (error or type(error).__name__), "is_moving": False}
+        answer = {"reason": (str(error) or type(error).__name__)[:_LONGEST], "is_moving": False}
     try:
         os.write(pipe, json.dumps(answer).encode("ascii") + b"\n")
     finally:
