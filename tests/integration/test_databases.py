@@ -870,6 +870,22 @@ def test_what_stands_at_one_name_of_a_database_is_not_judged_by_what_stands_at_a
     assert [count(world.src / name) for name in ("a.db", "z.db")] == [10, 10]
 
 
+def rot(world: World, path: Path, at: int) -> None:
+    """As a disk that rots: bytes change, and neither mtime nor ctime does."""
+    before = os.stat(path)
+    with open(path, "r+b") as stream:
+        stream.seek(at)
+        stream.write(b"rot")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # Here it is the cache that is told of the new ctime.
+    cache = world.state / "h" / "p" / "cache.bin"
+    data = cache.read_bytes()
+    times = struct.pack("<qq", before.st_mtime_ns, before.st_ctime_ns)
+    assert times in data
+    data = data.replace(times, struct.pack("<qq", before.st_mtime_ns, os.stat(path).st_ctime_ns))
+    cache.write_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))
+
+
 def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: None) -> None:
     path = world.src / "agent.db"
     with Keeper(path, rows=200, size=300) as keeper:
@@ -879,20 +895,21 @@ def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: N
         assert not list((world.state / "h" / "p").glob("scratch*"))
         keeper("PRAGMA wal_checkpoint(TRUNCATE)")
     world.backup()
-    before = os.stat(path)
-    with open(path, "r+b") as stream:
-        stream.seek(before.st_size - 200)
-        stream.write(b"rot")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    # A disk that rots moves no ctime; here it is the cache that is told of the new one.
-    cache = world.state / "h" / "p" / "cache.bin"
-    data = cache.read_bytes()
-    times = struct.pack("<qq", before.st_mtime_ns, before.st_ctime_ns)
-    assert times in data
-    data = data.replace(times, struct.pack("<qq", before.st_mtime_ns, os.stat(path).st_ctime_ns))
-    cache.write_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))
+    rot(world, path, path.stat().st_size - 200)
     result = world.verify(source=True)
     assert [(item["path"], item["reason"]) for item in result.damaged] == [(str(path), "changed without a trace")]
+
+
+def test_a_source_that_rotted_so_that_sqlite_cannot_read_it_is_not_verified(world: World, aged: None) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, rows=200, size=300):
+        pass
+    world.backup()
+    assert world.verify(source=True).ok
+    rot(world, path, 4096)  # the first byte of the table's page says what it is
+    result = world.verify(source=True)
+    assert (result.rc, [item["path"] for item in result.damaged]) == (7, [str(path)])
+    assert "could not be captured: database disk image is malformed" in result.damaged[0]["reason"]
 
 
 def test_a_damaged_copy_of_an_unchanged_database_is_healed_by_another_capture(world: World, aged: None, opened: List[bytes]) -> None:
