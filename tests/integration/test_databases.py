@@ -785,6 +785,41 @@ def test_databases_on_a_file_system_that_is_mounted_read_only_are_captured(world
         subprocess.run(["umount", str(mounted)], check=True)
 
 
+@needs_root
+@pytest.mark.lab
+def test_a_database_that_is_read_only_here_and_written_to_elsewhere_meanwhile_is_captured_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(world.src / "agent.db", rows=2000, size=1000):
+        pass
+    mounted = world.root / "mounted"
+    mounted.mkdir()
+    subprocess.run(["mount", "--bind", str(world.src), str(mounted)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(mounted)], check=True)
+        # Another process, as the one that captures is forked from this one.
+        change = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute(\"UPDATE t SET text = 'new'\");"
+            " c.execute('PRAGMA wal_checkpoint(TRUNCATE)')"
+        )
+        done = world.root / "done"
+        real = database_module._Watch.__call__
+
+        def call(self: Any, *arguments: int) -> None:
+            if not done.exists():
+                done.touch()
+                subprocess.run([sys.executable, "-c", change, str(world.src / "agent.db")], check=True)
+            real(self, *arguments)
+
+        monkeypatch.setattr(database_module, "_PAGES", 100)
+        monkeypatch.setattr(database_module._Watch, "__call__", call)
+        result = world.backup(policy=world.policy(sources=[str(mounted)]))
+        assert (result.rc, result.captured) == (0, 1), result.warnings
+        stored = Path(str(world.tree(result.snapshot_id)) + str(mounted)) / "agent.db"
+        with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % stored, uri=True)) as connection:
+            assert connection.execute("SELECT DISTINCT text FROM t").fetchall() == [("new",)], "half of one transaction"
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
 # ---- afterwards ----------------------------------------------------------------------------------------------------------------
 
 

@@ -301,7 +301,8 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Tuple
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         bind()  # the kernel forgets whose death is ours when rights change
-    source, is_wal = _open_source(job)
+    before = _state(job.location)
+    source, is_wal, is_frozen = _open_source(job)
     if is_wal or job.hold:
         source.execute("BEGIN")
         source.execute("PRAGMA schema_version").fetchall()  # from here on it is this instant's
@@ -316,7 +317,19 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Tuple
         tick()
     source.close()
     copy.close()
+    if is_frozen and _state(job.location) != before:
+        raise CaptureError("it is on a file system that is read-only here, and was written to elsewhere", is_moving=True)
     return len(tables), rows
+
+
+def _state(location: bytes) -> Tuple[int, ...]:
+    """What no writer leaves as it is: of the file its size and times, and how large its journal is."""
+    found = os.stat(location)
+    try:
+        journal = os.stat(location + WAL).st_size
+    except FileNotFoundError:
+        journal = 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, journal
 
 
 class _Watch:
@@ -348,8 +361,8 @@ class _Watch:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool]:
-    """(The database, whether it is in WAL mode.) Read-only wherever that does: not so where a journal has to be played back, or where files that
+def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool, bool]:
+    """(The database, whether it is in WAL mode, whether it was taken for one that nobody can change.) Read-only wherever that does: not so where a journal has to be played back, or where files that
     SQLite makes beside an idle database would stay."""
     import sqlite3
 
@@ -362,12 +375,12 @@ def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool]:
         os.close(fd)
     writes = job.may_write and (JOURNAL in job.sidecars or (in_wal_mode and WAL not in job.sidecars))
     try:
-        return _opened(job, "mode=rw" if writes else "mode=ro")
+        return (*_opened(job, "mode=rw" if writes else "mode=ro"), False)
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or job.sidecars or not os.statvfs(job.location).f_flag & os.ST_RDONLY:
             raise
-    # Nobody can write here, and nothing can be made beside it.
-    return _opened(job, "mode=ro&immutable=1")
+    # Nothing can be made beside it, and here nobody can write; but the same may be mounted elsewhere.
+    return (*_opened(job, "mode=ro&immutable=1"), True)
 
 
 def _check_name(location: bytes, fd: int) -> None:
