@@ -25,6 +25,8 @@ from .survey import Survey, is_selected, lstat, pack_row
 from .walk import CREATE_FLAGS, FILE_FLAGS, Descent, open_file
 
 _NO_HASH = bytes(SLOT)
+# How long databases of one owner may hold a run up in vain, by locks that stay or worse; the run is everybody's.
+_IN_VAIN_SECONDS = 300.0
 _NS = 10**9
 # What opening a path says when the file that was listed is there no more: nothing, or something else, stands in its place.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV)
@@ -421,14 +423,21 @@ class Hashed:
         members: Dict[bytes, List[bytes]] = {}
         for path, first in sorted(self.groups.items()):
             members.setdefault(first, []).append(path)
+        in_vain: Dict[int, float] = {}
         for path, task in sorted(self.to_capture.items()):
             names = members.get(path, [path])
             if self.staging is None:
                 self._settle_database(task, self._foresee(task))
                 continue
+            owner = ROW.unpack(task.row)[1]
+            if in_vain.get(owner, 0.0) > _IN_VAIN_SECONDS:
+                self._give_up(task, "others of its owner held the run up too long")
+                continue
+            started = time.monotonic()
             try:
-                facts = self.staging.capture(self.root, names, owner=ROW.unpack(task.row)[1])
+                facts = self.staging.capture(self.root, names, owner=owner)
             except CaptureError as error:
+                in_vain[owner] = in_vain.get(owner, 0.0) + time.monotonic() - started
                 self._give_up(task, error.reason)
                 continue
             before = self.known.get(path)
