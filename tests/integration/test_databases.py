@@ -25,7 +25,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database 
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Staging
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
 
-from .world import NOBODY, STORAGES, World, needs_root
+from .world import NOBODY, STORAGES, World, mounted, needs_root
 
 MIB = 1 << 20
 
@@ -462,6 +462,58 @@ def test_a_capture_that_dies_is_told_of(plain: World, monkeypatch: pytest.Monkey
     assert "the process that captured it died" in plain.backup().warnings[0]
 
 
+@needs_root
+def test_databases_that_stay_locked_hold_up_a_run_only_so_long_and_nobody_else_s(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(scan_module, "_IN_VAIN_SECONDS", 0.1)
+    with Keeper(plain.src / "a.db", wal=False) as first, Keeper(plain.src / "b.db", wal=False) as second, Keeper(plain.src / "theirs" / "c.db"):
+        for keeper in (first, second):
+            keeper("PRAGMA locking_mode=EXCLUSIVE")
+            keeper.add(1)
+        for path in (plain.src / "theirs", *(plain.src / "theirs").iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        result = plain.backup()
+    assert result.captured == 1, result.warnings
+    assert "a.db could not be captured (database is locked)" in result.warnings[0]
+    assert "b.db could not be captured (others of its owner held the run up too long)" in result.warnings[1]
+
+
+def test_a_forged_database_whose_pages_lead_back_to_each_other_has_an_end(plain: World) -> None:
+    path = plain.src / "agent.db"
+    with Keeper(path, wal=False, rows=30000, size=300) as keeper:
+        root = keeper("SELECT rootpage FROM sqlite_master WHERE name = 't'")[0][0]
+    data = bytearray(path.read_bytes())
+    page = 4096
+    pages = len(data) // page
+    leaf = next(number for number in range(1, pages) if data[number * page] == 13) + 1
+    inner = data[(root - 1) * page : root * page]
+    assert inner[0] == 5
+    way = [root, *range(pages + 1, pages + 15), leaf]
+    for here, there in zip(way, way[1:]):  # every child of a page is the same one
+        struct.pack_into(">I", inner, 8, there)
+        for index in range(struct.unpack_from(">H", inner, 3)[0]):
+            struct.pack_into(">I", inner, struct.unpack_from(">H", inner, 12 + 2 * index)[0], there)
+        data[(here - 1) * page : here * page] = inner
+    struct.pack_into(">I", data, 28, len(data) // page)
+    path.write_bytes(data)
+    started = time.monotonic()
+    result = plain.backup()
+    assert "agent.db could not be captured (it has more rows than fit into it)" in result.warnings[0]
+    assert time.monotonic() - started < 30
+
+
+@needs_root
+@pytest.mark.lab
+def test_a_database_that_does_not_fit_into_the_state_directory_does_not_fill_it(plain: World) -> None:
+    with Keeper(plain.src / "agent.db", wal=False), mounted("tmpfs", "size=20m") as state:
+        plain.backup(state_directory=str(state))
+        with open(plain.src / "agent.db", "r+b") as stream:
+            stream.truncate(1 << 30)
+        result = plain.backup(state_directory=str(state))
+        assert "agent.db could not be captured (its copy takes %d bytes, and the state directory has" % (1 << 30) in result.warnings[0]
+        assert (result.rc, result.stale) == (3, 1)
+
+
 def test_a_gigabyte_is_captured_sent_and_restored(plain: World) -> None:
     with Keeper(plain.src / "large.db", rows=10) as keeper:
         keeper("PRAGMA synchronous=OFF")
@@ -770,19 +822,19 @@ def test_databases_on_a_file_system_that_is_mounted_read_only_are_captured(world
     keeper = Keeper(world.src / "bare.db", rows=40)
     keeper.kill()
     (world.src / "bare.db-shm").unlink()
-    mounted = world.root / "mounted"
-    mounted.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
+    mount = world.root / "mounted"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mount)], check=True)
     try:
-        subprocess.run(["cp", "-a", str(world.src) + "/.", str(mounted)], check=True)
-        subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
-        result = world.backup(policy=world.policy(sources=[str(mounted)]))
-        tree = Path(str(world.tree(result.snapshot_id)) + str(mounted))
+        subprocess.run(["cp", "-a", str(world.src) + "/.", str(mount)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        result = world.backup(policy=world.policy(sources=[str(mount)]))
+        tree = Path(str(world.tree(result.snapshot_id)) + str(mount))
         assert [count(tree / name) for name in ("idle.db", "live.db")] == [20, 30]
         assert len(result.warnings) == 1 and "bare.db could not be captured" in result.warnings[0], result.warnings
         assert (tree / "bare.db-wal").exists()
     finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+        subprocess.run(["umount", str(mount)], check=True)
 
 
 @needs_root
@@ -790,11 +842,11 @@ def test_databases_on_a_file_system_that_is_mounted_read_only_are_captured(world
 def test_a_database_that_is_read_only_here_and_written_to_elsewhere_meanwhile_is_captured_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with Keeper(world.src / "agent.db", rows=2000, size=1000):
         pass
-    mounted = world.root / "mounted"
-    mounted.mkdir()
-    subprocess.run(["mount", "--bind", str(world.src), str(mounted)], check=True)
+    mount = world.root / "mounted"
+    mount.mkdir()
+    subprocess.run(["mount", "--bind", str(world.src), str(mount)], check=True)
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(mounted)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(mount)], check=True)
         # Another process, as the one that captures is forked from this one.
         change = (
             "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute(\"UPDATE t SET text = 'new'\");"
@@ -811,13 +863,13 @@ def test_a_database_that_is_read_only_here_and_written_to_elsewhere_meanwhile_is
 
         monkeypatch.setattr(database_module, "_PAGES", 100)
         monkeypatch.setattr(database_module._Watch, "__call__", call)
-        result = world.backup(policy=world.policy(sources=[str(mounted)]))
+        result = world.backup(policy=world.policy(sources=[str(mount)]))
         assert (result.rc, result.captured) == (0, 1), result.warnings
-        stored = Path(str(world.tree(result.snapshot_id)) + str(mounted)) / "agent.db"
+        stored = Path(str(world.tree(result.snapshot_id)) + str(mount)) / "agent.db"
         with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % stored, uri=True)) as connection:
             assert connection.execute("SELECT DISTINCT text FROM t").fetchall() == [("new",)], "half of one transaction"
     finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+        subprocess.run(["umount", str(mount)], check=True)
 
 
 # ---- afterwards ----------------------------------------------------------------------------------------------------------------
