@@ -386,6 +386,24 @@ def test_a_killed_writer_s_half_transaction_is_not_in_the_snapshot(world: World)
         assert connection.execute("SELECT count(*) FROM t WHERE text = 'torn'").fetchone() == (0,)
 
 
+def test_a_writer_that_is_killed_just_as_its_database_is_opened_is_no_reason_to_keep_an_old_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper(world.src / "agent.db", wal=False, rows=2000, size=500)
+    keeper("PRAGMA cache_size=5")
+    real = database_module._rights
+
+    def die(found: os.stat_result) -> Any:
+        if keeper.process.poll() is None:
+            keeper("BEGIN IMMEDIATE")
+            keeper("UPDATE t SET text = 'torn'")
+            keeper.kill()
+        return real(found)
+
+    monkeypatch.setattr(database_module, "_rights", die)
+    result = world.backup()
+    assert (result.captured, result.warnings) == (1, [])
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 2000
+
+
 def test_a_killed_writer_s_commits_in_the_wal_are_in_the_snapshot_and_stay_where_they_are(world: World) -> None:
     keeper = Keeper(world.src / "agent.db", rows=300)
     keeper.kill()

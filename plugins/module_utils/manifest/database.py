@@ -291,7 +291,8 @@ def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
     except OSError as error:
         answer = {"reason": error.strerror or str(error), "is_moving": False}
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is about this database
-        answer = {"reason": (str(error) or type(error).__name__)[:_LONGEST], "is_moving": False}
+        # A writer that dies now leaves a journal to be played back, which nobody saw when this was opened for reading.
+        answer = {"reason": (str(error) or type(error).__name__)[:_LONGEST], "is_moving": "readonly" in str(error)}
     try:
         os.write(pipe, json.dumps(answer).encode("ascii") + b"\n")
     finally:
