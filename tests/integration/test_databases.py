@@ -660,6 +660,17 @@ def test_a_database_in_use_under_a_name_that_is_not_backed_up_is_told_of_for_its
     assert count(world.stored(result.snapshot_id, "agent.db")) == 15
 
 
+def test_a_database_that_a_program_keeps_to_itself_is_not_said_to_be_in_use_elsewhere(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
+    with Keeper(plain.src / "agent.db", rows=0) as keeper:
+        keeper("PRAGMA locking_mode=EXCLUSIVE")  # before the first look, it then does without shared memory
+        keeper("PRAGMA journal_mode=WAL")
+        keeper("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)")
+        keeper.add(5)
+        assert sorted(os.listdir(plain.src)) == ["agent.db", "agent.db-wal"]
+        assert "agent.db could not be captured (database is locked)" in plain.backup().warnings[0]
+
+
 def test_names_that_each_have_a_journal_are_no_database_that_could_be_captured(world: World) -> None:
     keeper = Keeper(world.src / "a.db")
     keeper.kill()

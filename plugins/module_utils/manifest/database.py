@@ -420,32 +420,37 @@ def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool, bool]:
 
 def _check_name(location: bytes, fd: int) -> None:
     """Raise where others have a database in WAL mode open by a name that is not ours: their journal lies beside that one."""
+    import fcntl
+
     deadline = time.monotonic() + _OPENING_SECONDS
-    while _is_locked(fd, _READERS) and not _has_openers(location):
+    # One who has it all to himself does without the memory, and will be waited for.
+    while _lock_of_others(fd, _READERS) == fcntl.F_RDLCK and not _has_openers(location):
         if time.monotonic() > deadline:
             raise CaptureError("it is in use under another name, and its journal lies beside that one")
         time.sleep(0.05)
 
 
 def _has_openers(location: bytes) -> bool:
+    import fcntl
+
     try:
         fd = os.open(location + SHARED, FILE_FLAGS)
     except OSError:
         return False
     try:
-        return _is_locked(fd, _OPENERS)
+        return _lock_of_others(fd, _OPENERS) != fcntl.F_UNLCK
     finally:
         os.close(fd)
 
 
-def _is_locked(fd: int, place: Tuple[int, int]) -> bool:
+def _lock_of_others(fd: int, place: Tuple[int, int]) -> int:
     import fcntl
 
     question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, *place, 0)
     try:
-        return bool(struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, question))[0] != fcntl.F_UNLCK)
+        return int(struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, question))[0])
     except OSError:  # a file system without locks
-        return False
+        return fcntl.F_UNLCK
 
 
 def _opened(job: _Job, how: str) -> Tuple[sqlite3.Connection, bool]:
