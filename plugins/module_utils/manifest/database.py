@@ -397,8 +397,10 @@ class _Watch:
 
 
 def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool, bool]:
-    """(The database, whether it is in WAL mode, whether it was taken for one that nobody can change.) Read-only wherever that does: not so where a journal has to be played back, or where files that
-    SQLite makes beside an idle database would stay."""
+    """(The database, whether it is in WAL mode, whether it was taken for one that nobody can change.)
+
+    Read-only wherever that does: not so where a journal has to be played back, or where files that SQLite makes beside an idle database would stay.
+    """
     import sqlite3
 
     fd = os.open(job.location, FILE_FLAGS)  # before SQLite does: it has no locks yet that closing could drop
