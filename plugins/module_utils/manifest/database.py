@@ -289,7 +289,10 @@ def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
     except CaptureError as error:
         answer = {"reason": error.reason, "is_moving": error.is_moving}
     except OSError as error:
-        answer = {"reason": error.strerror or str(error), "is_moving": False}
+        reason = error.strerror or str(error)
+        if isinstance(error, PermissionError) and job.rights is not None:
+            reason = "its owner may not read it, or not enter a directory above it: %s" % reason
+        answer = {"reason": reason, "is_moving": False}
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is about this database
         # A writer that dies now leaves a journal to be played back, which nobody saw when this was opened for reading.
         answer = {"reason": (str(error) or type(error).__name__)[:_LONGEST], "is_moving": "readonly" in str(error)}
