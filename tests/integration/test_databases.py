@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action import restore as restore_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import database as database_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database import CaptureError
@@ -1000,6 +1001,29 @@ def rot(world: World, path: Path, at: int) -> None:
     assert times in data
     data = data.replace(times, struct.pack("<qq", before.st_mtime_ns, os.stat(path).st_ctime_ns))
     cache.write_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))
+
+
+def test_a_restore_that_is_killed_after_it_moved_a_journal_has_kept_the_database_with_it(world: World) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path):
+        pass
+    snapshot = world.backup().snapshot_id
+    path.unlink()
+    world.restore(confirm=True)  # the file is byte for byte the snapshot's, and all that comes later lies in the journal
+    keeper = Keeper(path, rows=0)
+    keeper.add(40)
+    keeper.kill()
+    undo = world.root / "undo"
+    pid = os.fork()
+    if pid == 0:
+        restore_module.Placer.write_files = lambda *_arguments: os.kill(os.getpid(), 9)  # type: ignore[method-assign]
+        world.restore(snapshot=snapshot, undo=undo)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+    assert world.restore(snapshot=snapshot, undo=undo).verified
+    assert count(path) == 10
+    with contextlib.closing(sqlite3.connect(str(undo) + str(path))) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (50,)
 
 
 def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: None) -> None:

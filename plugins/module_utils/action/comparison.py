@@ -73,6 +73,11 @@ class Plan(NamedTuple):
         return not (self.made or self.cleared or self.content or self.specials or self.links or self.metadata or self.extra or self.leftovers)
 
     @property
+    def anew(self) -> Set[bytes]:
+        """The paths that a file is written or linked to."""
+        return {entry.path for group in (self.content, self.links) for entry in group}
+
+    @property
     def busy(self) -> Set[bytes]:
         """The directories in which something is written, and those above them."""
         paths = {entry.path for group in (self.made, self.content, self.specials, self.links, self.metadata) for entry in group}
@@ -357,7 +362,7 @@ def _inode_at(root: Descent, path: bytes) -> Optional[DeviceInode]:
 
 def _find_journals(root: Descent, plan: Plan, scope: Scope, databases: Mapping[bytes, Sequence[bytes]]) -> None:
     """What lies beside a database that is replaced goes before it: SQLite would play the old one's journal back into the new one."""
-    anew = {entry.path for group in (plan.content, plan.links) for entry in group}
+    anew = plan.anew
     own = {entry.path for entry in scope.entries}
     journals = []
     for entry in scope.entries:
