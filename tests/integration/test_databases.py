@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action import restore as restore_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import database as database_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database import CaptureError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Staging
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
 
-from .world import NOBODY, STORAGES, World, needs_root
+from .world import NOBODY, STORAGES, World, mounted, needs_root
 
 MIB = 1 << 20
 
@@ -386,6 +387,24 @@ def test_a_killed_writer_s_half_transaction_is_not_in_the_snapshot(world: World)
         assert connection.execute("SELECT count(*) FROM t WHERE text = 'torn'").fetchone() == (0,)
 
 
+def test_a_writer_that_is_killed_just_as_its_database_is_opened_is_no_reason_to_keep_an_old_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper(world.src / "agent.db", wal=False, rows=2000, size=500)
+    keeper("PRAGMA cache_size=5")
+    real = database_module._rights
+
+    def die(found: os.stat_result) -> Any:
+        if keeper.process.poll() is None:
+            keeper("BEGIN IMMEDIATE")
+            keeper("UPDATE t SET text = 'torn'")
+            keeper.kill()
+        return real(found)
+
+    monkeypatch.setattr(database_module, "_rights", die)
+    result = world.backup()
+    assert (result.captured, result.warnings) == (1, [])
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 2000
+
+
 def test_a_killed_writer_s_commits_in_the_wal_are_in_the_snapshot_and_stay_where_they_are(world: World) -> None:
     keeper = Keeper(world.src / "agent.db", rows=300)
     keeper.kill()
@@ -462,6 +481,58 @@ def test_a_capture_that_dies_is_told_of(plain: World, monkeypatch: pytest.Monkey
     assert "the process that captured it died" in plain.backup().warnings[0]
 
 
+@needs_root
+def test_databases_that_stay_locked_hold_up_a_run_only_so_long_and_nobody_else_s(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(scan_module, "_IN_VAIN_SECONDS", 0.1)
+    with Keeper(plain.src / "a.db", wal=False) as first, Keeper(plain.src / "b.db", wal=False) as second, Keeper(plain.src / "theirs" / "c.db"):
+        for keeper in (first, second):
+            keeper("PRAGMA locking_mode=EXCLUSIVE")
+            keeper.add(1)
+        for path in (plain.src / "theirs", *(plain.src / "theirs").iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        result = plain.backup()
+    assert result.captured == 1, result.warnings
+    assert "a.db could not be captured (database is locked)" in result.warnings[0]
+    assert "b.db could not be captured (others of its owner held the run up too long)" in result.warnings[1]
+
+
+def test_a_forged_database_whose_pages_lead_back_to_each_other_has_an_end(plain: World) -> None:
+    path = plain.src / "agent.db"
+    with Keeper(path, wal=False, rows=30000, size=300) as keeper:
+        root = keeper("SELECT rootpage FROM sqlite_master WHERE name = 't'")[0][0]
+    data = bytearray(path.read_bytes())
+    page = 4096
+    pages = len(data) // page
+    leaf = next(number for number in range(1, pages) if data[number * page] == 13) + 1
+    inner = data[(root - 1) * page : root * page]
+    assert inner[0] == 5
+    way = [root, *range(pages + 1, pages + 15), leaf]
+    for here, there in zip(way, way[1:]):  # every child of a page is the same one
+        struct.pack_into(">I", inner, 8, there)
+        for index in range(struct.unpack_from(">H", inner, 3)[0]):
+            struct.pack_into(">I", inner, struct.unpack_from(">H", inner, 12 + 2 * index)[0], there)
+        data[(here - 1) * page : here * page] = inner
+    struct.pack_into(">I", data, 28, len(data) // page)
+    path.write_bytes(data)
+    started = time.monotonic()
+    result = plain.backup()
+    assert "agent.db could not be captured (it has more rows than fit into it)" in result.warnings[0]
+    assert time.monotonic() - started < 30
+
+
+@needs_root
+@pytest.mark.lab
+def test_a_database_that_does_not_fit_into_the_state_directory_does_not_fill_it(plain: World) -> None:
+    with Keeper(plain.src / "agent.db", wal=False), mounted("tmpfs", "size=20m") as state:
+        plain.backup(state_directory=str(state))
+        with open(plain.src / "agent.db", "r+b") as stream:
+            stream.truncate(1 << 30)
+        result = plain.backup(state_directory=str(state))
+        assert "agent.db could not be captured (its copy takes %d bytes, and the state directory has" % (1 << 30) in result.warnings[0]
+        assert (result.rc, result.stale) == (3, 1)
+
+
 def test_a_gigabyte_is_captured_sent_and_restored(plain: World) -> None:
     with Keeper(plain.src / "large.db", rows=10) as keeper:
         keeper("PRAGMA synchronous=OFF")
@@ -523,6 +594,30 @@ def test_an_encrypted_database_is_a_file_like_any_other(world: World) -> None:
     assert world.stored(result.snapshot_id, "encrypted.db").read_bytes() == content
 
 
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_a_pipe_in_place_of_a_journal_holds_nobody_up(world: World, suffix: str) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, wal=suffix == "-wal"):
+        pass
+    os.mkfifo(str(path) + suffix)
+    started = time.monotonic()
+    result = world.backup()
+    assert "agent.db could not be captured (its %s is no file)" % suffix in result.warnings[0]
+    assert time.monotonic() - started < 10
+    assert count_raw(world.stored(result.snapshot_id, "agent.db")) == 10
+
+
+def test_what_a_forged_database_has_sqlite_say_can_be_shown(world: World) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path) as keeper:
+        keeper("PRAGMA writable_schema=ON")
+        keeper("UPDATE sqlite_master SET name = ?, sql = 'CREATE TABLE'", 1, ["\x1b[2J\nOK" + "x" * 100000])
+    result = world.backup()
+    assert result.rc == 3
+    assert "agent.db could not be captured (malformed database schema (\\x1b[2J\\nOKxxx" in result.warnings[0]
+    assert len(result.warnings[0]) < 1000 and result.warnings[0].isprintable()
+
+
 # ---- names ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -542,6 +637,39 @@ def test_hard_linked_names_are_one_database_captured_through_the_name_that_has_t
         assert [count(world.stored(result.snapshot_id, name)) for name in ("a.db", "z.db")] == [20, 20]
     manifest = world.target.manifest(world.snapshots()[0])
     assert [item.group for item in manifest.entries if item.type == "f"] == [os.fsencode(world.src / "a.db").strip(b"/")] * 2
+
+
+@pytest.mark.parametrize("leftovers", [False, True], ids=["alone", "with leftovers of another journal"])
+def test_a_database_in_use_under_a_name_that_is_not_backed_up_is_told_of_for_its_journal_cannot_be_seen(world: World, leftovers: bool) -> None:
+    path, other = world.src / "agent.db", world.root / "elsewhere" / "alias.db"
+    with Keeper(path):
+        pass
+    if leftovers:
+        for suffix in ("-wal", "-shm"):
+            Path(str(path) + suffix).touch()
+    other.parent.mkdir()
+    os.link(path, other)
+    with Keeper(other, rows=0) as keeper:
+        keeper.add(5)
+        before = sorted(os.listdir(world.src))
+        result = world.backup()
+        assert (result.rc, result.captured) == (3, 0)
+        assert "could not be captured (it is in use under another name, and its journal lies beside that one)" in result.warnings[0]
+        assert sorted(os.listdir(world.src)) == before
+    result = world.backup()
+    assert (result.rc, result.captured) == (0, 1)
+    assert count(world.stored(result.snapshot_id, "agent.db")) == 15
+
+
+def test_a_database_that_a_program_keeps_to_itself_is_not_said_to_be_in_use_elsewhere(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
+    with Keeper(plain.src / "agent.db", rows=0) as keeper:
+        keeper("PRAGMA locking_mode=EXCLUSIVE")  # before the first look, it then does without shared memory
+        keeper("PRAGMA journal_mode=WAL")
+        keeper("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)")
+        keeper.add(5)
+        assert sorted(os.listdir(plain.src)) == ["agent.db", "agent.db-wal"]
+        assert "agent.db could not be captured (database is locked)" in plain.backup().warnings[0]
 
 
 def test_names_that_each_have_a_journal_are_no_database_that_could_be_captured(world: World) -> None:
@@ -640,6 +768,24 @@ def test_a_database_to_which_others_can_put_a_journal_is_not_opened(world: World
     assert count_raw(world.stored(result.snapshot_id, "theirs/agent.db")) == 10
 
 
+@needs_root
+@pytest.mark.parametrize("how", ["sticky", "list"])
+def test_root_s_database_is_not_opened_where_a_group_or_a_user_on_a_list_can_put_a_journal_beside_it(world: World, opened: List[bytes], how: str) -> None:
+    folder = world.src / "shared"
+    with Keeper(folder / "agent.db", wal=False):
+        pass
+    if how == "sticky":
+        os.chown(folder, 0, NOBODY)
+        folder.chmod(0o1775)
+    else:
+        # user::rwx, user:NOBODY:rwx, group::r-x, mask::rwx, other::r-x
+        entries = [(0x01, 7, 0xFFFFFFFF), (0x02, 7, NOBODY), (0x04, 5, 0xFFFFFFFF), (0x10, 7, 0xFFFFFFFF), (0x20, 5, 0xFFFFFFFF)]
+        os.setxattr(folder, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *item) for item in entries))
+    result = world.backup()
+    assert "it belongs to root, and others may write to" in result.warnings[0]
+    assert opened == []
+
+
 def count_raw(path: Path) -> int:
     with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % path, uri=True)) as connection:
         return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
@@ -656,8 +802,33 @@ def test_a_database_is_opened_with_the_rights_of_its_owner_alone(world: World, m
         result = world.backup()
         assert result.captured == 1, result.warnings
         assert count(world.stored(result.snapshot_id, "theirs/agent.db")) == 10
-        assert "closed/agent.db could not be captured (Permission denied)" in result.warnings[0]
+        assert "closed/agent.db could not be captured (its owner may not read it, or not enter a directory above it: Permission denied)" in result.warnings[0]
         assert world.stored(result.snapshot_id, "closed/agent.db-wal").exists()
+
+
+@needs_root
+def test_a_database_of_another_that_is_put_in_place_of_one_s_own_is_not_captured_under_its_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = world.src / "theirs"
+    for name, owner in (("own.db", NOBODY), ("secret.db", 1234)):
+        with Keeper(folder / name, wal=False):
+            pass
+        os.chown(folder / name, owner, owner)
+    (folder / "secret.db").chmod(0o600)
+    os.chown(folder, NOBODY, NOBODY)
+    secret = (folder / "secret.db").read_bytes()
+    real = database_module._look
+
+    def look(root: Any, path: bytes) -> os.stat_result:
+        if path.endswith(b"own.db") and (folder / "secret.db").exists():
+            os.rename(folder / "secret.db", folder / "own.db")  # the folder is his: he may
+        return real(root, path)
+
+    monkeypatch.setattr(database_module, "_look", look)
+    result = world.backup()
+    assert "own.db could not be captured (it was replaced by one that belongs to another)" in " ".join(result.warnings)
+    kept = entry(world, "theirs/own.db")
+    assert world.stored(result.snapshot_id, "theirs/own.db").read_bytes() == secret
+    assert (kept.uid, kept.mode) == (1234, 0o600)
 
 
 @needs_root
@@ -681,19 +852,54 @@ def test_databases_on_a_file_system_that_is_mounted_read_only_are_captured(world
     keeper = Keeper(world.src / "bare.db", rows=40)
     keeper.kill()
     (world.src / "bare.db-shm").unlink()
-    mounted = world.root / "mounted"
-    mounted.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
+    mount = world.root / "mounted"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mount)], check=True)
     try:
-        subprocess.run(["cp", "-a", str(world.src) + "/.", str(mounted)], check=True)
-        subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
-        result = world.backup(policy=world.policy(sources=[str(mounted)]))
-        tree = Path(str(world.tree(result.snapshot_id)) + str(mounted))
+        subprocess.run(["cp", "-a", str(world.src) + "/.", str(mount)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        result = world.backup(policy=world.policy(sources=[str(mount)]))
+        tree = Path(str(world.tree(result.snapshot_id)) + str(mount))
         assert [count(tree / name) for name in ("idle.db", "live.db")] == [20, 30]
         assert len(result.warnings) == 1 and "bare.db could not be captured" in result.warnings[0], result.warnings
         assert (tree / "bare.db-wal").exists()
     finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@needs_root
+@pytest.mark.lab
+def test_a_database_that_is_read_only_here_and_written_to_elsewhere_meanwhile_is_captured_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(world.src / "agent.db", rows=2000, size=1000):
+        pass
+    mount = world.root / "mounted"
+    mount.mkdir()
+    subprocess.run(["mount", "--bind", str(world.src), str(mount)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(mount)], check=True)
+        # Another process, as the one that captures is forked from this one.
+        change = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute(\"UPDATE t SET text = 'new'\");"
+            " c.execute('PRAGMA wal_checkpoint(TRUNCATE)')"
+        )
+        done = world.root / "done"
+        real = database_module._Watch.__call__
+
+        def call(self: Any, *arguments: int) -> None:
+            if not done.exists():
+                done.touch()
+                subprocess.run([sys.executable, "-c", change, str(world.src / "agent.db")], check=True)
+            real(self, *arguments)
+
+        monkeypatch.setattr(database_module, "_PAGES", 100)
+        monkeypatch.setattr(database_module._Watch, "__call__", call)
+        result = world.backup(policy=world.policy(sources=[str(mount)]))
+        assert (result.rc, result.captured) == (0, 1), result.warnings
+        stored = Path(str(world.tree(result.snapshot_id)) + str(mount)) / "agent.db"
+        with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % stored, uri=True)) as connection:
+            assert connection.execute("SELECT DISTINCT text FROM t").fetchall() == [("new",)], "half of one transaction"
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
 
 
 # ---- afterwards ----------------------------------------------------------------------------------------------------------------
@@ -730,6 +936,96 @@ def test_a_restored_database_does_not_get_the_journal_of_the_one_before(world: W
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (2050,), "what was replaced is kept with its journal"
 
 
+def linked(world: World) -> str:
+    """One database with two names in a snapshot, and restored from it, so that its bytes are those of the snapshot."""
+    with Keeper(world.src / "z.db"):
+        pass
+    os.link(world.src / "z.db", world.src / "a.db")
+    snapshot = world.backup().snapshot_id
+    assert snapshot
+    for name in ("a.db", "z.db"):
+        (world.src / name).unlink()
+    world.restore(confirm=True)
+    return snapshot
+
+
+def test_commits_in_a_journal_beside_the_second_name_of_a_database_are_seen_by_a_restore_and_stay_with_delete(world: World) -> None:
+    linked(world)
+    with Keeper(world.src / "z.db", rows=0) as keeper:
+        keeper.add(5)
+        snapshot = world.backup().snapshot_id
+        result = world.restore(confirm=True, delete=True)
+        assert (result.changed, result.files_removed) == (False, 0)
+        assert (world.src / "z.db-wal").stat().st_size
+        keeper.add(5)
+        keeper.kill()
+    result = world.restore(snapshot=snapshot, confirm=True)
+    assert (result.changed, result.verified) == (True, True)
+    assert sorted(os.listdir(world.src)) == ["a.db", "z.db"]
+    assert [count(world.src / name) for name in ("a.db", "z.db")] == [15, 15]
+
+
+@pytest.mark.parametrize("paths", [(), ("z.db",)], ids=["all", "one name"])
+def test_a_name_that_is_linked_to_its_database_again_does_not_keep_the_journal_of_the_one_that_stood_there(world: World, paths: Any) -> None:
+    linked(world)
+    (world.src / "z.db").unlink()
+    Keeper(world.src / "z.db", rows=500).kill()
+    assert (world.src / "z.db-wal").stat().st_size
+    result = world.restore(paths=tuple(str(world.src / name) for name in paths), confirm=True)
+    assert result.verified
+    assert sorted(os.listdir(world.src)) == ["a.db", "z.db"]
+    assert [count(world.src / name) for name in ("a.db", "z.db")] == [10, 10]
+
+
+def test_what_stands_at_one_name_of_a_database_is_not_judged_by_what_stands_at_another(world: World) -> None:
+    linked(world)
+    (world.src / "a.db").unlink()
+    with Keeper(world.src / "a.db", rows=99):
+        pass
+    (world.src / "z.db-wal").write_bytes(bytes(32))  # makes it the name with the journal
+    assert world.restore(confirm=True).verified
+    assert [count(world.src / name) for name in ("a.db", "z.db")] == [10, 10]
+
+
+def rot(world: World, path: Path, at: int) -> None:
+    """As a disk that rots: bytes change, and neither mtime nor ctime does."""
+    before = os.stat(path)
+    with open(path, "r+b") as stream:
+        stream.seek(at)
+        stream.write(b"rot")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # Here it is the cache that is told of the new ctime.
+    cache = world.state / "h" / "p" / "cache.bin"
+    data = cache.read_bytes()
+    times = struct.pack("<qq", before.st_mtime_ns, before.st_ctime_ns)
+    assert times in data
+    data = data.replace(times, struct.pack("<qq", before.st_mtime_ns, os.stat(path).st_ctime_ns))
+    cache.write_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))
+
+
+def test_a_restore_that_is_killed_after_it_moved_a_journal_has_kept_the_database_with_it(world: World) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path):
+        pass
+    snapshot = world.backup().snapshot_id
+    path.unlink()
+    world.restore(confirm=True)  # the file is byte for byte the snapshot's, and all that comes later lies in the journal
+    keeper = Keeper(path, rows=0)
+    keeper.add(40)
+    keeper.kill()
+    undo = world.root / "undo"
+    pid = os.fork()
+    if pid == 0:
+        restore_module.Placer.write_files = lambda *_arguments: os.kill(os.getpid(), 9)  # type: ignore[method-assign]
+        world.restore(snapshot=snapshot, undo=undo)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+    assert world.restore(snapshot=snapshot, undo=undo).verified
+    assert count(path) == 10
+    with contextlib.closing(sqlite3.connect(str(undo) + str(path))) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (50,)
+
+
 def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: None) -> None:
     path = world.src / "agent.db"
     with Keeper(path, rows=200, size=300) as keeper:
@@ -739,20 +1035,21 @@ def test_the_source_is_verified_by_capturing_its_databases(world: World, aged: N
         assert not list((world.state / "h" / "p").glob("scratch*"))
         keeper("PRAGMA wal_checkpoint(TRUNCATE)")
     world.backup()
-    before = os.stat(path)
-    with open(path, "r+b") as stream:
-        stream.seek(before.st_size - 200)
-        stream.write(b"rot")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    # A disk that rots moves no ctime; here it is the cache that is told of the new one.
-    cache = world.state / "h" / "p" / "cache.bin"
-    data = cache.read_bytes()
-    times = struct.pack("<qq", before.st_mtime_ns, before.st_ctime_ns)
-    assert times in data
-    data = data.replace(times, struct.pack("<qq", before.st_mtime_ns, os.stat(path).st_ctime_ns))
-    cache.write_bytes(data[:-4] + struct.pack("<I", zlib.crc32(data[:-4])))
+    rot(world, path, path.stat().st_size - 200)
     result = world.verify(source=True)
     assert [(item["path"], item["reason"]) for item in result.damaged] == [(str(path), "changed without a trace")]
+
+
+def test_a_source_that_rotted_so_that_sqlite_cannot_read_it_is_not_verified(world: World, aged: None) -> None:
+    path = world.src / "agent.db"
+    with Keeper(path, rows=200, size=300):
+        pass
+    world.backup()
+    assert world.verify(source=True).ok
+    rot(world, path, 4096)  # the first byte of the table's page says what it is
+    result = world.verify(source=True)
+    assert (result.rc, [item["path"] for item in result.damaged]) == (7, [str(path)])
+    assert "could not be captured: database disk image is malformed" in result.damaged[0]["reason"]
 
 
 def test_a_damaged_copy_of_an_unchanged_database_is_healed_by_another_capture(world: World, aged: None, opened: List[bytes]) -> None:

@@ -73,6 +73,11 @@ class Plan(NamedTuple):
         return not (self.made or self.cleared or self.content or self.specials or self.links or self.metadata or self.extra or self.leftovers)
 
     @property
+    def anew(self) -> Set[bytes]:
+        """The paths that a file is written or linked to."""
+        return {entry.path for group in (self.content, self.links) for entry in group}
+
+    @property
     def busy(self) -> Set[bytes]:
         """The directories in which something is written, and those above them."""
         paths = {entry.path for group in (self.made, self.content, self.specials, self.links, self.metadata) for entry in group}
@@ -202,13 +207,13 @@ def compare(
     keep_replaced: bool,
     guarded: FrozenSet[DeviceInode],
     advance: Callable[[int], None],
-    captured: Callable[[bytes], Optional[str]] = lambda path: None,
+    captured: Callable[[Sequence[bytes]], Optional[str]] = lambda names: None,
 ) -> Plan:
     """Hold what is below ``root`` against the scope. Files of the right size are read: size and time alone prove nothing.
 
     ``as_root``: owners, devices and all attributes count; ``delete``: look for what the snapshot does not have; ``keep_replaced``: a file whose
     metadata differ is written anew, so that the old one can be kept; ``guarded``: directories that must not be removed; ``captured`` gives the
-    hash of a capture of the database that is there, None where that cannot be had.
+    hash of a capture of the database that has these names, None where that cannot be had.
     """
     plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {}, {})
     present, closed, leftovers = look(root, scope)
@@ -220,7 +225,8 @@ def compare(
     owners: Dict[DeviceInode, bytes] = {}  # whose inode it is: within a snapshot, an inode has the names of one group
     rewritten: Set[bytes] = set()
     to_read: List[Entry] = []
-    databases = {os.fsencode(path) for path in manifest.header.databases}
+    databases = _database_names(manifest)
+    here: Dict[bytes, List[bytes]] = {}  # the names of a database that are one here too
     for entry in scope.entries:
         path, key = entry.path, entry.group or entry.path
         found = present.get(path)
@@ -250,10 +256,12 @@ def compare(
                     plan.replaced.add(path)
             continue
         if entry.type == FILE and found is not None and is_own:
-            # With a journal beside it, a database is not what its file alone says.
-            if path in databases and (found.st_size != entry.size or sidecars_of(root, path)) and captured(path) == entry.hash:
+            here[path] = [name for name in databases.get(path, ()) if _inode_at(root, name) == inode]
+            # With a journal beside one of its names, a database is not what its file alone says.
+            has_journal = any(sidecars_of(root, name) for name in here[path])
+            if here[path] and (found.st_size != entry.size or has_journal) and captured(here[path]) == entry.hash:
                 plan.intact[path] = (found.st_size, mtime_ns(found))
-            if path in plan.intact or (found.st_size == entry.size and not (path in databases and sidecars_of(root, path))):
+            if path in plan.intact or (found.st_size == entry.size and not has_journal):
                 to_read.append(entry)
                 continue
         if entry.type != FILE and found is not None and is_own and not _special_differs(root, entry, found, as_root):
@@ -266,7 +274,7 @@ def compare(
     for entry in to_read:
         found = present[entry.path]
         state = states.get(entry.path)
-        if state is None and entry.path in databases and (entry.path in plan.intact or captured(entry.path) == entry.hash):
+        if state is None and here[entry.path] and (entry.path in plan.intact or captured(here[entry.path]) == entry.hash):
             plan.intact[entry.path] = (found.st_size, mtime_ns(found))
             state = _xattrs_at(root, entry.path)
         is_other = differs(_as_it_may_be(entry, found, as_root, plan), found, owner=as_root) is not None
@@ -332,14 +340,33 @@ def _check_removable(root: Descent, path: bytes, found: os.stat_result, guarded:
         )
 
 
-def _find_journals(root: Descent, plan: Plan, scope: Scope, databases: AbstractSet[bytes]) -> None:
+def _database_names(manifest: Manifest) -> Dict[bytes, List[bytes]]:
+    """All names of each database that was captured, under every one of them: its journals may lie beside any."""
+    groups: Dict[bytes, List[bytes]] = {os.fsencode(path): [] for path in manifest.header.databases}
+    result: Dict[bytes, List[bytes]] = {}
+    for entry in manifest.entries if groups else ():
+        names = groups.get(entry.group or entry.path)
+        if names is not None:
+            names.append(entry.path)
+            result[entry.path] = names
+    return result
+
+
+def _inode_at(root: Descent, path: bytes) -> Optional[DeviceInode]:
+    try:
+        found = lstat(root, path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _find_journals(root: Descent, plan: Plan, scope: Scope, databases: Mapping[bytes, Sequence[bytes]]) -> None:
     """What lies beside a database that is replaced goes before it: SQLite would play the old one's journal back into the new one."""
-    anew = {entry.path for entry in plan.content}
+    anew = plan.anew
     own = {entry.path for entry in scope.entries}
     journals = []
     for entry in scope.entries:
-        key = entry.group or entry.path
-        if entry.type == FILE and key in databases and key in anew:
+        if entry.type == FILE and entry.path in databases and entry.path in anew:
             for path in [entry.path + suffix for suffix in SIDECARS]:
                 with contextlib.suppress(OSError):
                     if path not in own and stat.S_ISREG(lstat(root, path).st_mode):
@@ -490,7 +517,7 @@ def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, gua
         if found is not None:
             devices[os.fsencode(text).strip(b"/")] = found.st_dev
     known = {entry.path for entry in manifest.entries}.union(plan.leftovers)
-    databases = {os.fsencode(path) for path in manifest.header.databases}
+    databases = _database_names(manifest)
     below = tuple(path + b"/" if path else b"" for path in scope.roots)
     found_paths: Set[bytes] = set()
     for source in devices:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
 from ..manifest.content import copy_file
@@ -51,6 +51,7 @@ class Placer:
         self.replaced = replaced
         self.losses = Losses()
         self.kept = 0
+        self._kept: Set[bytes] = set()
         self._mark = TEMPORARY + os.urandom(8).hex().encode("ascii")
 
     def write_files(self, tree: Descent, entries: Sequence[Entry], advance: Callable[[int, int], None]) -> List[Failed]:
@@ -62,6 +63,7 @@ class Placer:
                 undo = Descent(b".", dir_fd=self.undo.root_fd) if self.undo is not None else None
                 try:
                     own = Placer(root, undo, self.replaced)
+                    own._kept = self._kept
                     bad = [found for found in (own._write_file(source, entry) for entry in entries[start:stop]) if found is not None]
                 finally:
                     if undo is not None:
@@ -151,14 +153,22 @@ class Placer:
             return
         if stat.S_ISDIR(found.st_mode):
             self.set_aside(path)
-        elif self.undo is not None:
-            # A second name costs nothing, and at no instant is the path without a file.
-            into, last = self._undo_place(path)
-            try:
-                os.link(name, last, src_dir_fd=parent, dst_dir_fd=into, follow_symlinks=False)
-            except OSError:
-                _copy(parent, name, into, last, self.losses)
-            self.kept += 1
+        else:
+            self.keep(path)
+
+    def keep(self, path: bytes) -> None:
+        """Put the file at ``path`` to where it is kept, and leave it where it is: at no instant is the path without one."""
+        if self.undo is None or path in self._kept:
+            return
+        parent, name = self.root.parent(path)
+        into, last = self._undo_place(path)
+        try:
+            # A second name costs nothing.
+            os.link(name, last, src_dir_fd=parent, dst_dir_fd=into, follow_symlinks=False)
+        except OSError:
+            _copy(parent, name, into, last, self.losses)
+        self._kept.add(path)
+        self.kept += 1
 
     def set_aside(self, path: bytes) -> None:
         """Move whatever is at ``path`` to where it is kept, or delete it."""

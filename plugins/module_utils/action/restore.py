@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
-from ..manifest.database import CaptureError
+from ..manifest.database import CaptureError, database_of
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import DeviceInode, Losses, apply
@@ -253,14 +253,13 @@ class _Restore:
         with ExitStack() as stack:
             staging: Optional[Staging] = None
 
-            def captured(path: bytes) -> Optional[str]:
+            def captured(names: Sequence[bytes]) -> Optional[str]:
                 nonlocal staging
                 if dry_run or self.policy.sqlite != "auto":
                     return None
                 if staging is None:
                     staging = Staging(stack.enter_context(self.state.scratch()))
                     stack.callback(staging.close)
-                names = [entry.path for entry in scope.entries if (entry.group or entry.path) == path]
                 try:
                     return staging.capture(root, names, os.fsencode(self.result.dest)).digest
                 except CaptureError:
@@ -333,7 +332,11 @@ class _Restore:
                 undo = stack.enter_context(Descent(os.fsencode(os.path.realpath(self.request.undo))))
             placer = Placer(root, undo, plan.replaced)
             self._open_up(root, scope, plan)
-            unmoved = placer.remove(plan.leftovers + plan.extra)
+            unmoved = []
+            for path in sorted({database_of(path) or b"" for path in plan.extra} & plan.replaced & plan.anew):
+                # Together with its journals, or not at all: killed in between, the next restore may find nothing more to replace.
+                unmoved += attempt(path, placer.keep, path)
+            unmoved += placer.remove(plan.leftovers + plan.extra)
             for path in plan.cleared:
                 unmoved += attempt(path, placer.set_aside, path)
             root.forget()

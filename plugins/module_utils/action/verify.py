@@ -204,9 +204,12 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
     result.hashed_files, result.hashed_bytes = scanned.hashed_files + scanned.captured, scanned.hashed_bytes
     rotten = sorted(scanned.rotten)
     unreadable = sorted(scanned.unreadable)
-    result.ok = not rotten and not unreadable
-    result.counts = {"damaged": len(rotten) + len(unreadable), "missing": 0, "extra": 0}
+    # What SQLite cannot read any more was not read by anybody else.
+    uncaptured = sorted(item for item in scanned.uncaptured.items() if databases and item[0] in databases)
     listed = [(path, "changed without a trace") for path in rotten] + [(path, "unreadable") for path in unreadable]
+    listed += [(path, "could not be captured: %s" % reason) for path, reason in uncaptured]
+    result.ok = not listed
+    result.counts = {"damaged": len(listed), "missing": 0, "extra": 0}
     result.damaged = [{"path": printable(b"/" + path), "reason": reason} for path, reason in listed[:LISTED]]
 
 

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import stat
+import struct
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
@@ -33,10 +34,17 @@ _STALL_SECONDS = 120.0
 _PAGES = 1024
 _PAUSE_SECONDS = 0.001
 _RESTARTS = 3
+# Steps of SQLite's machine between two signs of life while rows are counted.
+_STEPS = 100_000
 _TRIES = 3
-# SQLite takes no longer name, sidecars included.
+# SQLite takes no longer name, sidecars included; and nobody reads a longer reason.
 _LONGEST = 500
 _BUSY = (5, 6)
+# Where SQLite's locks are, as (start, length): whoever reads has one on the database, whoever has it open in WAL mode one on the memory beside it.
+_READERS = (0x40000002, 510)
+_OPENERS = (128, 1)
+# Longer than a program takes from the one to the other.
+_OPENING_SECONDS = 1.0
 
 
 Counts = Tuple[int, int, int]
@@ -71,32 +79,43 @@ def database_of(name: bytes) -> Optional[bytes]:
     return None
 
 
-def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Counts:
+def capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes, owner: Optional[int] = None) -> Counts:
     """Copy one database, as it is at one instant, into the new file ``destination`` (absolute); (tables, rows, schema) of it.
 
-    ``paths``: all its names below ``root``, whose own path is ``prefix``. Raises ``CaptureError``; ``OSError`` where ``destination`` cannot be
-    made.
+    ``paths``: all its names below ``root``, whose own path is ``prefix``; ``owner``: whose it must be, None for anybody's. Raises ``CaptureError``;
+    ``OSError`` where ``destination`` cannot be made.
     """
     for left in reversed(range(_TRIES)):
         try:
-            return _capture(root, prefix, paths, destination)
+            return _capture(root, prefix, paths, destination, owner)
         except CaptureError as error:
             if not (error.is_moving and left):
                 raise
     raise AssertionError("unreachable")
 
 
-def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes) -> Counts:
+def _capture(root: Descent, prefix: bytes, paths: Sequence[bytes], destination: bytes, owner: Optional[int]) -> Counts:
     path, sidecars = _leading_name(root, paths)
     found = _look(root, path)
-    owner = found.st_uid
-    may_write = os.geteuid() in (0, owner)
-    objection = _objection(root, path, owner, sidecars) if may_write else ""
+    if owner not in (None, found.st_uid):
+        # Under the mode that was seen, whoever put it there could read what is not his.
+        raise CaptureError("it was replaced by one that belongs to another")
+    for suffix, beside in sidecars.items():
+        if not stat.S_ISREG(beside.st_mode):  # SQLite would wait for ever at a FIFO
+            raise CaptureError("its %s is no file" % suffix.decode("ascii"))
+    may_write = os.geteuid() in (0, found.st_uid)
+    objection = _objection(root, path, found.st_uid, sidecars) if may_write else ""
     if objection:
         raise CaptureError(objection)
     location = b"%s/%s" % (prefix.rstrip(b"/"), path)
     if len(location) > _LONGEST:
         raise CaptureError("its path is longer than SQLite takes (%d bytes)" % _LONGEST)
+    need = found.st_size + (sidecars[WAL].st_size if WAL in sidecars else 0)
+    room = os.statvfs(os.path.dirname(destination))
+    free = room.f_bavail * room.f_frsize
+    if need > free:
+        # Found out by trying, it would leave nothing to anybody else for a while.
+        raise CaptureError("its copy takes %d bytes, and the state directory has %d free" % (need, free))
     job = _Job(location, destination, (found.st_dev, found.st_ino), _rights(found), may_write, sidecars, False)
     counts = _run(job) or _run(job._replace(hold=True))
     after = _look(root, path)
@@ -138,7 +157,7 @@ def _leading_name(root: Descent, paths: Sequence[bytes]) -> Tuple[bytes, Dict[by
 
 
 def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
-    """The journals beside the database ``path`` that hold something, by suffix: of what it is they are a part."""
+    """The journals beside the database ``path`` that hold something, or are no files, by suffix: of what it is they are a part."""
     result = {}
     for suffix in (JOURNAL, WAL):
         try:
@@ -146,7 +165,7 @@ def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
             continue
-        if found.st_size:
+        if found.st_size or not stat.S_ISREG(found.st_mode):
             result[suffix] = found
     return result
 
@@ -154,20 +173,31 @@ def sidecars_of(root: Descent, path: bytes) -> Dict[bytes, os.stat_result]:
 def _objection(root: Descent, path: bytes, owner: int, sidecars: Mapping[bytes, os.stat_result]) -> str:
     """Why a database must not be opened with the rights of ``owner``: who can forge a journal has whoever opens it delete a file of his choice."""
     for suffix, found in sidecars.items():
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (owner, 0):
+        if found.st_uid not in (owner, 0):
             return "its %s is not its owner's file" % suffix.decode("ascii")
     folder, _, _name = path.rpartition(b"/")
     if os.fstat(root.directory(folder)).st_mode & 0o002:
         return "everybody may write to its directory"
+    above = folder
     while owner == 0:
-        found = os.fstat(root.directory(folder)) if folder else os.fstat(root.root_fd)
-        others = found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid)
-        if found.st_uid or (others and not found.st_mode & stat.S_ISVTX):
-            return "it belongs to root, and others may write to /%s" % printable(folder)
-        if not folder:
+        fd = root.directory(above) if above else root.root_fd
+        found = os.fstat(fd)
+        others = found.st_mode & 0o002 or (found.st_mode & 0o020 and (found.st_gid or _has_acl(fd)))
+        # In a sticky one, others can rename nothing of root's, but put a journal beside it.
+        if found.st_uid or (others and not (found.st_mode & stat.S_ISVTX and above != folder)):
+            return "it belongs to root, and others may write to /%s" % printable(above)
+        if not above:
             break
-        folder = folder.rpartition(b"/")[0]
+        above = above.rpartition(b"/")[0]
     return ""
+
+
+def _has_acl(fd: int) -> bool:
+    """Whether the group's bits of a mode are the bounds of a list, on which others may be."""
+    try:
+        return bool(os.getxattr(fd, b"system.posix_acl_access"))
+    except OSError:
+        return False
 
 
 def _rights(found: os.stat_result) -> Optional[Tuple[int, int, List[int]]]:
@@ -232,7 +262,8 @@ def _listen(pipe: int) -> Optional[Counts]:
         said += piece.lstrip(b".") if not said else piece
     answer: Dict[str, Any] = json.loads(said)
     if "reason" in answer:
-        raise CaptureError(answer["reason"], is_moving=answer["is_moving"])
+        # SQLite's words can hold those of whoever made the database.
+        raise CaptureError(printable(answer["reason"])[:_LONGEST], is_moving=answer["is_moving"])
     return None if answer.get("again") else (answer["tables"], answer["rows"], answer["schema"])
 
 
@@ -263,9 +294,13 @@ def _serve(job: _Job, pipe: int, bind: Callable[[], None]) -> NoReturn:
     except CaptureError as error:
         answer = {"reason": error.reason, "is_moving": error.is_moving}
     except OSError as error:
-        answer = {"reason": error.strerror or str(error), "is_moving": False}
+        reason = error.strerror or str(error)
+        if isinstance(error, PermissionError) and job.rights is not None:
+            reason = "its owner may not read it, or not enter a directory above it: %s" % reason
+        answer = {"reason": reason, "is_moving": False}
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is about this database
-        answer = {"reason": "%s" % (error or type(error).__name__), "is_moving": False}
+        # A writer that dies now leaves a journal to be played back, which nobody saw when this was opened for reading.
+        answer = {"reason": (str(error) or type(error).__name__)[:_LONGEST], "is_moving": "readonly" in str(error)}
     try:
         os.write(pipe, json.dumps(answer).encode("ascii") + b"\n")
     finally:
@@ -283,7 +318,8 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Count
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         bind()  # the kernel forgets whose death is ours when rights change
-    source, is_wal = _open_source(job)
+    before = _state(job.location)
+    source, is_wal, is_frozen = _open_source(job)
     if is_wal or job.hold:
         source.execute("BEGIN")
         source.execute("PRAGMA schema_version").fetchall()  # from here on it is this instant's
@@ -292,14 +328,52 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Count
     # A copy in WAL mode wants a journal of its own as soon as it is read, in a directory that may be closed to us by now.
     asked = source if is_wal else copy
     tables = [name for (name,) in asked.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0")]
-    rows = 0
-    for name in tables:
-        rows += asked.execute('SELECT count(*) FROM "%s"' % name.replace('"', '""')).fetchone()[0]
-        tick()
+    rows = _count_rows(asked, tables, tick)
     schema = asked.execute("PRAGMA user_version").fetchone()[0]
     source.close()
     copy.close()
+    if is_frozen and _state(job.location) != before:
+        raise CaptureError("it is on a file system that is read-only here, and was written to elsewhere", is_moving=True)
     return len(tables), rows, schema
+
+
+def _count_rows(asked: sqlite3.Connection, tables: Sequence[str], tick: Callable[[], Any]) -> int:
+    import sqlite3
+
+    pages, size = (asked.execute("PRAGMA %s" % word).fetchone()[0] for word in ("page_count", "page_size"))
+    # The pages of a forged tree lead back to each other. A row that is there takes more bytes than steps.
+    signs = iter(range(pages * size // _STEPS + 1))
+    is_endless = False
+
+    def step() -> int:
+        nonlocal is_endless
+        tick()
+        is_endless = next(signs, None) is None
+        return int(is_endless)
+
+    asked.set_progress_handler(step, _STEPS)
+    rows = 0
+    try:
+        for name in tables:
+            # Not count(*), which is one step however long it takes.
+            rows += asked.execute('SELECT total(1) FROM "%s"' % name.replace('"', '""')).fetchone()[0]
+            tick()
+    except sqlite3.OperationalError as error:
+        if is_endless:
+            raise CaptureError("it has more rows than fit into it") from error
+        raise
+    asked.set_progress_handler(None, 0)
+    return int(rows)
+
+
+def _state(location: bytes) -> Tuple[int, ...]:
+    """What no writer leaves as it is: of the file its size and times, and how large its journal is."""
+    found = os.stat(location)
+    try:
+        journal = os.stat(location + WAL).st_size
+    except FileNotFoundError:
+        journal = 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, journal
 
 
 class _Watch:
@@ -331,25 +405,63 @@ class _Watch:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool]:
-    """(The database, whether it is in WAL mode.) Read-only wherever that does: not so where a journal has to be played back, or where files that
-    SQLite makes beside an idle database would stay."""
+def _open_source(job: _Job) -> Tuple[sqlite3.Connection, bool, bool]:
+    """(The database, whether it is in WAL mode, whether it was taken for one that nobody can change.)
+
+    Read-only wherever that does: not so where a journal has to be played back, or where files that SQLite makes beside an idle database would stay.
+    """
     import sqlite3
 
     fd = os.open(job.location, FILE_FLAGS)  # before SQLite does: it has no locks yet that closing could drop
     try:
-        head = os.read(fd, 100)
+        in_wal_mode = os.read(fd, 100)[18:20] == b"\2\2"
+        if in_wal_mode:
+            _check_name(job.location, fd)
     finally:
         os.close(fd)
-    in_wal_mode = head[18:20] == b"\2\2"
     writes = job.may_write and (JOURNAL in job.sidecars or (in_wal_mode and WAL not in job.sidecars))
     try:
-        return _opened(job, "mode=rw" if writes else "mode=ro")
+        return (*_opened(job, "mode=rw" if writes else "mode=ro"), False)
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or job.sidecars or not os.statvfs(job.location).f_flag & os.ST_RDONLY:
             raise
-    # Nobody can write here, and nothing can be made beside it.
-    return _opened(job, "mode=ro&immutable=1")
+    # Nothing can be made beside it, and here nobody can write; but the same may be mounted elsewhere.
+    return (*_opened(job, "mode=ro&immutable=1"), True)
+
+
+def _check_name(location: bytes, fd: int) -> None:
+    """Raise where others have a database in WAL mode open by a name that is not ours: their journal lies beside that one."""
+    import fcntl
+
+    deadline = time.monotonic() + _OPENING_SECONDS
+    # One who has it all to himself does without the memory, and will be waited for.
+    while _lock_of_others(fd, _READERS) == fcntl.F_RDLCK and not _has_openers(location):
+        if time.monotonic() > deadline:
+            raise CaptureError("it is in use under another name, and its journal lies beside that one")
+        time.sleep(0.05)
+
+
+def _has_openers(location: bytes) -> bool:
+    import fcntl
+
+    try:
+        fd = os.open(location + SHARED, FILE_FLAGS)
+    except OSError:
+        return False
+    try:
+        return _lock_of_others(fd, _OPENERS) != fcntl.F_UNLCK
+    finally:
+        os.close(fd)
+
+
+def _lock_of_others(fd: int, place: Tuple[int, int]) -> int:
+    import fcntl
+
+    question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, *place, 0)
+    try:
+        return int(struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, question))[0])
+    except OSError:  # a file system without locks
+        return fcntl.F_UNLCK
 
 
 def _opened(job: _Job, how: str) -> Tuple[sqlite3.Connection, bool]:

@@ -25,6 +25,8 @@ from .survey import Survey, is_selected, lstat, pack_row
 from .walk import CREATE_FLAGS, FILE_FLAGS, Descent, open_file
 
 _NO_HASH = bytes(SLOT)
+# How long databases of one owner may hold a run up in vain, by locks that stay or worse; the run is everybody's.
+_IN_VAIN_SECONDS = 300.0
 _NS = 10**9
 # What opening a path says when the file that was listed is there no more: nothing, or something else, stands in its place.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO, errno.ENODEV)
@@ -59,11 +61,12 @@ class Staging:
         finally:
             os.close(fd)
 
-    def capture(self, root: Descent, paths: Sequence[bytes], prefix: bytes = b"/") -> Facts:
-        """Capture the database with these names, which lies below ``root`` (itself ``prefix``), under the first of them. Raises ``CaptureError``."""
+    def capture(self, root: Descent, paths: Sequence[bytes], prefix: bytes = b"/", owner: Optional[int] = None) -> Facts:
+        """Capture the database with these names, which lies below ``root`` (itself ``prefix``) and belongs to ``owner``, under the first of them.
+        Raises ``CaptureError``."""
         temporary = self._home + b"/capture"
         os.makedirs(self._home, 0o700, exist_ok=True)
-        tables, rows, schema = capture(root, prefix, paths, temporary)
+        tables, rows, schema = capture(root, prefix, paths, temporary, owner)
         fd = os.open(temporary, FILE_FLAGS)
         try:
             digest, size = hash_file(fd)
@@ -430,14 +433,21 @@ class Hashed:
         members: Dict[bytes, List[bytes]] = {}
         for path, first in sorted(self.groups.items()):
             members.setdefault(first, []).append(path)
+        in_vain: Dict[int, float] = {}
         for path, task in sorted(self.to_capture.items()):
             names = members.get(path, [path])
             if self.staging is None:
                 self._settle_database(task, self._foresee(task))
                 continue
+            owner = ROW.unpack(task.row)[1]
+            if in_vain.get(owner, 0.0) > _IN_VAIN_SECONDS:
+                self._give_up(task, "others of its owner held the run up too long")
+                continue
+            started = time.monotonic()
             try:
-                facts = self.staging.capture(self.root, names)
+                facts = self.staging.capture(self.root, names, owner=owner)
             except CaptureError as error:
+                in_vain[owner] = in_vain.get(owner, 0.0) + time.monotonic() - started
                 self._give_up(task, error.reason)
                 continue
             before = self.known.get(path)
@@ -904,7 +914,7 @@ def reread(
         try:
             if key in databases:
                 if key not in captured:
-                    captured[key] = staging.capture(root, names[key])._replace(mtime=entry.mtime)
+                    captured[key] = staging.capture(root, names[key], owner=entry.uid)._replace(mtime=entry.mtime)
                 result.append(entry._replace(hash=captured[key].digest, size=captured[key].size, stale=False, unstable=False))
             else:
                 result.append(_read_again(entry, root, staging, is_log(entry.path)))
