@@ -129,9 +129,9 @@ def differences(tree: Tree, copy: Path) -> str:
 
 
 def _make_tiny(root: Path, names: int) -> Tree:
-    """Tiny files, 500 a directory, a hundred directories in each above."""
+    """Tiny files, 500 a directory, a hundred directories in each above; none so small that another has its content by chance, and is not sent."""
     chance = random.Random(names)
-    files = [("%s/%03d/%02d/%03d" % (root, number // 50_000, number // 500 % 100, number % 500), chance.randrange(1, 200)) for number in range(names)]
+    files = [("%s/%03d/%02d/%03d" % (root, number // 50_000, number // 500 % 100, number % 500), chance.randrange(16, 200)) for number in range(names)]
     _write(files, chance.randbytes)
     return _counted(root, files)
 
