@@ -25,6 +25,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest import sc
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database import CaptureError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Staging
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
 from .world import NOBODY, STORAGES, World, mounted, needs_root
 
@@ -181,28 +182,24 @@ def test_a_commit_that_leaves_the_main_file_untouched_is_seen(world: World, aged
     assert count(world.stored(result.snapshot_id, "agent.db")) == 17
 
 
-def test_a_commit_is_seen_though_the_policy_leaves_journals_out(world: World, aged: None) -> None:
-    policy = world.policy(exclude=["*-wal", "*-shm"])
+def assert_a_commit_is_seen(world: World, policy: Policy) -> None:
     with Keeper(world.src / "agent.db") as keeper:
-        (world.src / "other-wal").write_bytes(b"no part of anything, and left out")
         world.backup(policy=policy)
         assert not world.backup(policy=policy).changed
         keeper.add(7)
         result = world.backup(policy=policy)
     assert result.changed
     assert count(world.stored(result.snapshot_id, "agent.db")) == 17
+
+
+def test_a_commit_is_seen_though_the_policy_leaves_journals_out(world: World, aged: None) -> None:
+    (world.src / "other-wal").write_bytes(b"no part of anything, and left out")
+    assert_a_commit_is_seen(world, world.policy(exclude=["*-wal", "*-shm"]))
     assert entry(world, "other-wal") is None
 
 
 def test_a_database_that_is_a_source_itself_is_watched_by_its_journal(world: World, aged: None) -> None:
-    policy = world.policy(sources=[str(world.src / "agent.db")])
-    with Keeper(world.src / "agent.db") as keeper:
-        world.backup(policy=policy)
-        assert not world.backup(policy=policy).changed
-        keeper.add(7)
-        result = world.backup(policy=policy)
-    assert result.changed
-    assert count(world.stored(result.snapshot_id, "agent.db")) == 17
+    assert_a_commit_is_seen(world, world.policy(sources=[str(world.src / "agent.db")]))
 
 
 def test_what_only_has_the_name_of_a_journal_is_a_file_like_any_other(world: World) -> None:

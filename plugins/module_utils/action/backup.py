@@ -10,7 +10,7 @@ import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, AbstractSet, Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
@@ -21,7 +21,7 @@ from ..manifest.entry import DIRECTORY, FILE, Entry
 from ..manifest.recall import recall
 from ..manifest.scan import Hashed, Scan, Staging, hash_changed
 from ..manifest.selection import Selection
-from ..manifest.survey import Survey, check_source, selects, survey
+from ..manifest.survey import Survey, selects, survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
@@ -33,7 +33,7 @@ from ..target.tree.target import TreeTarget
 from ..version import VERSION
 from .locate import check_apart, history_lost, open_target
 from .result import Outcome, Result
-from .sources import Marked, application_of, with_sources
+from .sources import Marked, application_of, check_sources, never_entered, with_sources
 from .state import HostState, Pending, new_transaction, user_names
 
 if TYPE_CHECKING:
@@ -190,14 +190,6 @@ class _Run:
 
         return Hooks(self.policy, self.state, warn=self._warn, progress=self.progress)
 
-    def _vault_identity(self) -> FrozenSet[Tuple[int, int]]:
-        """(device, inode) of the vault: mounted a second time inside a source, it would be backed up into itself."""
-        try:
-            found = os.stat(self.target.vault)
-        except OSError:
-            return frozenset()
-        return frozenset(((found.st_dev, found.st_ino),))
-
     def warn_of_unsupported_keys(self) -> None:
         """Say which keys of the policy nothing in this version, or nothing for this target, acts on."""
         keys = self.policy.unsupported()
@@ -239,10 +231,10 @@ class _Run:
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in self.policy.sources)
         self.baseline = self.state.baseline()
         with Descent(b"/") as root:
-            self._check_sources(root)
+            check_sources(self.policy, root, self.policy.guards.require)
             cache = Cache.load(self.state.cache)
             self.progress.stage("walk")
-            skip = self.state.identity() | self._vault_identity()
+            skip = never_entered(self.policy, self.state)
             found = survey(self.sources, self.selection, cache, now=self.now, root=root, skip=skip, databases=self.captures)
             if self._ends_with(found.content_digest, found.entries, dry_run):
                 return
@@ -276,19 +268,6 @@ class _Run:
                     self.state.clear_staging()
 
     # ---- sources -------------------------------------------------------------------------------------------------------
-
-    def _check_sources(self, root: Descent) -> None:
-        missing = [source for index, source in enumerate(self.policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
-        required = [path for path in self.policy.guards.require if not os.path.lexists(path)]
-        check_guards(
-            self.policy.guards,
-            files=self.policy.guards.min_files,
-            missing_required=required,
-            missing_sources=missing,
-            removal=Removal(0, 0, 0),
-            digest="",
-            accepted=None,
-        )
 
     def _hash(self, found: Survey, cache: Cache, root: Descent, staging: Optional[Staging]) -> Hashed:
         self.progress.stage("hash", files=found.entries)

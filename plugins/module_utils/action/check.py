@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import AbstractSet, Any, Dict, List, Optional, Set, Tuple
 
 from ..errors import BackupError, IntegrityError, UsageError, printable, refused_by_system
 from ..manifest.cache import ROW, Cache
@@ -17,16 +17,15 @@ from ..manifest.content import hash_file
 from ..manifest.database import MAGIC, database_of
 from ..manifest.metadata import DeviceInode
 from ..manifest.selection import Selection
-from ..manifest.survey import CACHE_TAG, Survey, check_source, is_cache, survey
+from ..manifest.survey import CACHE_TAG, Survey, is_cache, lstat, survey
 from ..manifest.walk import Descent, open_file, remove_tree
 from ..observe.progress import Progress
-from ..policy.guards import Removal, check_guards
 from ..policy.model import Guards, Hooks, Policy
 from .backup import backup
 from .locate import check_apart, open_target
 from .restore import RestoreRequest, restore
 from .result import Result
-from .sources import Marked, with_sources
+from .sources import Marked, check_sources, head, never_entered, with_sources
 from .state import HostState, new_transaction
 from .verify import verify
 
@@ -77,7 +76,7 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
         policy, result.warnings = with_sources(policy, state)
         check_apart(policy)
         if path is not None:
-            result.explained = explain(policy, path, _own(policy, state))
+            result.explained = explain(policy, path, never_entered(policy, state))
             return result
         keys = policy.unsupported()
         if keys:
@@ -97,26 +96,12 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
     return result
 
 
-def _own(policy: Policy, state: HostState) -> Set[DeviceInode]:
-    own = set(state.identity())
-    try:
-        found = os.stat(policy.target.path)
-        own.add((found.st_dev, found.st_ino))
-    except OSError:
-        pass
-    return own
-
-
 # ---- what is taken -------------------------------------------------------------------------------------------------
 
 
 def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, progress: Progress) -> Survey:
     progress.stage("walk")
-    missing = [source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
-    required = [path for path in policy.guards.require if not os.path.lexists(path)]
-    nothing = Removal(0, 0, 0)
-    guards = policy.guards
-    check_guards(guards, files=guards.min_files, missing_required=required, missing_sources=missing, removal=nothing, digest="", accepted=None)
+    check_sources(policy, root, policy.guards.require)
     sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
     left: Dict[Tuple[str, str], List[bytes]] = {}
     rules = _Rules(policy.selection)
@@ -126,7 +111,9 @@ def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, 
         key, rule = rules.name(path[len(source) + 1 if source else 0 :], why, is_dir)
         left.setdefault((key, rule), []).append(path)
 
-    found = survey(sources, policy.selection, Cache(), now=time.time(), root=root, skip=_own(policy, state), databases=policy.sqlite == "auto", leave=leave)
+    found = survey(
+        sources, policy.selection, Cache(), now=time.time(), root=root, skip=never_entered(policy, state), databases=policy.sqlite == "auto", leave=leave
+    )
     _count(found, policy, root, result)
     result.left_out = [
         {"key": key, "rule": rule, "paths": len(paths), "sample": [printable(b"/" + path) for path in sorted(paths)[:SAMPLE]]}
@@ -135,7 +122,7 @@ def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, 
     if found.unreadable:
         path, code = min(found.unreadable.items())
         result.warnings.append("%d paths cannot be read, the first is %s (%s)" % (len(found.unreadable), printable(b"/" + path), os.strerror(code)))
-    if result.files < guards.min_files:
+    if result.files < policy.guards.min_files:
         result.warnings.append("%d files are selected, fewer than guards.min_files: a run would be refused" % result.files)
     return found
 
@@ -220,7 +207,7 @@ class _Rules:
 # ---- one path ------------------------------------------------------------------------------------------------------
 
 
-def explain(policy: Policy, path: str, own: Set[DeviceInode]) -> Dict[str, Any]:
+def explain(policy: Policy, path: str, own: AbstractSet[DeviceInode]) -> Dict[str, Any]:
     """``{path, selected, key, rule, why}``: whether a run would take ``path``, and which ``key`` of the policy decides it, None where none does."""
     if not os.path.isabs(path):
         raise UsageError(
@@ -238,66 +225,53 @@ def explain(policy: Policy, path: str, own: Set[DeviceInode]) -> Dict[str, Any]:
             return answer(True, "sources", "", "it is a directory above a source; only what leads to the source is taken of it")
         return answer(False, "sources", "", "it lies in no source")
     selection, rules = policy.selection, _Rules(policy.selection)
-    matcher = selection.matcher()
+    matcher, captures = selection.matcher(), policy.sqlite == "auto"
     is_included = not matcher.has_include
     parts = at[len(source) + 1 if source else 0 :].split(b"/") if at != source else []
     here = source
     with Descent(b"/") as root:
+        home = seen = _lstat(root, source)
         for number, name in enumerate(parts):
-            kind = _kind(root, here + b"/" + name if here else name)
             marked = _mark(root, here, name, selection)
             if marked is not None:
                 return answer(False, marked[0], marked[1], "%s empties the directory %s" % (marked[1], printable(b"/" + here)))
             above, here = here, here + b"/" + name if here else name
+            seen = _lstat(root, here)
             relative = b"/".join(parts[: number + 1])
-            is_dir = number < len(parts) - 1 or kind == stat.S_IFDIR
-            if _inode(root, here) in own:
+            is_last = number == len(parts) - 1
+            is_dir = not is_last or (seen is not None and stat.S_ISDIR(seen.st_mode))
+            if seen is not None and (seen.st_dev, seen.st_ino) in own:
                 return answer(False, "target", "", "/%s is %s" % (printable(here), _OWN))
             if matcher.excluded(relative, is_dir):
                 key, rule = rules.name(relative, "patterns", is_dir)
-                if policy.sqlite == "auto" and number == len(parts) - 1 and _is_database(root, above, database_of(name)):
+                if is_last and captures and _is_database(root, above, database_of(name)):
                     return answer(True, "sqlite", "", "it is a part of the database beside it, and captured with that")
                 return answer(False, key, rule, "the pattern leaves %s out" % ("it" if here == at else printable(b"/" + here)))
-            if kind == stat.S_IFLNK and number < len(parts) - 1:
+            if not is_last and seen is not None and stat.S_ISLNK(seen.st_mode):
                 return answer(False, None, "", "/%s is a symbolic link: it is kept as a link, and not followed" % printable(here))
-            if selection.one_file_system and is_dir and number < len(parts) - 1 and _device(root, here) not in (None, _device(root, source)):
+            if selection.one_file_system and not is_last and seen is not None and home is not None and seen.st_dev != home.st_dev:
                 return answer(False, "one_file_system", "", "/%s is another file system" % printable(here))
             is_included = is_included or matcher.included(relative, is_dir)
-        if not is_included and _kind(root, at) != stat.S_IFDIR:
+        if not is_included and not (seen is not None and stat.S_ISDIR(seen.st_mode)):
             return answer(False, "include", "", "no pattern of include matches it or a directory above it")
-        if policy.sqlite == "auto" and parts and _is_database(root, at.rpartition(b"/")[0], database_of(parts[-1])):
+        folder, _, name = at.rpartition(b"/")
+        if captures and parts and _is_database(root, folder, database_of(name)):
             return answer(True, "sqlite", "", "it is a part of the database beside it, and captured with that")
         why = "it lies in the source /%s, and nothing leaves it out" % printable(source)
-        if _kind(root, at) is None:
+        if seen is None:
             why += "; it does not exist now"
-        elif policy.sqlite == "auto" and parts and _is_database(root, at.rpartition(b"/")[0], parts[-1]):
+        elif captures and parts and _is_database(root, folder, name):
             return answer(True, "sqlite", "", "it is an SQLite database, and captured while it is in use")
     if policy.found_profile is not None and Marked(policy.sources, policy.found_profile.secrets)(at):
         why += "; the profile marks it as secret"
     return answer(True, None, "", why)
 
 
-def _stat(root: Descent, path: bytes) -> Optional[os.stat_result]:
+def _lstat(root: Descent, path: bytes) -> Optional[os.stat_result]:
     try:
-        parent, name = root.parent(path)
-        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return lstat(root, path)
     except OSError:
         return None
-
-
-def _kind(root: Descent, path: bytes) -> Optional[int]:
-    found = _stat(root, path)
-    return None if found is None else stat.S_IFMT(found.st_mode)
-
-
-def _inode(root: Descent, path: bytes) -> Optional[DeviceInode]:
-    found = _stat(root, path)
-    return None if found is None else (found.st_dev, found.st_ino)
-
-
-def _device(root: Descent, path: bytes) -> Optional[int]:
-    found = _stat(root, path)
-    return None if found is None else found.st_dev
 
 
 def _mark(root: Descent, folder: bytes, name: bytes, selection: Selection) -> Optional[Tuple[str, str]]:
@@ -318,16 +292,7 @@ def _mark(root: Descent, folder: bytes, name: bytes, selection: Selection) -> Op
 
 
 def _is_database(root: Descent, folder: bytes, name: Optional[bytes]) -> bool:
-    if name is None:
-        return False
-    try:
-        fd, _found = open_file(root.directory(folder), name)
-        try:
-            return os.read(fd, len(MAGIC)) == MAGIC
-        finally:
-            os.close(fd)
-    except OSError:
-        return False
+    return name is not None and head(root, folder + b"/" + name if folder else name, len(MAGIC)) == MAGIC
 
 
 # ---- how long ------------------------------------------------------------------------------------------------------

@@ -17,15 +17,15 @@ from ..manifest.changeset import diff
 from ..manifest.document import Header, Manifest, read_manifest
 from ..manifest.entry import Entry
 from ..manifest.scan import hash_changed
-from ..manifest.survey import check_source, survey
+from ..manifest.survey import survey
 from ..manifest.walk import CREATE_FLAGS, Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
-from ..policy.guards import Removal, check_guards
-from ..policy.model import Guards, Policy
+from ..policy.model import Policy
 from ..version import VERSION
 from .backup import sample
 from .result import Result
+from .sources import check_sources
 from .state import default_host, new_transaction, user_names
 
 
@@ -144,8 +144,7 @@ def _scan(policy: Policy, base: Optional[Manifest], result: InspectResult, progr
         return base.by_path() if base is not None else {}
 
     with Descent(b"/") as root:
-        missing = [source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
-        check_guards(Guards(min_files=0), files=0, missing_required=(), missing_sources=missing, removal=Removal(0, 0, 0), digest="", accepted=None)
+        check_sources(policy, root)
         progress.stage("walk")
         found = survey(sources, policy.selection, cache, now=now, root=root)
         progress.stage("hash", files=found.entries)

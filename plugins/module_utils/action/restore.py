@@ -29,6 +29,7 @@ from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, ma
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
+from .sources import never_entered
 from .state import HostState
 
 SAMPLE = 20
@@ -279,14 +280,11 @@ class _Restore:
 
     def _guarded(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of what no restore may delete: this machine's state, the vault, and what the undo directory already keeps."""
-        guarded = set(self.state.identity())
-        for path in (self.policy.target.path, self.request.undo):
-            try:
-                found = os.stat(path or self.policy.target.path)
-                guarded.add((found.st_dev, found.st_ino))
-            except OSError:
-                continue
-        return frozenset(guarded)
+        guarded = never_entered(self.policy, self.state)
+        if self.request.undo is None or not os.path.exists(self.request.undo):
+            return guarded
+        undo = os.stat(self.request.undo)
+        return guarded | {(undo.st_dev, undo.st_ino)}
 
     def _describe(self, plan: Plan) -> None:
         result = self.result

@@ -11,12 +11,13 @@ import os
 import re
 import stat
 from dataclasses import replace
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import RefusedError, printable
 from ..manifest.selection import Matcher, Selection
-from ..manifest.survey import selects
+from ..manifest.survey import DeviceInode, check_source, selects
 from ..manifest.walk import Descent, open_file
+from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from .state import HostState
 
@@ -79,6 +80,28 @@ def _outermost(paths: Sequence[str]) -> List[str]:
     return [path for path in paths if not any(path.startswith(other + "/") for other in paths)]
 
 
+def check_sources(policy: Policy, root: Descent, required: Sequence[str] = ()) -> None:
+    """The guards that need no manifest: ``RefusedError`` where a source, or a path of ``required``, is missing."""
+    check_guards(
+        policy.guards,
+        files=policy.guards.min_files,
+        missing_required=[path for path in required if not os.path.lexists(path)],
+        missing_sources=[source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None],
+        removal=Removal(0, 0, 0),
+        digest="",
+        accepted=None,
+    )
+
+
+def never_entered(policy: Policy, state: HostState) -> FrozenSet[DeviceInode]:
+    """(device, inode) of this machine's state and of the vault: mounted a second time inside a source, it would be backed up into itself."""
+    try:
+        vault = os.stat(policy.target.path)
+    except OSError:
+        return state.identity()
+    return state.identity() | {(vault.st_dev, vault.st_ino)}
+
+
 class Marked:
     """Whether a path below one of the sources is what patterns of a profile name."""
 
@@ -101,17 +124,19 @@ def application_of(policy: Policy, root: Descent) -> Dict[str, str]:
     for source in policy.sources if rule is not None else ():
         assert rule is not None
         for file in rule.files:
-            match = re.search(rule.pattern.encode("utf-8", "surrogateescape"), _head(root, os.fsencode(source + file).strip(b"/")))
+            text = head(root, os.fsencode(source + file).strip(b"/"), _CONFIGURATION_BYTES)
+            match = re.search(rule.pattern.encode("utf-8", "surrogateescape"), text)
             if match is not None and match.group(1) is not None:
                 return {**result, "version": printable(match.group(1))}
     return result
 
 
-def _head(root: Descent, path: bytes) -> bytes:
+def head(root: Descent, path: bytes, size: int) -> bytes:
+    """The first bytes of a file; none where there is no file that can be read."""
     try:
         fd, _found = open_file(*root.parent(path))
         try:
-            return os.read(fd, _CONFIGURATION_BYTES)
+            return os.read(fd, size)
         finally:
             os.close(fd)
     except OSError:

@@ -15,17 +15,16 @@ from ..errors import EXIT_DONE, EXIT_INTEGRITY, BackupError, IntegrityError, Usa
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
 from ..manifest.scan import Staging, hash_changed
-from ..manifest.survey import check_source, survey
+from ..manifest.survey import survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
-from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.tree.target import in_part
 from .choose import find_snapshot
 from .locate import check_not_lost, name_of, open_target
 from .result import Result
-from .sources import with_sources
+from .sources import check_sources, with_sources
 from .state import HostState
 
 DEPTHS = ("quick", "full")
@@ -185,10 +184,7 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
         return in_part(path, part)
 
     with Descent(b"/") as root:
-        missing = [source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
-        check_guards(
-            policy.guards, files=policy.guards.min_files, missing_required=(), missing_sources=missing, removal=Removal(0, 0, 0), digest="", accepted=None
-        )
+        check_sources(policy, root)
         captures = policy.sqlite == "auto"
         found = survey(sources, policy.selection, cache, now=now, root=root, skip=state.identity(), databases=captures)
         progress.stage("verify source", files=found.entries)

@@ -13,14 +13,17 @@ import json
 import re
 from dataclasses import MISSING, fields
 from dataclasses import field as dataclass_field
+from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..errors import PolicyError, printable
+from ..manifest.selection import check_pattern
 
 Check = Callable[[Any, str], Any]
 
 SHOWN = 200  # characters of a value that an error repeats
 MOST = 10**12  # for a number without a limit of its own: more is a typing mistake
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TAG = re.compile("[A-Za-z0-9._-]{1,64}")
 LONGEST_PATH = 4095  # bytes; rsync and the kernel refuse longer ones
 MANUAL = "see docs/policy.md"
@@ -85,6 +88,11 @@ def check_text(value: Any, field: str) -> str:
     return value
 
 
+def is_name(value: Any) -> bool:
+    """Whether it names a host, a policy or a profile: it may become the name of a file."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None and ".." not in value
+
+
 def check_flag(value: Any, field: str) -> bool:
     """``true`` or ``false``."""
     if not isinstance(value, bool):
@@ -98,6 +106,25 @@ def check_tag(value: Any, field: str) -> str:
     if not _TAG.fullmatch(name):
         raise bad(field, "is not a tag", value, "1 to 64 letters, digits, '.', '_' and '-'", "choose a name such as before-upgrade")
     return name
+
+
+def check_marker(value: Any, field: str) -> str:
+    """The name of a file that marks a directory."""
+    name = check_text(value, field)
+    if name in ("", ".", "..") or "/" in name:
+        raise bad(field, "must be a file name", value, "a name without '/'", "write the name of a file that marks a directory, such as .nobackup")
+    return name
+
+
+def check_selected(value: Any, field: str) -> str:
+    """A pattern of a selection."""
+    pattern = check_text(value, field)
+    try:
+        check_pattern(pattern, field)
+    except PolicyError as error:
+        error.message = "%s is %s" % (field, error.message)
+        raise
+    return pattern
 
 
 def number(low: int, high: Optional[int] = None) -> Check:
@@ -279,3 +306,35 @@ def _meant(cls: Any, name: str, where: str) -> str:
         homes = [item.name for item in fields(cls) if hasattr(item.default, "__dataclass_fields__") and name in checks_of(item.default)]
         near = dotted(homes[0], name) if homes else None
     return "did you mean '%s'" % dotted(where, near) if near else "remove it; " + MANUAL
+
+
+# ---- files --------------------------------------------------------------------------------------------------------
+
+
+def parse_json(content: bytes, what: str) -> Any:
+    """The value of the JSON text of ``what``, a policy or a profile. Raises PolicyError for what is not JSON, and for a key that an object holds twice."""
+    allowed = "one JSON object"
+    try:
+        # Surrogate escapes: a path that is not UTF-8 may stand in the file as it is.
+        return json.loads(content.decode("utf-8", "surrogateescape"), object_pairs_hook=_unique, parse_constant=partial(_no_constant, what))
+    except json.JSONDecodeError as error:
+        where = "line %d, column %d" % (error.lineno, error.colno)
+        found = "%s at %s" % (error.msg, where)
+        raise PolicyError("not JSON: " + found, field=what, found=found, allowed=allowed, next="correct %s; %s" % (where, MANUAL)) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise PolicyError("not a %s: %s" % (what, error), field=what, found=str(error), allowed=allowed, next=MANUAL) from None
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    values: Dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise PolicyError(
+                "the key '%s' stands twice in one object" % printable(name), field=name, found="two values", allowed="every key once", next="remove one of them"
+            )
+        values[name] = value
+    return values
+
+
+def _no_constant(what: str, name: str) -> Any:
+    raise PolicyError("%s is not JSON" % name, field=what, found=name, allowed="numbers without NaN and Infinity", next="write a number")

@@ -14,22 +14,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from ..errors import PolicyError, printable
-from ..manifest.selection import Selection, check_pattern
+from ..manifest.selection import Selection
 from .checks import (
-    MANUAL,
     bad,
     check_argv,
     check_flag,
+    check_marker,
+    check_selected,
     check_tag,
     check_text,
     choice,
     closest,
     dotted,
     each,
+    is_name,
     is_showable,
     key,
     number,
     optional,
+    parse_json,
     paths,
     read,
     required,
@@ -41,7 +44,6 @@ from .profiles import Profile, check_profile, find_profile
 from .schedule import check_cron, check_window
 from .target_spec import TargetSpec, check_target
 
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RATE = re.compile("[1-9][0-9]{0,5}[kKmM]|[1-9][0-9]{0,2}[gG]")
 _BLOCK = re.compile("([1-9][0-9]{0,5})([kK]?)")
 _SOCKET_OPTION = re.compile("[A-Z][A-Z0-9_]*(=[0-9]{1,10})?")
@@ -69,9 +71,9 @@ NEVER = ("transfer.sockopts",)
 
 def _check_name(value: Any, where: str) -> str:
     allowed = "1 to 64 letters, digits, '.', '_' and '-', a letter or digit first, without '..'"
-    if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value or value in _TAKEN:
+    if not is_name(value) or value in _TAKEN:
         raise bad(where, "must be a name", value, allowed, "choose a name such as web1; it becomes a directory of the vault")
-    return value
+    return str(value)
 
 
 def _check_sources(value: Any, where: str) -> Tuple[str, ...]:
@@ -88,23 +90,6 @@ def _check_sources(value: Any, where: str) -> Tuple[str, ...]:
                     "remove %s: %s holds it" % (printable(name), printable(other)),
                 )
     return names
-
-
-def _check_marker(value: Any, where: str) -> str:
-    name = check_text(value, where)
-    if name in ("", ".", "..") or "/" in name:
-        raise bad(where, "must be a file name", value, "a name without '/'", "write the name of a file that marks a directory, such as .nobackup")
-    return name
-
-
-def _check_selected(value: Any, where: str) -> str:
-    pattern = check_text(value, where)
-    try:
-        check_pattern(pattern, where)
-    except PolicyError as error:
-        error.message = "%s is %s" % (where, error.message)
-        raise
-    return pattern
 
 
 def _check_anchors(values: Mapping[str, Any]) -> None:
@@ -310,10 +295,10 @@ class Policy:
     sources: Tuple[str, ...] = field(metadata=required(_check_sources))
     target: TargetSpec = field(metadata=required(check_target))
     profile: Optional[str] = key(optional(check_profile), None)
-    include: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
-    exclude: Tuple[str, ...] = key(each(_check_selected, "patterns"), ())
+    include: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
+    exclude: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
     exclude_caches: bool = key(check_flag, False)
-    exclude_if_present: Tuple[str, ...] = key(each(_check_marker, "file names"), ())
+    exclude_if_present: Tuple[str, ...] = key(each(check_marker, "file names"), ())
     one_file_system: bool = key(check_flag, False)
     sqlite: str = key(choice("auto", "off"), "auto")
     guards: Guards = key(section(Guards), Guards())
@@ -363,7 +348,7 @@ class Policy:
                 next="check its type, owner and mode",
             ) from None
         try:
-            return cls.from_mapping(_parse(content), default_host=default_host)
+            return cls.from_mapping(parse_json(content, "policy"), default_host=default_host)
         except PolicyError as error:
             error.message = "%s: %s" % (printable(path), error.message)
             raise
@@ -427,34 +412,3 @@ def _leaves(data: Mapping[str, Any]) -> Dict[str, Any]:
         else:
             leaves[name] = value
     return leaves
-
-
-def _parse(content: bytes) -> Any:
-    """The value of a JSON text. Raises PolicyError for what is not JSON, and for a key that an object holds twice."""
-    import json
-
-    allowed = "one JSON object"
-    try:
-        # Surrogate escapes: a path that is not UTF-8 may stand in the file as it is.
-        return json.loads(content.decode("utf-8", "surrogateescape"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        where = "line %d, column %d" % (error.lineno, error.colno)
-        found = "%s at %s" % (error.msg, where)
-        raise PolicyError("not JSON: " + found, field="policy", found=found, allowed=allowed, next="correct %s; %s" % (where, MANUAL)) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise PolicyError("not a policy: %s" % error, field="policy", found=str(error), allowed=allowed, next=MANUAL) from None
-
-
-def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    values: Dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            raise PolicyError(
-                "the key '%s' stands twice in one object" % printable(name), field=name, found="two values", allowed="every key once", next="remove one of them"
-            )
-        values[name] = value
-    return values
-
-
-def _no_constant(name: str) -> Any:
-    raise PolicyError("%s is not JSON" % name, field="policy", found=name, allowed="numbers without NaN and Infinity", next="write a number")

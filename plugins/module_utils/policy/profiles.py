@@ -5,24 +5,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from ..errors import PolicyError, printable
-from ..manifest.selection import Selection, check_pattern
-from .checks import MANUAL, bad, check_flag, check_path, check_text, closest, each, key, optional, paths, read, required, section
+from ..manifest.selection import Selection
+from .checks import (
+    MANUAL,
+    bad,
+    check_flag,
+    check_marker,
+    check_path,
+    check_selected,
+    check_text,
+    closest,
+    each,
+    is_name,
+    key,
+    optional,
+    parse_json,
+    paths,
+    read,
+    required,
+    section,
+)
 
 DIRECTORY = "/etc/openclaw-backup/profiles"
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def _check_pattern(value: Any, where: str) -> str:
-    pattern = check_text(value, where)
-    check_pattern(pattern, where)
-    return pattern
 
 
 def _check_source(value: Any, where: str) -> str:
@@ -63,13 +73,13 @@ class Profile:
 
     description: str = key(check_text, "")
     sources: Tuple[str, ...] = key(each(_check_source, "paths"), ())
-    include: Tuple[str, ...] = key(each(_check_pattern, "patterns"), ())
-    exclude: Tuple[str, ...] = key(each(_check_pattern, "patterns"), ())
+    include: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
+    exclude: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
     exclude_caches: bool = key(check_flag, False)
-    exclude_if_present: Tuple[str, ...] = key(each(check_text, "file names"), ())
+    exclude_if_present: Tuple[str, ...] = key(each(check_marker, "file names"), ())
     one_file_system: bool = key(check_flag, False)
-    logs: Tuple[str, ...] = key(each(_check_pattern, "patterns"), ())
-    secrets: Tuple[str, ...] = key(each(_check_pattern, "patterns"), ())
+    logs: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
+    secrets: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
     version: Optional[VersionRule] = key(optional(section(VersionRule)), None)
 
     def widen(self, own: Selection) -> Selection:
@@ -88,7 +98,7 @@ def check_profile(value: Any, where: str) -> str:
     text = check_text(value, where)
     if text.startswith("/"):
         return check_path(value, where)
-    if not _NAME.fullmatch(text) or ".." in text:
+    if not is_name(text):
         raise bad(where, "must be a name", value, "the name of a profile, or the absolute path of its JSON file", "choose one of %s" % ", ".join(PROFILES))
     return text
 
@@ -106,7 +116,7 @@ def find_profile(name: str) -> Profile:
         return PROFILES[name]
     try:
         with open(path, "rb") as stream:
-            data = json.loads(stream.read().decode("utf-8", "surrogateescape"))
+            content = stream.read()
     except FileNotFoundError:
         known = sorted({*PROFILES, *_own_names()})
         near = closest(name, known)
@@ -117,8 +127,8 @@ def find_profile(name: str) -> Profile:
             allowed="%s; or a file in %s" % (", ".join(known), DIRECTORY),
             next="did you mean '%s'" % near if near else "check the name; docs/profiles.md says how to write one",
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "not JSON: %s" % error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
         raise PolicyError(
             "the profile %s cannot be read: %s" % (printable(path), reason),
             field="profile",
@@ -127,7 +137,7 @@ def find_profile(name: str) -> Profile:
             next="correct it; %s" % MANUAL,
         ) from None
     try:
-        return Profile(**read(Profile, data, "profile"))
+        return Profile(**read(Profile, parse_json(content, "profile"), "profile"))
     except PolicyError as error:
         error.message = "%s: %s" % (printable(path), error.message)
         raise

@@ -478,7 +478,8 @@ def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, foun
         reason = None if native and _is_plainly_right(entry, seen) else _proof(dir_fd, name, entry, seen, native)
         if reason is None:
             try:
-                reason = _proof_of_content(fd, entry, native, found, seen.st_size)
+                reason, size = _proof_of_content(fd, entry, native, seen.st_size)
+                found.read.append(size)
             except OSError:
                 reason = "unreadable"
     finally:
@@ -492,12 +493,12 @@ def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, foun
     return True
 
 
-def _proof_of_content(fd: int, entry: Entry, native: bool, found: _Proven, size: int) -> Optional[str]:
+def _proof_of_content(fd: int, entry: Entry, native: bool, size: int) -> Tuple[Optional[str], int]:
+    """(What is wrong with the bytes of an open file, or in native storage with its attributes; how many it had.) ``size`` is that of its ``fstat``."""
     digest, size = hash_file(fd, size=size)
-    found.read.append(size)
     if digest.hex() != entry.hash:
-        return "hash"
-    return "xattrs" if native and read_xattrs(fd) != entry.xattrs else None
+        return "hash", size
+    return "xattrs" if native and read_xattrs(fd) != entry.xattrs else None, size
 
 
 def _everything_below(tree: Descent, stray: bytes) -> List[bytes]:
@@ -566,20 +567,17 @@ def hash_files(tree: Descent, entries: Sequence[Entry], storage: str, tell: Opti
             for entry in entries[start:stop]:
                 try:
                     parent, name = below.parent(entry.path)
-                    fd, _found = open_file(parent, name)
+                    fd, found = open_file(parent, name)
                     try:
-                        digest, size = hash_file(fd)
-                        xattrs = read_xattrs(fd) if native else entry.xattrs
+                        reason, size = _proof_of_content(fd, entry, native, found.st_size)
                     finally:
                         os.close(fd)
                 except OSError:
                     bad.append(Damage(entry.path, "unreadable"))
                     continue
                 total += size
-                if digest.hex() != entry.hash:
-                    bad.append(Damage(entry.path, "hash"))
-                elif xattrs != entry.xattrs:
-                    bad.append(Damage(entry.path, "xattrs"))
+                if reason is not None:
+                    bad.append(Damage(entry.path, reason))
         return bad, stop - start, total
 
     for bad, count, total in pool.run(work, [entry.size + 4096 for entry in entries]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import CREATE_FLAGS
@@ -299,16 +299,20 @@ def forget_states(history: History) -> None:
 
 def update_state(history: History, snapshot_id: str, changes: Mapping[str, Any]) -> None:
     """Change some keys of a snapshot's state. ``OSError`` where the vault cannot be written."""
-    make_private(history.state)
-    with open_locked(history.state + b"/lock"):  # a heartbeat must not undo what a verification says at the same time
-        write_json(state_path(history, snapshot_id), {**_read_state(history, snapshot_id), **changes})
+    _change_state(history, snapshot_id, lambda state: changes)
 
 
 def change_tags(history: History, snapshot_id: str, add: Sequence[str], remove: Sequence[str]) -> List[str]:
     """Change the tags of a snapshot; those that it bears then, sorted. ``OSError`` where the vault cannot be written."""
-    make_private(history.state)
-    with open_locked(history.state + b"/lock"):
-        state = _read_state(history, snapshot_id)
-        tags = sorted({*state.get("tags", ()), *add}.difference(remove))
-        write_json(state_path(history, snapshot_id), {**state, "tags": tags})
+    state = _change_state(history, snapshot_id, lambda state: {"tags": sorted({*state.get("tags", ()), *add}.difference(remove))})
+    tags: List[str] = state["tags"]
     return tags
+
+
+def _change_state(history: History, snapshot_id: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Dict[str, Any]:
+    make_private(history.state)
+    with open_locked(history.state + b"/lock"):  # a heartbeat must not undo what a verification says at the same time
+        before = _read_state(history, snapshot_id)
+        after = {**before, **change(before)}
+        write_json(state_path(history, snapshot_id), after)
+    return after
