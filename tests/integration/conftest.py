@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real runs of ansible-playbook on this machine."""
+"""What tests of several files begin with: a small machine, and real runs of ansible-playbook on this one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 
+from .world import STORAGES, World
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(params=STORAGES)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = World.make(request.param)
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def portable() -> Iterator[World]:
+    made = World.make("portable")
+    yield made
+    made.destroy()
 
 
 @pytest.fixture(scope="session")

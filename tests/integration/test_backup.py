@@ -35,23 +35,9 @@ from ansible_collections.openclaw.backup.tests.integration.world import (
 )
 
 
-@pytest.fixture(params=STORAGES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World.make(request.param)
-    yield made
-    made.destroy()
-
-
 @pytest.fixture
 def native() -> Iterator[World]:
     made = World.make("native")
-    yield made
-    made.destroy()
-
-
-@pytest.fixture
-def portable() -> Iterator[World]:
-    made = World.make("portable")
     yield made
     made.destroy()
 

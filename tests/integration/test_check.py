@@ -11,7 +11,7 @@ import pwd
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Dict, List, Set
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import check as check_module
@@ -22,14 +22,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest import sc
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
 from .trees import fill
-from .world import AS_ROOT, STORAGES, World, error_of, fingerprint
-
-
-@pytest.fixture(params=STORAGES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World.make(request.param)
-    yield made
-    made.destroy()
+from .world import AS_ROOT, World, error_of, fingerprint
 
 
 def look(world: World, path: Any = None, canary: bool = False, **keys: Any) -> CheckResult:

@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import restore as restore_module
@@ -27,23 +27,9 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan impo
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
-from .world import NOBODY, STORAGES, World, mounted, needs_root
+from .world import NOBODY, World, mounted, needs_root
 
 MIB = 1 << 20
-
-
-@pytest.fixture(params=STORAGES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World.make(request.param)
-    yield made
-    made.destroy()
-
-
-@pytest.fixture
-def plain() -> Iterator[World]:
-    made = World.make("portable")
-    yield made
-    made.destroy()
 
 
 _KEEPER = """
@@ -319,14 +305,14 @@ while True:
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE", "PERSIST", "TRUNCATE"])
-def test_a_database_under_constant_writes_is_captured_whole_a_hundred_times_out_of_a_hundred(plain: World, mode: str) -> None:
-    path = plain.src / "busy.db"
+def test_a_database_under_constant_writes_is_captured_whole_a_hundred_times_out_of_a_hundred(portable: World, mode: str) -> None:
+    path = portable.src / "busy.db"
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path), mode], stdout=subprocess.PIPE, text=True)
     try:
         assert writer.stdout and writer.stdout.readline() == "ready\n"
         seen = 0
         with Descent(b"/") as root:
-            staging = Staging(os.fsencode(plain.root / "staging"))
+            staging = Staging(os.fsencode(portable.root / "staging"))
             for _ in range(100):
                 facts = staging.capture(root, [os.fsencode(path).strip(b"/")])
                 with contextlib.closing(sqlite3.connect("file:%s?immutable=1" % os.fsdecode(staging.directory + os.fsencode(path)), uri=True)) as copy:
@@ -344,28 +330,28 @@ def test_a_database_under_constant_writes_is_captured_whole_a_hundred_times_out_
         writer.communicate()
 
 
-def test_a_run_keeps_every_row_that_was_committed_before_it_began_while_an_agent_goes_on_writing(plain: World) -> None:
-    path = plain.src / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
+def test_a_run_keeps_every_row_that_was_committed_before_it_began_while_an_agent_goes_on_writing(portable: World) -> None:
+    path = portable.src / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
     path.parent.mkdir(parents=True)
-    (plain.src / "openclaw.json").write_text("{}")
+    (portable.src / "openclaw.json").write_text("{}")
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path), "WAL"], stdout=subprocess.PIPE, text=True)
     try:
         assert writer.stdout and writer.stdout.readline() == "ready\n"
         for number in range(5):
             with contextlib.closing(sqlite3.connect(str(path), timeout=60)) as reader:
                 before = reader.execute("SELECT max(id) FROM b").fetchone()[0] or 0
-            result = plain.backup()
+            result = portable.backup()
             assert (result.warnings, result.captured, result.stale, result.unstable) == ([], 1, 0, 0)
-            dest = plain.root / ("back %d" % number)
-            plain.restore(dest=dest)
-            copy = plain.restored(dest) / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
+            dest = portable.root / ("back %d" % number)
+            portable.restore(dest=dest)
+            copy = portable.restored(dest) / "agents" / "main" / "agent" / "openclaw-agent.sqlite"
             with contextlib.closing(sqlite3.connect(str(copy))) as restored:
                 assert restored.execute("PRAGMA integrity_check").fetchone() == ("ok",)
                 assert restored.execute("SELECT max(id) FROM b").fetchone()[0] >= before
     finally:
         writer.kill()
         writer.communicate()
-    plain.check_history(count=5)
+    portable.check_history(count=5)
 
 
 def test_a_killed_writer_s_half_transaction_is_not_in_the_snapshot(world: World) -> None:
@@ -440,62 +426,62 @@ def test_a_locked_database_is_told_of_and_never_lost(world: World, monkeypatch: 
         assert count(world.stored(result.snapshot_id, "agent.db")) == 20
 
 
-def test_a_database_that_is_replaced_while_it_is_captured_is_captured_again(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Keeper(plain.src / "agent.db", rows=10):
+def test_a_database_that_is_replaced_while_it_is_captured_is_captured_again(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(portable.src / "agent.db", rows=10):
         pass
-    with Keeper(plain.root / "new.db", rows=33):
+    with Keeper(portable.root / "new.db", rows=33):
         pass
     real, replaced = database_module._rights, []
 
     def replace(found: os.stat_result) -> Any:
         if not replaced:
-            os.rename(plain.root / "new.db", plain.src / "agent.db")
+            os.rename(portable.root / "new.db", portable.src / "agent.db")
             replaced.append(1)
         return real(found)
 
     monkeypatch.setattr(database_module, "_rights", replace)
-    result = plain.backup()
+    result = portable.backup()
     assert (result.captured, result.warnings, replaced) == (1, [], [1])
-    assert count(plain.stored(result.snapshot_id, "agent.db")) == 33
+    assert count(portable.stored(result.snapshot_id, "agent.db")) == 33
 
 
-def test_a_capture_of_which_nothing_is_heard_ends_and_leaves_no_process(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Keeper(plain.src / "agent.db"):
+def test_a_capture_of_which_nothing_is_heard_ends_and_leaves_no_process(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(portable.src / "agent.db"):
         pass
     monkeypatch.setattr(database_module, "_STALL_SECONDS", 0.3)
     monkeypatch.setattr(database_module, "_copy", lambda *_arguments: time.sleep(1000))
-    result = plain.backup()
+    result = portable.backup()
     assert "nothing was heard of it" in result.warnings[0]
-    assert count(plain.stored(result.snapshot_id, "agent.db")) == 10
+    assert count(portable.stored(result.snapshot_id, "agent.db")) == 10
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_a_capture_that_dies_is_told_of(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Keeper(plain.src / "agent.db"):
+def test_a_capture_that_dies_is_told_of(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeper(portable.src / "agent.db"):
         pass
     monkeypatch.setattr(database_module, "_copy", lambda *_arguments: os.kill(os.getpid(), 9))
-    assert "the process that captured it died" in plain.backup().warnings[0]
+    assert "the process that captured it died" in portable.backup().warnings[0]
 
 
 @needs_root
-def test_databases_that_stay_locked_hold_up_a_run_only_so_long_and_nobody_else_s(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_databases_that_stay_locked_hold_up_a_run_only_so_long_and_nobody_else_s(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(scan_module, "_IN_VAIN_SECONDS", 0.1)
-    with Keeper(plain.src / "a.db", wal=False) as first, Keeper(plain.src / "b.db", wal=False) as second, Keeper(plain.src / "theirs" / "c.db"):
+    with Keeper(portable.src / "a.db", wal=False) as first, Keeper(portable.src / "b.db", wal=False) as second, Keeper(portable.src / "theirs" / "c.db"):
         for keeper in (first, second):
             keeper("PRAGMA locking_mode=EXCLUSIVE")
             keeper.add(1)
-        for path in (plain.src / "theirs", *(plain.src / "theirs").iterdir()):
+        for path in (portable.src / "theirs", *(portable.src / "theirs").iterdir()):
             os.chown(path, NOBODY, NOBODY)
-        result = plain.backup()
+        result = portable.backup()
     assert result.captured == 1, result.warnings
     assert "a.db could not be captured (database is locked)" in result.warnings[0]
     assert "b.db could not be captured (others of its owner held the run up too long)" in result.warnings[1]
 
 
-def test_a_forged_database_whose_pages_lead_back_to_each_other_has_an_end(plain: World) -> None:
-    path = plain.src / "agent.db"
+def test_a_forged_database_whose_pages_lead_back_to_each_other_has_an_end(portable: World) -> None:
+    path = portable.src / "agent.db"
     with Keeper(path, wal=False, rows=30000, size=300) as keeper:
         root = keeper("SELECT rootpage FROM sqlite_master WHERE name = 't'")[0][0]
     data = bytearray(path.read_bytes())
@@ -513,31 +499,31 @@ def test_a_forged_database_whose_pages_lead_back_to_each_other_has_an_end(plain:
     struct.pack_into(">I", data, 28, len(data) // page)
     path.write_bytes(data)
     started = time.monotonic()
-    result = plain.backup()
+    result = portable.backup()
     assert "agent.db could not be captured (it has more rows than fit into it)" in result.warnings[0]
     assert time.monotonic() - started < 30
 
 
 @needs_root
 @pytest.mark.lab
-def test_a_database_that_does_not_fit_into_the_state_directory_does_not_fill_it(plain: World) -> None:
-    with Keeper(plain.src / "agent.db", wal=False), mounted("tmpfs", "size=20m") as state:
-        plain.backup(state_directory=str(state))
-        with open(plain.src / "agent.db", "r+b") as stream:
+def test_a_database_that_does_not_fit_into_the_state_directory_does_not_fill_it(portable: World) -> None:
+    with Keeper(portable.src / "agent.db", wal=False), mounted("tmpfs", "size=20m") as state:
+        portable.backup(state_directory=str(state))
+        with open(portable.src / "agent.db", "r+b") as stream:
             stream.truncate(1 << 30)
-        result = plain.backup(state_directory=str(state))
+        result = portable.backup(state_directory=str(state))
         assert "agent.db could not be captured (its copy takes %d bytes, and the state directory has" % (1 << 30) in result.warnings[0]
         assert (result.rc, result.stale) == (3, 1)
 
 
-def test_a_gigabyte_is_captured_sent_and_restored(plain: World) -> None:
-    with Keeper(plain.src / "large.db", rows=10) as keeper:
+def test_a_gigabyte_is_captured_sent_and_restored(portable: World) -> None:
+    with Keeper(portable.src / "large.db", rows=10) as keeper:
         keeper("PRAGMA synchronous=OFF")
         keeper("INSERT INTO t (text) VALUES (randomblob(?))", 1024, [MIB])
-        result = plain.backup()
+        result = portable.backup()
         assert (result.captured, result.warnings) == (1, [])
     assert result.bytes > 1024 * MIB
-    assert count(plain.stored(result.snapshot_id, "large.db")) == 1034
+    assert count(portable.stored(result.snapshot_id, "large.db")) == 1034
 
 
 # ---- databases that are none, or no more ---------------------------------------------------------------------------------------
@@ -658,15 +644,15 @@ def test_a_database_in_use_under_a_name_that_is_not_backed_up_is_told_of_for_its
     assert count(world.stored(result.snapshot_id, "agent.db")) == 15
 
 
-def test_a_database_that_a_program_keeps_to_itself_is_not_said_to_be_in_use_elsewhere(plain: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_a_program_keeps_to_itself_is_not_said_to_be_in_use_elsewhere(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 0.3)
-    with Keeper(plain.src / "agent.db", rows=0) as keeper:
+    with Keeper(portable.src / "agent.db", rows=0) as keeper:
         keeper("PRAGMA locking_mode=EXCLUSIVE")  # before the first look, it then does without shared memory
         keeper("PRAGMA journal_mode=WAL")
         keeper("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)")
         keeper.add(5)
-        assert sorted(os.listdir(plain.src)) == ["agent.db", "agent.db-wal"]
-        assert "agent.db could not be captured (database is locked)" in plain.backup().warnings[0]
+        assert sorted(os.listdir(portable.src)) == ["agent.db", "agent.db-wal"]
+        assert "agent.db could not be captured (database is locked)" in portable.backup().warnings[0]
 
 
 def test_names_that_each_have_a_journal_are_no_database_that_could_be_captured(world: World) -> None:
@@ -1065,26 +1051,26 @@ def test_a_damaged_copy_of_an_unchanged_database_is_healed_by_another_capture(wo
 
 
 @pytest.mark.parametrize("moment", ["_run", "_listen"])
-def test_a_run_that_is_killed_while_it_captures_leaves_a_next_one_nothing_to_mend(plain: World, moment: str) -> None:
-    with Keeper(plain.src / "agent.db", rows=100):
+def test_a_run_that_is_killed_while_it_captures_leaves_a_next_one_nothing_to_mend(portable: World, moment: str) -> None:
+    with Keeper(portable.src / "agent.db", rows=100):
         pid = os.fork()
         if pid == 0:
             setattr(database_module, moment, lambda *_arguments: os.kill(os.getpid(), 9))
-            plain.backup()
+            portable.backup()
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
-        result = plain.backup()
+        result = portable.backup()
     assert (result.captured, result.warnings) == (1, [])
-    assert count(plain.stored(result.snapshot_id, "agent.db")) == 100
-    assert not (plain.state / "h" / "p" / "staging").exists()
+    assert count(portable.stored(result.snapshot_id, "agent.db")) == 100
+    assert not (portable.state / "h" / "p" / "staging").exists()
 
 
-def test_a_full_disk_for_captures_ends_the_run_with_nothing_lost(plain: World) -> None:
-    with Keeper(plain.src / "agent.db", rows=10):
+def test_a_full_disk_for_captures_ends_the_run_with_nothing_lost(portable: World) -> None:
+    with Keeper(portable.src / "agent.db", rows=10):
         pass
-    staging = Staging(os.fsencode(plain.root / "nowhere" / "staging"))
-    (plain.root / "nowhere").write_text("a file where a directory should be")
+    staging = Staging(os.fsencode(portable.root / "nowhere" / "staging"))
+    (portable.root / "nowhere").write_text("a file where a directory should be")
     with Descent(b"/") as root, pytest.raises(OSError):
-        staging.capture(root, [os.fsencode(plain.src / "agent.db").strip(b"/")])
+        staging.capture(root, [os.fsencode(portable.src / "agent.db").strip(b"/")])
     with Descent(b"/") as root, pytest.raises(CaptureError):
-        Staging(os.fsencode(plain.root / "staging")).capture(root, [b"dev/null"])
+        Staging(os.fsencode(portable.root / "staging")).capture(root, [b"dev/null"])

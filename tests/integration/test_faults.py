@@ -11,20 +11,13 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
-from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, error_of, fingerprint
+from ansible_collections.openclaw.backup.tests.integration.world import World, differences, error_of, fingerprint
 from ansible_collections.openclaw.backup.tests.torture import make_source, torture
-
-
-@pytest.fixture(params=STORAGES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World.make(request.param)
-    yield made
-    made.destroy()
 
 
 @pytest.mark.torture

@@ -13,7 +13,7 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, hold, prune, tag
@@ -21,14 +21,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress i
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Retention
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.retention import Candidate, decide
 
-from .world import AS_ROOT, NOBODY, STORAGES, World, can_run, error_of, fingerprint, give, in_child, killed_at
-
-
-@pytest.fixture(params=STORAGES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World.make(request.param)
-    yield world
-    world.destroy()
+from .world import AS_ROOT, NOBODY, World, can_run, error_of, fingerprint, give, in_child, killed_at
 
 
 def fill(world: World, count: int) -> List[str]:

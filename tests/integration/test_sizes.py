@@ -12,21 +12,14 @@ import subprocess
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import describe_history
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, prune
 
-from .world import AS_ROOT, NOBODY, STORAGES, World, fingerprint, give, in_child
-
-
-@pytest.fixture(params=STORAGES)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World.make(request.param)
-    yield world
-    world.destroy()
+from .world import AS_ROOT, NOBODY, World, fingerprint, give, in_child
 
 
 def du(paths: Sequence[Path]) -> int:
