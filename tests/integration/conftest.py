@@ -13,6 +13,7 @@ from typing import Callable, Iterator
 
 import pytest
 
+from .sshd import Away
 from .world import STORAGES, World
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -20,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(params=STORAGES)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    made = World.make(request.param)
+    made = Away.over(request.param) if os.environ.get("WORLD") == "ssh" else World.make(request.param)
     yield made
     made.destroy()
 

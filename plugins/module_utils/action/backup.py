@@ -29,9 +29,8 @@ from ..policy.checks import check_tag
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
-from ..target.tree.target import TreeTarget
 from ..version import VERSION
-from .locate import check_apart, history_lost, open_target
+from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
 from .sources import Marked, application_of, check_sources, never_entered, with_sources
 from .state import HostState, Pending, new_transaction, user_names
@@ -169,7 +168,7 @@ class _Run:
         self.tags = tags
         self.progress = progress
         self.started = self.now = now
-        self.target: TreeTarget = open_target(policy.target, policy.host, policy.name)
+        self.target: AnyTarget = open_target(policy.target, policy.host, policy.name)
         self.selection: Selection = policy.selection
         self.captures = policy.sqlite == "auto"
         self.sources: List[bytes] = []

@@ -18,9 +18,10 @@ from ..manifest.database import MAGIC, database_of
 from ..manifest.metadata import DeviceInode
 from ..manifest.selection import Selection
 from ..manifest.survey import CACHE_TAG, Survey, is_cache, lstat, survey
-from ..manifest.walk import Descent, open_file, remove_tree
+from ..manifest.walk import Descent, open_file
 from ..observe.progress import Progress
 from ..policy.model import Guards, Hooks, Policy
+from ..target.contract import canary_name
 from .backup import backup
 from .locate import check_apart, open_target
 from .restore import RestoreRequest, restore
@@ -331,7 +332,7 @@ def _estimate(policy: Policy, speed: float, result: CheckResult) -> None:
         writing = result.canary["bytes"] / max(result.canary["duration"], 1e-3)
         seconds = result.bytes / writing + result.files * _SECONDS_A_FILE + (result.bytes / speed if speed else 0.0)
     free: Optional[int] = None
-    at = policy.target.path
+    at = policy.target.path if policy.target.scheme == "file" else ""
     while at and not os.path.isdir(at):
         at = os.path.dirname(at)
     try:
@@ -352,7 +353,7 @@ def _fly(policy: Policy, state: HostState) -> Dict[str, Any]:
 
     It has a history of its own, whose name nobody else has.
     """
-    name = "canary-" + new_transaction()
+    name = canary_name(new_transaction())
     with state.scratch() as scratch:
         os.mkdir(scratch, 0o700)
         tree, back = os.fsdecode(scratch + b"/canary"), os.fsdecode(scratch + b"/back")
@@ -380,7 +381,7 @@ def _fly(policy: Policy, state: HostState) -> Dict[str, Any]:
             restored = restore(own, RestoreRequest(dest=back), state_directory=memory)
             wrong = verified.failure() or restored.failure() or _differences(tree, back + tree)
         finally:
-            _bury(own)
+            open_target(own.target, own.host, own.name).bury()
         if wrong is not None:
             raise wrong
     return {"bytes": _CANARY_BYTES, "duration": round(duration, 3)}
@@ -415,16 +416,3 @@ def _bytes(path: str) -> bytes:
         return b""
     with open(path, "rb") as stream:
         return stream.read()
-
-
-def _bury(policy: Policy) -> None:
-    """Remove the canary's history from the target: its snapshots by the way of a prune, and then its directory."""
-    target = open_target(policy.target, policy.host, policy.name)
-    target.remove(lambda snapshots: {snapshot.id: "canary" for snapshot in snapshots})
-    host = os.fsencode(os.path.join(policy.target.path, policy.host))
-    try:
-        with Descent(host) as above:
-            remove_tree(above.root_fd, os.fsencode(policy.name))
-        os.rmdir(host)  # where nothing else was in it
-    except OSError:
-        pass

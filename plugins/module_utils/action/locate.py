@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import TYPE_CHECKING, Dict, Sequence, Tuple, Union
 
 from ..errors import TargetError, UsageError
 from ..policy.model import Policy
@@ -14,19 +14,44 @@ from ..target.contract import Receipt, Snapshot
 from ..target.tree.target import TreeTarget, overlaps
 from .state import HostState
 
+if TYPE_CHECKING:
+    from ..target.remote.target import RemoteTarget
 
-def open_target(spec: TargetSpec, host: str, policy: str) -> TreeTarget:
-    """The target of ``policy`` of ``host``. Nothing is touched yet. ``TargetError`` for a kind that this version does not serve."""
-    if spec.scheme != "file" or spec.layout != "tree":
+AnyTarget = Union[TreeTarget, "RemoteTarget"]
+
+
+_open: Dict[Tuple[TargetSpec, str, str], RemoteTarget] = {}
+
+
+def open_target(spec: TargetSpec, host: str, policy: str) -> AnyTarget:
+    """The target of ``policy`` of ``host``. Nothing is touched yet; asked for again, a target on another machine is the same one, with the connection
+    that it has. ``TargetError`` for a kind that this version does not serve."""
+    if spec.layout != "tree" or spec.scheme not in ("file", "ssh"):
         raise TargetError(
             "The target %s cannot be used by this version" % spec.url,
             kind="unsupported",
             field="target",
             found="%s, layout %s" % (spec.scheme, spec.layout),
-            allowed="a local directory with layout tree",
-            next="name an absolute path such as /srv/vault",
+            allowed="a local directory or ssh://, with layout tree",
+            next="name an absolute path such as /srv/vault, or ssh://vault/",
         )
-    return TreeTarget(spec.path, host, policy, spec.storage, spec.clone)
+    if spec.scheme == "file":
+        return TreeTarget(spec.path, host, policy, spec.storage, spec.clone)
+    found = _open.get((spec, host, policy))
+    if found is None:
+        from ..target.remote.connection import Address
+        from ..target.remote.target import RemoteTarget
+
+        assert spec.host is not None
+        address = Address(spec.host, spec.user, spec.port, spec.identity_file, spec.known_hosts_file)
+        found = _open[spec, host, policy] = RemoteTarget(spec.url, address, host, policy, spec.storage, spec.clone)
+    return found
+
+
+def close_targets() -> None:
+    """End the connections that there are. A process that ends does so by itself."""
+    while _open:
+        _open.popitem()[1].close()
 
 
 def name_of(policy: Policy) -> str:

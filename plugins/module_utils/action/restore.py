@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from itertools import chain
+from typing import Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Tuple
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.database import CaptureError, database_of
@@ -181,12 +182,22 @@ class _Restore:
                 )
             if dry_run or root is None:
                 return
-            tree = stack.enter_context(self.target.fetch(snapshot, plan.content))
+            content = stack.enter_context(closing(self._content(stack, snapshot, plan)))
+            tree, first = next(content)  # a target that does not give it says so before anything is touched
             self._check_space(root, tree, plan)
-            failed = self._write(root, tree, scope, plan)
+            failed = self._write(root, chain([(tree, first)], content), scope, plan)
             if in_place and is_own_history and not request.paths and not failed:
                 self._take_baseline(snapshots[0])
         self._record(snapshot)
+
+    def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
+        """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
+        scratch = stack.enter_context(self.state.scratch())
+        for portion in self.target.portions(plan.content):
+            if not os.path.isdir(scratch):
+                os.mkdir(scratch, 0o700)
+            with self.target.fetch(snapshot, portion, scratch) as tree:
+                yield tree, portion
 
     # ---- what and where ----------------------------------------------------------------------------------------------------
 
@@ -197,7 +208,8 @@ class _Restore:
                 continue
             if not os.path.isabs(value):
                 raise UsageError("%s is not absolute" % name, field=name, found=value, allowed="an absolute path", next="write the whole path")
-            if os.path.realpath(value) != "/" and overlaps(self.policy.target.path, value):
+            is_local = self.policy.target.scheme == "file"
+            if is_local and os.path.realpath(value) != "/" and overlaps(self.policy.target.path, value):
                 raise UsageError(
                     "%s and the vault %s lie inside one another" % (name, self.policy.target.path),
                     field=name,
@@ -321,7 +333,7 @@ class _Restore:
 
     # ---- writing -----------------------------------------------------------------------------------------------------------
 
-    def _write(self, root: Descent, tree: Descent, scope: Scope, plan: Plan) -> List[Failed]:
+    def _write(self, root: Descent, content: Iterable[Tuple[Descent, Sequence[Entry]]], scope: Scope, plan: Plan) -> List[Failed]:
         """Carry out the plan; what could not be written."""
         with ExitStack() as stack:
             undo = None
@@ -341,7 +353,9 @@ class _Restore:
             for entry in plan.made:
                 unmoved += attempt(entry.path, _make_directory, root, entry.path, plan, self.as_root)
             self.progress.stage("restore", files=len(plan.content), bytes=self.result.bytes_restored)
-            failed = placer.write_files(tree, plan.content, self.progress.advance)
+            failed: List[Failed] = []
+            for tree, entries in content:
+                failed += placer.write_files(tree, entries, self.progress.advance)
             failed += self._place_rest(placer, plan, {item.path: item.reason for item in failed})
             for entry in plan.metadata:
                 if entry.type != DIRECTORY:

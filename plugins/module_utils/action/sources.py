@@ -95,6 +95,8 @@ def check_sources(policy: Policy, root: Descent, required: Sequence[str] = ()) -
 
 def never_entered(policy: Policy, state: HostState) -> FrozenSet[DeviceInode]:
     """(device, inode) of this machine's state and of the vault: mounted a second time inside a source, it would be backed up into itself."""
+    if policy.target.scheme != "file":
+        return state.identity()
     try:
         vault = os.stat(policy.target.path)
     except OSError:

@@ -269,6 +269,20 @@ VERBS: Dict[str, Verb] = {
         (_HOST,),
         (("audit web", "are the logs whole?"),),
     ),
+    "serve": Verb(
+        "the vault's side: answer the host that holds an SSH key",
+        "The forced command of a host's key in the vault's authorized_keys; nobody types it. The host may add snapshots and ask about its own history.\n"
+        "With --vault the vault belongs to the very account that the key opens; without it, to the account that the role openclaw.backup.vault made.",
+        (),
+        (
+            Option("--vault", "the vault's directory, where it belongs to this account", "DIR"),
+            Option("--host", "the host that this key belongs to; goes with --vault", "H"),
+            Option("--storage", "native or portable, for a vault that is still to be made; goes with --vault", "KIND"),
+            Option("--read", "the host may read content, as for a restore"),
+            Option("--session", "write or read: what sudo starts with the vault's rights", "SCOPE"),
+        ),
+        (("serve --vault /home/me/vault --host web1", 'behind `restrict,command="..."` in ~/.ssh/authorized_keys'),),
+    ),
 }
 
 

@@ -10,11 +10,15 @@ import hashlib
 import os
 from typing import Iterator, Optional, Tuple
 
+from .walk import open_file
+
 _BLOCK = 1 << 18
 _buffer = bytearray(_BLOCK)
 _view = memoryview(_buffer)
 _zeros = bytes(_BLOCK)
 _PAGE = 4096  # what file systems share and copy by
+# Smaller holes than this are not worth a look at the file.
+SPARSE_FROM = 1 << 16
 _AHEAD = 8 << 20  # how much of an old version is read from the disk while the new one is read
 
 # Of a file that grows while it is read, this much more is read than there was: a fast writer must not keep a run for ever.
@@ -133,3 +137,16 @@ def _copy_sparse(source: int, destination: int, enough: int) -> Tuple[bytes, int
         os.lseek(destination, at, os.SEEK_SET)
         _write_all(destination, block)
         at += len(block)
+
+
+def size_with_holes(dir_fd: int, name: bytes) -> Optional[int]:
+    """What a file that has holes takes on disk; None for one without, whose blocks may be few because they are compressed."""
+    found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    taken = found.st_blocks * 512
+    if taken >= found.st_size:
+        return None
+    fd, found = open_file(dir_fd, name)
+    try:
+        return taken if os.lseek(fd, 0, os.SEEK_HOLE) < found.st_size else None
+    finally:
+        os.close(fd)

@@ -293,9 +293,9 @@ class Manifest:
         """Everything after the header line, piece by piece."""
         for start in range(0, len(self.lines), _LINES):
             yield b"\n".join(self.lines[start : start + _LINES]) + b"\n"
-        yield self._trailer() + b"\n"
+        yield self.trailer() + b"\n"
 
-    def _trailer(self) -> bytes:
+    def trailer(self) -> bytes:
         return _canonical({"content_digest": self.content_digest, "digest": self.digest, "entries": len(self.lines)})
 
     @classmethod
@@ -307,7 +307,7 @@ class Manifest:
         header, trailer = Header.from_line(lines[0]), lines.pop()
         del lines[0]
         manifest = cls(header, lines)
-        if trailer != manifest._trailer():
+        if trailer != manifest.trailer():
             _refuse("its trailer does not match its entries; it was truncated or tampered with")
         return manifest
 

@@ -77,6 +77,8 @@ class TargetSpec:
     layout: Layout = key(_check_layout, "tree", _write_layout)
     storage: Optional[str] = key(optional(choice("native", "portable")), None)
     clone: str = key(choice("auto", "hardlink", "reflink", "btrfs"), "auto")
+    identity_file: Optional[str] = key(optional(check_path), None)
+    known_hosts_file: Optional[str] = key(optional(check_path), None)
     endpoint: Optional[str] = key(optional(_check_endpoint), None)
     region: Optional[str] = key(optional(_check_region), None)
     credentials_file: Optional[str] = key(optional(check_path), None)
@@ -108,6 +110,9 @@ def check_target(value: Any, where: str) -> TargetSpec:
     for name in ("endpoint", "region", "credentials_file"):
         if not bucket and getattr(spec, name) is not None:
             raise _without_meaning(where, name, spec, "a bucket (s3://)")
+    for name in ("identity_file", "known_hosts_file"):
+        if spec.scheme != "ssh" and getattr(spec, name) is not None:
+            raise _without_meaning(where, name, spec, "a vault on another machine (ssh://)")
     for name, default in (("storage", None), ("clone", "auto")):
         if spec.layout != "tree" and getattr(spec, name) != default:
             raise _without_meaning(where, name, spec, "layout tree")

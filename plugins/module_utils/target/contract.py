@@ -110,6 +110,21 @@ class Receipt:
 _RECEIPT_TYPES = {item.name: int if item.type == "int" else str for item in fields(Receipt)}
 
 
+def check_manifest(manifest: Manifest, receipt: Receipt, where: str) -> None:
+    """``IntegrityError`` where this is not the manifest that the receipt speaks of; ``where`` it was read, for the message."""
+    header = manifest.header
+    says = (header.id, header.sequence, header.parent, header.created, manifest.digest, manifest.content_digest, len(manifest.lines))
+    if says != (receipt.id, receipt.sequence, receipt.parent, receipt.created, receipt.digest, receipt.content_digest, receipt.entries):
+        raise IntegrityError(
+            "%s is not the manifest that the receipt of %s speaks of" % (where, receipt.id),
+            kind="manifest",
+            field="digest",
+            found=manifest.digest,
+            allowed=receipt.digest,
+            next="restore an older snapshot, and this file from a copy of the vault; without one move the snapshot's directory out of the history",
+        )
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """One committed snapshot with what may change about it: ``verified`` and ``damaged`` (mappings with a time, or None), ``held`` (reason, or
@@ -273,6 +288,10 @@ class Session(ABC):
     """One attempt to add a snapshot. Left without ``commit`` it leaves nothing that counts."""
 
     @abstractmethod
+    def trust_base(self, manifest: Manifest) -> None:
+        """Use this manifest for the parent, if all that it says but the times of directories is what the parent's receipt speaks of."""
+
+    @abstractmethod
     def wanted(self, manifest: Manifest) -> List[Entry]:
         """The files whose content the target neither has in the base nor has received and proven."""
 
@@ -293,6 +312,11 @@ class Target(ABC):
     """A place that keeps the history of one policy of one host."""
 
     url: str
+
+    @property
+    @abstractmethod
+    def storage(self) -> str:
+        """``native`` or ``portable``."""
 
     @abstractmethod
     def latest(self) -> Optional[Snapshot]:
@@ -320,8 +344,13 @@ class Target(ABC):
         """Remove what dead sessions left, where no live one is at work."""
 
     @abstractmethod
-    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry]) -> ContextManager[Descent]:
-        """A directory in which the content of ``entries`` lies under their paths, for as long as the context lasts."""
+    def portions(self, entries: Sequence[Entry]) -> "List[Sequence[Entry]]":
+        """``entries`` in portions that ``fetch`` had better be asked for one after the other."""
+
+    @abstractmethod
+    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> ContextManager[Descent]:
+        """A directory in which the content of ``entries`` lies under their paths, for as long as the context lasts; below ``scratch``, a directory of
+        ours, where it has to come here first."""
 
     @abstractmethod
     def verify(
@@ -354,3 +383,21 @@ class Target(ABC):
     @abstractmethod
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         """Say that the host still looks like this snapshot."""
+
+    @abstractmethod
+    def bury(self) -> None:
+        """Remove this history and its directory: that of a canary (``is_canary``), which nobody else has."""
+
+
+_CANARY = "canary-"
+_CANARY_NAME = re.compile("canary-[0-9a-f]{32}")
+
+
+def canary_name(transaction: str) -> str:
+    """The name of a history that proves the way to a target and back, and is then buried."""
+    return _CANARY + transaction
+
+
+def is_canary(policy: str) -> bool:
+    """Whether it is such a name."""
+    return _CANARY_NAME.fullmatch(policy) is not None

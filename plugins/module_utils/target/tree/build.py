@@ -8,6 +8,7 @@ The tree is made below the session, out of reach of whoever sent the content, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -67,6 +68,69 @@ def check_received(files: Descent, entries: Sequence[Entry], storage: str, tell:
             tell(count, total)
     shortfalls.sort()
     return shortfalls, hashed
+
+
+def take_in(inbox: Descent, files: Descent, entries: Sequence[Entry], storage: str, tell: Optional[Tell] = None) -> Tuple[List[Shortfall], int]:
+    """Copy what arrived for ``entries`` in a directory that others write into files of the vault's own below ``files``, and hash what is written.
+
+    (What is missing or different, bytes hashed.) No inode that somebody else has ever opened gets into a snapshot. What was taken in is removed from
+    ``inbox`` where that can be.
+    """
+    native = storage == NATIVE
+    shortfalls: List[Shortfall] = []
+    hashed = 0
+    inbox_fd, files_fd = inbox.root_fd, files.root_fd
+
+    def work(start: int, stop: int) -> Tuple[List[Shortfall], int, int]:
+        bad: List[Shortfall] = []
+        total = 0
+        losses = Losses()
+        with Descent(b".", dir_fd=inbox_fd) as source, Descent(b".", dir_fd=files_fd) as below:
+            for entry in entries[start:stop]:
+                reason, got = _take_one(source, below, entry, native, losses)
+                total += got
+                if reason:
+                    bad.append(Shortfall(entry.path, reason))
+        return bad, stop - start, total
+
+    for bad, count, total in pool.run(work, [entry.size + 16384 for entry in entries]):
+        shortfalls.extend(bad)
+        hashed += total
+        if tell is not None:
+            tell(count, total)
+    shortfalls.sort()
+    return shortfalls, hashed
+
+
+def _take_one(source: Descent, below: Descent, entry: Entry, native: bool, losses: Losses) -> Tuple[str, int]:
+    try:
+        parent, name = source.parent(entry.path)
+        fd, found = open_file(parent, name)
+    except ReplacedError:
+        return "type", 0
+    except OSError:
+        return "missing", 0
+    try:
+        if found.st_nlink != 1:
+            return "type", 0
+        if found.st_size != entry.size:
+            return "size", 0
+        into, last = below.parent(entry.path, create=0o700)
+        remove_tree(into, last)
+        out = os.open(last, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=into)
+        try:
+            digest, size = hash_file(out) if clone_file(fd, out) else copy_file(fd, out)
+            if digest.hex() != entry.hash or size != entry.size:
+                os.unlink(last, dir_fd=into)
+                return "hash", size
+            _finish_file(out, entry, native, losses)
+        finally:
+            os.close(out)
+    finally:
+        os.close(fd)
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=parent)
+    return "", size
 
 
 def _check_one(below: Descent, entry: Entry, native: bool, losses: Losses) -> Tuple[str, int]:

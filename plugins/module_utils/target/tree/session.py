@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
-from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
+from ...errors import RUN_OUT, BackupError, RefusedError, TargetError, printable, refused_by_system
 from ...manifest.content import copy_file, hash_file, patch_file
 from ...manifest.document import Manifest, read_manifest
 from ...manifest.entry import FILE, Entry
@@ -23,7 +23,7 @@ from ...observe.audit import AuditLog, rfc3339, seconds_of
 from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
-from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell
+from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, check_manifest
 from ..sources import Sources, plan_edits, plan_sources
 from . import layout
 from .build import Built, Placed, build, check_received, edit, place_known, prove
@@ -40,7 +40,7 @@ ANOMALY_FROM = 20
 # Smaller holes than this are not worth a look at the file.
 _SPARSE_FROM = 1 << 16
 # A smaller file is written anew sooner than it is compared with what the base has.
-_PATCH_FROM = 1 << 20
+PATCH_FROM = 1 << 20
 # Sending a needless file of this size costs less than naming its neighbours one by one.
 _SPARE_TO = 1 << 20
 # What a tree answers in which something else stands than its manifest says.
@@ -99,9 +99,8 @@ class TreeSession(Session):
                 os.mkdir(self._directory, 0o700)
                 self._prepare()
                 for name in dead:
-                    if not self._resumed:
-                        self._resumed = self._take_over(incoming, name)
-                    discard(incoming.root_fd, name)
+                    self._rescue(incoming, name)
+                    self._discard(incoming, name)
                     self._audit({"event": "sweep", "dead_tx": printable(name)})
             if not self._resumed:
                 os.mkdir(self._files, 0o700)
@@ -127,19 +126,27 @@ class TreeSession(Session):
                     remove_tree(snapshot.root_fd, name)
             self._is_clone = True
 
-    def _take_over(self, incoming: Descent, name: bytes) -> bool:
-        """Move what a dead session received into this one. A link that somebody put there leads nowhere."""
-        for place in (name, name + b"/snapshot"):
+    def _rescue(self, incoming: Descent, name: bytes) -> None:
+        """Take over what the dead session ``name`` has received."""
+        if not self._resumed:
+            self._resumed = self._take_over(incoming, (name, name + b"/snapshot"), self._files)
+
+    def _discard(self, incoming: Descent, name: bytes) -> None:
+        discard(incoming.root_fd, name)
+
+    def _take_over(self, incoming: Descent, places: Sequence[bytes], destination: bytes) -> bool:
+        """Move the ``files`` of one of these places to ``destination``; whether any were there. A link that somebody put there leads nowhere."""
+        for place in places:
             try:
                 at = incoming.directory(place)
                 if stat.S_ISDIR(os.stat(b"files", dir_fd=at, follow_symlinks=False).st_mode):
-                    _move(at, b"files", self._files)
+                    _move(at, b"files", destination)
                     break
             except OSError:
                 continue
             finally:
                 incoming.forget()
-        return os.path.isdir(self._files)
+        return os.path.isdir(destination)
 
     def _audit(self, event: Dict[str, object]) -> None:
         AuditLog(self.history.audit).append({"host": self.host, "policy": self.policy, "tx": self.tx, **event}, now=time.time())
@@ -184,7 +191,7 @@ class TreeSession(Session):
         sparse, need = self._weigh(delivery, laid)
         self._check_space(need)
         if self._resumed:
-            self._clear_unwanted(delivery.wanted)
+            self._clear_unwanted(delivery.wanted, self._files)
         by_rsync: List[Entry] = []
         by_hand: List[Entry] = []
         for entry in delivery.wanted:
@@ -298,7 +305,7 @@ class TreeSession(Session):
     def _lay_bases(self, wanted: Sequence[Entry]) -> Set[bytes]:
         """Put clones of what the base has of large files where they will be received; the paths of those that then need only be patched."""
         laid: Set[bytes] = set()
-        large = [entry for entry in wanted if entry.size >= _PATCH_FROM and entry.path not in self._distrusted]
+        large = [entry for entry in wanted if entry.size >= PATCH_FROM and entry.path not in self._distrusted]
         if self.base is None or not large:
             return laid
         try:
@@ -349,8 +356,8 @@ class TreeSession(Session):
                     need += size
         return sparse, need
 
-    def _clear_unwanted(self, wanted: Sequence[Entry]) -> None:
-        """Remove from what a dead session received whatever would stand in the way: other paths, and files where directories belong."""
+    def _clear_unwanted(self, wanted: Sequence[Entry], place: bytes) -> None:
+        """Remove from what a dead session received at ``place`` whatever would stand in the way: other paths, and files where directories belong."""
         files = {entry.path for entry in wanted}
         directories: Set[bytes] = set()
         for path in files:
@@ -358,7 +365,7 @@ class TreeSession(Session):
             while parent and parent not in directories:
                 directories.add(parent)
                 parent = parent.rpartition(b"/")[0]
-        with Descent(self._files) as received:
+        with Descent(place) as received:
             for path, listing in walk(received):
                 prefix = path + b"/" if path else b""
                 at = received.directory(path)
@@ -383,7 +390,7 @@ class TreeSession(Session):
         plan = self._plan(manifest)
         unproven = [entry for entry in plan.wanted if self._proven.get(entry.path) != entry]
         with Descent(self._files) as files:
-            shortfalls, hashed = check_received(files, unproven, self.storage, tell)
+            shortfalls, hashed = self._receive(files, unproven, tell)
             self._hashed += hashed
             short = {item.path for item in shortfalls}
             self._proven.update((entry.path, entry) for entry in unproven if entry.path not in short)
@@ -450,6 +457,10 @@ class TreeSession(Session):
         final = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=created)
         self._publish(self._snapshot, final, receipt)
         return receipt
+
+    def _receive(self, files: Descent, entries: Sequence[Entry], tell: Optional[Tell]) -> Tuple[List[Shortfall], int]:
+        """Prove what arrived for ``entries``, which then lies below ``files`` with its metadata; (what is wrong, bytes hashed)."""
+        return check_received(files, entries, self.storage, tell)
 
     def _edit(self, tree: Descent, base_tree: Optional[Descent], files: Descent, plan: Sources, manifest: Manifest) -> Built:
         """Make the new tree of the clone. Where that is not what it was taken for, the next attempt builds path by path."""
@@ -694,17 +705,7 @@ def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
     """A snapshot's manifest, held against its receipt (``IntegrityError``)."""
     path = history.manifest(snapshot.id)
     manifest = read_manifest(path)
-    header, receipt = manifest.header, snapshot.receipt
-    says = (header.id, header.sequence, header.parent, header.created, manifest.digest, manifest.content_digest, len(manifest.lines))
-    if says != (receipt.id, receipt.sequence, receipt.parent, receipt.created, receipt.digest, receipt.content_digest, receipt.entries):
-        raise IntegrityError(
-            "%s is not the manifest that the receipt of %s speaks of" % (printable(path), snapshot.id),
-            kind="manifest",
-            field="digest",
-            found=manifest.digest,
-            allowed=snapshot.receipt.digest,
-            next="restore an older snapshot, and this file from a copy of the vault; without one move the snapshot's directory out of the history",
-        )
+    check_manifest(manifest, snapshot.receipt, printable(path))
     return manifest
 
 

@@ -9,20 +9,21 @@ import fcntl
 import os
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_manifest
 from ...manifest.entry import FILE, Entry
-from ...manifest.walk import Descent
+from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
 from ...process import lock
-from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification
+from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification, is_canary
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .clone import AUTO, discard
+from .guarded import GuardedSession, Ingest
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, sync_directory
 from .usage import freed_with, sizes_of
@@ -33,15 +34,16 @@ _MAX_DAMAGED = 10000
 
 class TreeTarget(Target):
     """The history of ``policy`` of ``host`` in the vault at ``path`` (absolute). ``storage`` is for a vault that does not exist yet,
-    ``clone`` how a new tree takes over what its parent has."""
+    ``clone`` how a new tree takes over what its parent has; ``ingest``: content comes from somebody who is not trusted, and goes the guarded way."""
 
-    def __init__(self, path: str, host: str, policy: str, storage: Optional[str] = None, clone: str = AUTO) -> None:
+    def __init__(self, path: str, host: str, policy: str, storage: Optional[str] = None, clone: str = AUTO, ingest: Optional[Ingest] = None) -> None:
         self.url = path
         self.vault = os.fsencode(path)
         self.host = host
         self.policy = policy
         self._wish = storage
         self._clone = clone
+        self._ingest = ingest
         self.history = History(b"/".join((self.vault, os.fsencode(host), os.fsencode(policy))))
 
     @property
@@ -122,7 +124,7 @@ class TreeTarget(Target):
                     allowed=parent,
                     next="run again; if this repeats, two machines write as host %s" % self.host,
                 )
-            session = TreeSession(self.history, storage, self.host, self.policy, tx, latest, self._clone, tags)
+            session = self._session(storage, tx, latest, tags)
             session.hold_locks(held)
             held = []
         finally:
@@ -134,6 +136,10 @@ class TreeTarget(Target):
             session.close()
             raise
         return session
+
+    def _session(self, storage: str, tx: str, base: Optional[Snapshot], tags: Sequence[str]) -> TreeSession:
+        arguments = (self.history, storage, self.host, self.policy, tx, base, self._clone, tags)
+        return TreeSession(*arguments) if self._ingest is None else GuardedSession(*arguments, ingest=self._ingest)
 
     def sweep(self) -> None:
         try:
@@ -148,7 +154,8 @@ class TreeTarget(Target):
             try:
                 with Descent(self.history.incoming) as incoming:
                     for name in os.listdir(self.history.incoming):
-                        discard(incoming.root_fd, name)
+                        with suppress(PermissionError):  # closed to us by who had it filled; root can
+                            discard(incoming.root_fd, name)
             finally:
                 os.close(fd)
 
@@ -165,8 +172,11 @@ class TreeTarget(Target):
         finally:
             os.close(fd)
 
+    def portions(self, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
+        return [entries]
+
     @contextmanager
-    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry]) -> Iterator[Descent]:
+    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> Iterator[Descent]:
         with self._reading(), self._open_tree(snapshot) as tree:
             yield tree
 
@@ -339,6 +349,16 @@ class TreeTarget(Target):
         except OSError as error:
             raise explain(error, self.history) from error
         return Heartbeat(True, tuple(sorted(layout.damaged_paths(latest))))
+
+    def bury(self) -> None:
+        if not is_canary(self.policy):
+            raise RefusedError("%s is no canary" % self.policy, kind="scope", field="policy", found=self.policy)
+        self.remove(lambda snapshots: {snapshot.id: "canary" for snapshot in snapshots})
+        above = os.path.dirname(self.history.base)
+        with suppress(OSError):
+            with Descent(above) as host:
+                remove_tree(host.root_fd, os.path.basename(self.history.base))
+            os.rmdir(above)  # where nothing else was in it
 
 
 def _sequence(snapshot: Snapshot) -> int:

@@ -1,0 +1,173 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a vault that serves hosts knows of itself: its directory, its limits, which account is which host, and who may read for now.
+
+All of it is in files that root alone writes: ``vault.json``, ``accounts/<account>.json``, ``grants/<account>.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, fields, replace
+from typing import AbstractSet, Any, Dict, Mapping, Optional, Tuple
+
+from ..errors import RefusedError, UsageError, printable
+from ..observe.audit import seconds_of
+from ..policy.checks import is_name
+from ..target.contract import is_time
+from .policies import refuse_foreign_writers
+
+DIRECTORY = "/etc/openclaw-backup"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one host can take up of a vault.
+
+    ``writers``: sessions at one time, of all hosts; ``wait``: how long a host waits for its turn (s); ``idle``: silence that ends a conversation (s);
+    ``session``: the longest one (s); ``conversations``: at one time, of one host; ``commits``: snapshots of one policy in an hour; ``policies`` of one
+    host; ``entries``: paths of a snapshot; ``manifest``: bytes of one, unpacked; ``reserve``: percent of the file system that stay free.
+    """
+
+    writers: int = 4
+    wait: int = 600
+    idle: int = 300
+    session: int = 21600
+    conversations: int = 4
+    commits: int = 120
+    policies: int = 64
+    entries: int = 10_000_000
+    manifest: int = 2 << 30
+    reserve: int = 5
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """A vault as one conversation sees it.
+
+    ``host``: whose key opened it; ``readable``: hosts whose content may be read; ``group``: of the ingest account where that is another one than the
+    vault's own; ``may_make``: a vault that is not there is made, not missed.
+    """
+
+    directory: str
+    host: str
+    readable: Tuple[str, ...] = ()
+    storage: Optional[str] = None
+    clone: str = "auto"
+    group: Optional[int] = None
+    limits: Limits = Limits()
+    may_make: bool = False
+
+
+def read_vault() -> Dict[str, Any]:
+    """``vault.json``: ``directory``, ``storage``, ``clone``, ``keeper`` (the account that the vault belongs to) and ``limits``."""
+    item = _read("vault.json")
+    allowed = {"directory", "storage", "clone", "keeper", "limits"}
+    _check_keys("vault.json", item, allowed, {"directory", "keeper"})
+    for name in ("directory", "keeper", "storage", "clone"):
+        if type(item.get(name, "")) is not str:
+            raise _bad("vault.json", name, item[name], "text")
+    if not os.path.isabs(item["directory"]):
+        raise _bad("vault.json", "directory", item["directory"], "an absolute path")
+    for name, values in (("storage", ("native", "portable")), ("clone", ("auto", "hardlink", "reflink", "btrfs"))):
+        if name in item and item[name] not in values:
+            raise _bad("vault.json", name, item[name], ", ".join(values))
+    item["limits"] = read_limits(item.get("limits", {}))
+    return item
+
+
+def read_limits(item: Any) -> Limits:
+    """``Limits`` of a mapping with some of its keys; ``UsageError`` names a wrong one."""
+    if type(item) is not dict:
+        raise _bad("vault.json", "limits", item, "an object")
+    _check_keys("vault.json", item, {field.name for field in fields(Limits)}, set(), "limits.")
+    for name, value in item.items():
+        highest = 90 if name == "reserve" else 1 << 40
+        if type(value) is not int or not (0 if name == "reserve" else 1) <= value <= highest:
+            raise _bad("vault.json", "limits." + name, value, "a whole number from %d to %d" % (name != "reserve", highest))
+    return replace(Limits(), **item)
+
+
+def read_account(account: str) -> str:
+    """The host that an account on the vault stands for."""
+    item = _read("accounts/%s.json" % account)
+    _check_keys("accounts/%s.json" % account, item, {"host"}, {"host"})
+    if not is_name(item["host"]):
+        raise _bad("accounts/%s.json" % account, "host", item["host"], "a host's name")
+    return str(item["host"])
+
+
+def read_grant(account: str, now: float) -> Tuple[str, ...]:
+    """The hosts whose content an account may read at the time ``now``; ``RefusedError`` where there is no grant, or it is over."""
+    name = "grants/%s.json" % account
+    if not os.path.exists(os.path.join(DIRECTORY, name)):
+        raise _refused("nobody granted it")
+    item = _read(name)
+    _check_keys(name, item, {"until", "hosts"}, {"until", "hosts"})
+    if not is_time(item["until"]):
+        raise _bad(name, "until", item["until"], "a time such as 2026-11-20T09:15:00.123Z")
+    if type(item["hosts"]) is not list or not all(map(is_name, item["hosts"])):
+        raise _bad(name, "hosts", item["hosts"], "a list of hosts' names")
+    if seconds_of(item["until"]) < now:
+        raise _refused("what was granted ended at %s" % item["until"])
+    return tuple(item["hosts"])
+
+
+def _refused(why: str) -> RefusedError:
+    return RefusedError(
+        "This account may not read from the vault: %s" % why,
+        kind="scope",
+        field="grant",
+        next="have the vault's administrator grant it for a while (`openclaw-backup grant`, or the playbook openclaw.backup.restore)",
+    )
+
+
+def keeper_of(account: str, group: int, *, may_read: bool) -> Keeper:
+    """The vault as the session of an ingest account sees it."""
+    vault = read_vault()
+    host = read_account(account)
+    readable = read_grant(account, time.time()) if may_read else ()
+    return Keeper(vault["directory"], host, readable, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])
+
+
+def _read(name: str) -> Dict[str, Any]:
+    path = os.path.join(DIRECTORY, name)
+    try:
+        refuse_foreign_writers(path)
+        with open(path, "rb") as stream:
+            item = json.loads(stream.read(1 << 20))
+    except OSError as error:
+        raise UsageError(
+            "%s cannot be read: %s" % (path, error.strerror),
+            kind="vault_config",
+            field=name,
+            found=path,
+            next="set the vault up with the role openclaw.backup.vault",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError("%s is not JSON: %s" % (path, error), kind="vault_config", field=name, found=path, next="have the role write it again") from error
+    if type(item) is not dict:
+        raise _bad(name, name, item, "an object")
+    return item
+
+
+def _check_keys(where: str, item: Mapping[str, Any], allowed: AbstractSet[str], required: AbstractSet[str], prefix: str = "") -> None:
+    for name in item.keys() - allowed:
+        raise _bad(where, prefix + printable(name), item[name], "the keys " + ", ".join(sorted(allowed)))
+    for name in required - item.keys():
+        raise _bad(where, prefix + name, None, "the keys " + ", ".join(sorted(allowed)))
+
+
+def _bad(where: str, field: str, found: Any, allowed: str) -> UsageError:
+    shown = found if type(found) in (int, str, type(None)) else repr(found)[:80]
+    return UsageError(
+        "%s/%s: %s is %r" % (DIRECTORY, where, field, shown),
+        kind="vault_config",
+        field=field,
+        found=shown,
+        allowed=allowed,
+        next="have the role write it again",
+    )

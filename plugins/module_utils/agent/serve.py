@@ -1,0 +1,141 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forced command of a host's key on a vault: ``openclaw-backup serve``.
+
+sshd starts it as the ingest account. What the host asked for is one of two things: the conversation, which is handed over to the vault's own account
+by sudo, or an rsync, which is confined to the directory of the host's open session. Everything else is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import resource
+import shutil
+import signal
+from contextlib import suppress
+from typing import Callable, NoReturn, Optional
+
+from ..errors import EXIT_DONE, BackupError, RefusedError, TargetError, UsageError, printable
+from ..policy.checks import is_name
+from ..target.remote.connection import REQUEST
+from .keeper import Keeper, keeper_of, read_account, read_vault
+
+# Programs of root's that run the session, one for each scope; sudo allows the ingest accounts these, without arguments, and nothing else.
+SESSION = "/usr/local/libexec/openclaw-backup/session-%s"
+_RSYNC = re.compile(r"(rsync --server -[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
+_UMASK_APART = 0o007
+_LAST_WORD_SECONDS = 10.0
+
+
+def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], may_read: bool, session: Optional[str]) -> int:
+    """Do what the host that holds this key asked for; the exit code.
+
+    ``vault`` and ``host``: the vault is this account's own; without them it is that of ``/etc/openclaw-backup/vault.json``. ``session`` (``write`` or
+    ``read``) is what sudo runs with the vault's rights. Raises ``BackupError``.
+    """
+    if session is not None:
+        return _converse(lambda: _keeper_for_caller(session))
+    asked = os.fsencode(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    if asked == REQUEST:
+        if vault is not None:
+            return _converse(lambda: _own_keeper(vault, host, storage, may_read))
+        return _converse(lambda: _hand_over("read" if may_read else "write"))
+    if vault is not None:
+        keeper = _own_keeper(vault, host, storage, may_read)
+        _run_rsync(asked, keeper.directory, keeper.host)
+    os.umask(_UMASK_APART)
+    return _run_rsync(asked, read_vault()["directory"], read_account(pwd.getpwuid(os.geteuid()).pw_name))
+
+
+def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_read: bool) -> Keeper:
+    """A vault that belongs to the account that the key opens."""
+    if not is_name(host):
+        raise UsageError("--vault needs --host", field="--host", found=host, allowed="the name of the host that this key belongs to")
+    if not os.path.isabs(vault):
+        raise UsageError("--vault is not absolute", field="--vault", found=vault, allowed="an absolute path")
+    if storage not in (None, "native", "portable"):
+        raise UsageError("--storage is none", field="--storage", found=storage, allowed="native, portable")
+    assert host is not None
+    return Keeper(vault, host, (host,) if may_read else (), storage, may_make=True)
+
+
+def _hand_over(scope: str) -> NoReturn:
+    """Become the session that runs with the vault's rights; the descriptors stay as they are."""
+    owner = read_vault()["keeper"]
+    program = shutil.which("sudo")
+    if program is None:
+        raise UsageError("sudo is not installed on the vault", kind="vault_config", field="sudo", next="apt-get install sudo")
+    os.execv(program, ["sudo", "-n", "-u", owner, "--", SESSION % scope])
+
+
+def _keeper_for_caller(scope: str) -> Keeper:
+    """The vault as the account sees it that called sudo."""
+    caller = os.environ.get("SUDO_UID", "")
+    if scope not in ("write", "read") or not re.fullmatch("[0-9]{1,10}", caller):
+        raise UsageError("A session is started by sudo alone", kind="vault_config", field="--session", found=scope, allowed="write, read")
+    account = pwd.getpwuid(int(caller))
+    return keeper_of(account.pw_name, account.pw_gid, may_read=scope == "read")
+
+
+def _converse(find_keeper: Callable[[], Keeper]) -> int:
+    """Hold the conversation on standard input and output; what stands in its way is told there, too."""
+    from ..target.remote.wire import GREETING, Wire, pack_error
+
+    wire = Wire(0, 1, patience=_LAST_WORD_SECONDS)
+    try:
+        _settle()
+        keeper = find_keeper()
+    except BackupError as error:
+        with suppress(TargetError):
+            wire.write(GREETING)
+            wire.send({"error": pack_error(error)})
+        return error.rc
+    from .conversation import Conversation
+
+    with suppress(TargetError):
+        Conversation(wire, keeper).hold()
+    return EXIT_DONE
+
+
+def _settle() -> None:
+    """Stand on ground of our own, whatever whoever started us left: no limits below what the work needs, no signals ignored, no directory."""
+    os.chdir("/")
+    os.umask(0o007)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for what, least, name in ((resource.RLIMIT_NOFILE, 256, "nofile"), (resource.RLIMIT_FSIZE, 1 << 40, "fsize"), (resource.RLIMIT_AS, 1 << 30, "as")):
+        soft, hard = resource.getrlimit(what)
+        if hard != resource.RLIM_INFINITY and hard < least:
+            raise RefusedError(
+                "The session was started with too low a limit: %s %d" % (name, hard), kind="scope", field=name, found=hard, allowed="%d or more" % least
+            )
+        resource.setrlimit(what, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _run_rsync(asked: bytes, vault: str, host: str) -> NoReturn:
+    """Become rrsync in the directory in which the session of this host receives."""
+    try:
+        text = asked.decode("ascii")
+    except UnicodeDecodeError:
+        text = ""
+    match = _RSYNC.fullmatch(text)
+    if match is None or not is_name(match.group(2)) or "/../" in "/%s/" % match.group(4):
+        raise RefusedError(
+            "This key serves openclaw-backup alone",
+            kind="scope",
+            field="SSH_ORIGINAL_COMMAND",
+            found=printable(asked[:200]) or "a shell",
+            allowed="%s, and rsync into a session of this host" % REQUEST.decode("ascii"),
+        )
+    command, policy, tx, place = match.groups()
+    program = shutil.which("rrsync")
+    if program is None:
+        raise UsageError("rrsync is not installed on the vault", kind="vault_config", field="rrsync", next="apt-get install rsync (Debian 12 or newer)")
+    directory = os.path.join(vault, host, policy, "incoming", tx, "in")
+    environment = {"SSH_ORIGINAL_COMMAND": "%s %s" % (command, place), "PATH": os.defpath, "LC_ALL": "C"}
+    os.execve(program, ["rrsync", "-wo", "-munge", "-no-lock", directory], environment)

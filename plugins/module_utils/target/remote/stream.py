@@ -1,0 +1,151 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files as one stream of records: pieces of content where a file has any, so that holes cost nothing, and an end with its size.
+
+A record is eight bytes of offset, four of length, and so much content; a length of 0 ends the file, its offset is the file's size, or ``LOST``
+where it could not be read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Iterator, List, Sequence, Tuple
+
+from ...errors import TargetError
+from ...manifest.entry import Entry
+from ...manifest.walk import CREATE_FLAGS, Descent, open_file
+from .wire import PIECE, Wire
+
+LOST = (1 << 64) - 1
+_RECORD = struct.Struct(">QI")
+# Any length: what is received is bounded by what the entries say.
+_NO_LIMIT = 1 << 62
+
+
+def pieces_of(tree: Descent, paths: Sequence[bytes]) -> Iterator[bytes]:
+    """The stream of files below ``tree``, for ``Wire.send_stream``. One that cannot be read ends as ``LOST``."""
+    pending: List[bytes] = []
+    size = 0
+    for path in paths:
+        for piece in _pieces(tree, path):
+            pending.append(piece)
+            size += len(piece)
+            if size >= PIECE:
+                yield b"".join(pending)
+                pending, size = [], 0
+    yield b"".join(pending)
+
+
+def _pieces(tree: Descent, path: bytes) -> Iterator[bytes]:
+    try:
+        parent, name = tree.parent(path)
+        fd, found = open_file(parent, name)
+    except OSError:
+        yield _RECORD.pack(LOST, 0)
+        return
+    try:
+        total = found.st_size
+        has_holes = found.st_blocks * 512 < total
+        at = 0
+        while at < total:
+            end = total
+            if has_holes:
+                at, end = _next_extent(fd, at, total)
+            while at < end:
+                data = os.pread(fd, min(PIECE, end - at), at)
+                if not data:  # cut short meanwhile
+                    total = end = at
+                    break
+                yield _RECORD.pack(at, len(data)) + data
+                at += len(data)
+        yield _RECORD.pack(total, 0)
+    except OSError:
+        yield _RECORD.pack(LOST, 0)
+    finally:
+        os.close(fd)
+
+
+def _next_extent(fd: int, at: int, total: int) -> Tuple[int, int]:
+    """Where the next content begins and ends, from ``at`` on."""
+    try:
+        start = os.lseek(fd, at, os.SEEK_DATA)
+        return start, min(total, os.lseek(fd, start, os.SEEK_HOLE))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return total, total  # nothing but a hole is left
+
+
+class _Records:
+    """The bytes of a stream, so many at a time."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._data = b""
+        self._at = 0
+
+    def take(self, count: int) -> memoryview:
+        """The next ``count`` bytes."""
+        while len(self._data) - self._at < count:
+            piece = next(self._pieces, None)
+            if piece is None:
+                raise _broken("it ends inside a file")
+            self._data = self._data[self._at :] + piece
+            self._at = 0
+        self._at += count
+        return memoryview(self._data)[self._at - count : self._at]
+
+    def end(self) -> None:
+        """Nothing else may follow."""
+        if self._at < len(self._data) or next(self._pieces, None) is not None:
+            raise _broken("it goes on behind the last file")
+
+
+def receive_files(wire: Wire, place: Descent, entries: Sequence[Entry], *, mode: int = 0o600, directory_mode: int = 0o700) -> None:
+    """Write the files of a stream below ``place``; no one may be larger than its entry says. A ``LOST`` one is not there afterwards."""
+    records = _Records(wire.receive_stream(_NO_LIMIT))
+    for entry in entries:
+        parent, name = place.parent(entry.path, create=directory_mode)
+        try:
+            os.unlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            pass
+        fd = os.open(name, CREATE_FLAGS, mode, dir_fd=parent)
+        try:
+            is_whole = _receive(records, fd, entry.size)
+        finally:
+            os.close(fd)
+        if not is_whole:
+            os.unlink(name, dir_fd=parent)
+    records.end()
+
+
+def _receive(records: _Records, fd: int, size: int) -> bool:
+    """One file; whether it came whole."""
+    while True:
+        offset, length = _RECORD.unpack(records.take(_RECORD.size))
+        if not length:
+            if offset != LOST:
+                if offset > size:
+                    raise _broken("a file is larger than its manifest says")
+                os.ftruncate(fd, offset)
+            return bool(offset != LOST)
+        if length > PIECE or offset + length > size:
+            raise _broken("a file is larger than its manifest says")
+        data = records.take(length)
+        while data:
+            written = os.pwrite(fd, data, offset)
+            data, offset = data[written:], offset + written
+
+
+def _broken(what: str) -> TargetError:
+    return TargetError(
+        "The files that were sent are not what was asked for: %s" % what,
+        kind="protocol",
+        field="target",
+        found=what,
+        next="look at both sides' versions; run again",
+    )

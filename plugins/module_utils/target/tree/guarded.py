@@ -1,0 +1,214 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session whose content comes from somebody who is not trusted: a host, through an account that may write in one directory and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+
+from ...errors import IntegrityError, RefusedError
+from ...manifest.content import copy_file
+from ...manifest.document import Manifest
+from ...manifest.entry import FILE, Entry
+from ...manifest.walk import CREATE_FLAGS, Descent, open_file
+from ..contract import Delivery, Sent, Shortfall, Tell, is_time
+from .build import check_received, take_in
+from .clone import clone_file, discard
+from .session import PATCH_FROM, TreeSession, explain
+
+
+class Ingest(NamedTuple):
+    """Who writes what a vault receives: members of ``group``, or where that is None the vault's own account, confined by rrsync. ``entries``: how
+    many paths a snapshot may have; ``reserve``: percent of the file system's bytes and inodes that no snapshot may use."""
+
+    group: Optional[int] = None
+    entries: int = 10_000_000
+    reserve: int = 5
+
+
+class GuardedSession(TreeSession):
+    """Receives in ``incoming/<tx>/in/files``, where the other side may write until the commit; from there everything is copied before it is
+    looked at. ``in/basis`` has old versions of large files, for rsync to go by.
+
+    The other side decides nothing: not where, not when, not how much.
+    """
+
+    def __init__(self, *arguments: Any, ingest: Ingest) -> None:
+        super().__init__(*arguments)
+        self._ingest = ingest
+        self._inbox = self._directory + b"/in"
+        self._arrivals = self._inbox + b"/files"
+        self._basis = self._inbox + b"/basis"
+        self._had_arrivals = False
+        self._wanted: List[Entry] = []
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a dead session has left something that arrived."""
+        return self._had_arrivals
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        os.mkdir(self._inbox, 0o700)
+        if self._ingest.group is not None:
+            # The way down can be passed and nothing on it be listed.
+            history = self.history.base
+            for path in (os.path.dirname(history), history, self.history.incoming, self._directory):
+                os.chmod(path, 0o711)
+            self._admit(self._inbox, 0o750)
+
+    def _admit(self, path: bytes, mode: int) -> None:
+        """Let the ingest account into a directory, by its group."""
+        if self._ingest.group is not None:
+            os.chown(path, -1, self._ingest.group)
+            os.chmod(path, mode)
+
+    def open(self) -> None:
+        super().open()
+        try:
+            for path, mode in ((self._arrivals, 0o2770), (self._basis, 0o2750)):
+                if not os.path.isdir(path):
+                    os.mkdir(path, 0o700)
+                self._admit(path, mode)
+        except OSError as error:
+            raise explain(error, self.history) from error
+
+    def _rescue(self, incoming: Descent, name: bytes) -> None:
+        super()._rescue(incoming, name)
+        if not self._had_arrivals:
+            self._had_arrivals = self._take_over(incoming, (name + b"/in",), self._arrivals)
+
+    def _discard(self, incoming: Descent, name: bytes) -> None:
+        # What the ingest account has closed to us only root can remove; that costs its own quota.
+        with contextlib.suppress(PermissionError):
+            discard(incoming.root_fd, name)
+
+    def propose(self, manifest: Manifest) -> List[Entry]:
+        """Hear what the next snapshot is to hold, and get ready for it; the files to send. ``IntegrityError`` or ``RefusedError`` where it will not do."""
+        try:
+            return self._propose(manifest)
+        except OSError as error:
+            raise explain(error, self.history) from error
+
+    def _propose(self, manifest: Manifest) -> List[Entry]:
+        entries = manifest.entries  # parsed strictly, every line: whatever looks at single lines later may trust them
+        self._check(manifest, entries)
+        wanted = self.wanted(manifest)
+        if self._resumed:
+            self._clear_unwanted(wanted, self._files)
+            self._take_over_own(wanted)
+            wanted = self.wanted(manifest)
+        if self._had_arrivals:
+            with contextlib.suppress(PermissionError):
+                self._clear_unwanted(wanted, self._arrivals)
+        self._check_room(manifest, wanted)
+        self._lay_basis(wanted)
+        self._begin_ahead()
+        self._wanted = wanted
+        return wanted
+
+    def _check(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
+        header = manifest.header
+        for field, found, allowed in (("host", header.host, self.host), ("policy", header.policy, self.policy)):
+            if found != allowed:
+                raise RefusedError("The manifest is one of %s %s" % (field, found), kind="scope", field=field, found=found, allowed=allowed)
+        if not is_time(header.claimed) or (header.id, header.sequence, header.created) != (None, None, None):
+            raise IntegrityError("The manifest is not valid: it claims what the vault alone decides", kind="manifest", field="header", found=header.claimed)
+        if len(entries) > self._ingest.entries:
+            raise RefusedError(
+                "The snapshot would have %d paths" % len(entries),
+                kind="limit",
+                field="entries",
+                found=len(entries),
+                allowed="%d paths" % self._ingest.entries,
+                next="leave something out of the policy, or have the vault's limit raised",
+            )
+
+    def _take_over_own(self, wanted: Sequence[Entry]) -> None:
+        """What an earlier session had already copied and proven need not come again."""
+        self._resumed = False
+        with Descent(self._files) as files:
+            there: List[Entry] = []
+            for entry in wanted:
+                with contextlib.suppress(OSError):
+                    parent, name = files.parent(entry.path)
+                    if stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                        there.append(entry)
+            files.forget()
+            shortfalls, hashed = check_received(files, there, self.storage)
+        short = {item.path for item in shortfalls}
+        self._hashed += hashed
+        self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
+
+    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry]) -> None:
+        free = os.statvfs(self.history.incoming)
+        share = self._ingest.reserve / 100
+        # What arrives lies there twice while it is copied, a file at a time.
+        bytes_left = free.f_bavail * free.f_frsize - int(free.f_blocks * free.f_frsize * share)
+        need = sum(entry.size for entry in wanted)
+        inodes_left = free.f_favail - int(free.f_files * share)
+        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted)
+        for what, wish, left in (("bytes", need, bytes_left), ("files", inodes, inodes_left if free.f_files else inodes)):
+            if wish > left:
+                raise RefusedError(
+                    "The vault has no room for this snapshot: it needs %d %s, and %d are free beside the %d %% that are kept back"
+                    % (wish, what, max(0, left), self._ingest.reserve),
+                    kind="vault_full",
+                    field="target",
+                    found=wish,
+                    allowed="%d %s" % (max(0, left), what),
+                    next="free space in the vault or leave something out of the policy; nothing was published",
+                )
+
+    def _lay_basis(self, wanted: Sequence[Entry]) -> None:
+        """Put copies of what the base has of large files where rsync finds them."""
+        large = [entry for entry in wanted if entry.size >= PATCH_FROM and entry.path not in self._distrusted]
+        if self.base is None or not large:
+            return
+        try:
+            base = Descent(self.history.snapshot(self.base.id) + b"/tree")
+        except OSError:
+            return
+        with base, Descent(self._basis) as basis:
+            for entry in large:
+                try:
+                    parent, name = base.parent(entry.path)
+                    fd, _found = open_file(parent, name)
+                except OSError:
+                    continue  # it is new
+                try:
+                    into, last = basis.parent(entry.path, create=0o750)
+                    with contextlib.suppress(FileExistsError):
+                        out = os.open(last, CREATE_FLAGS, 0o440, dir_fd=into)
+                        try:
+                            if not clone_file(fd, out):
+                                copy_file(fd, out)
+                            os.fchmod(out, 0o440)
+                        finally:
+                            os.close(out)
+                finally:
+                    os.close(fd)
+
+    def allowed(self, paths: Sequence[bytes]) -> List[Entry]:
+        """The wanted files of these paths, for ``put``; ``RefusedError`` for any other."""
+        wanted = {entry.path: entry for entry in self._wanted}
+        for path in paths:
+            if path not in wanted:
+                raise RefusedError("Nobody asked for %r" % path, kind="scope", field="paths", found=path)
+        return [wanted[path] for path in paths]
+
+    @property
+    def arrivals(self) -> bytes:
+        """The directory in which content arrives."""
+        return self._arrivals
+
+    def _receive(self, files: Descent, entries: Sequence[Entry], tell: Optional[Tell]) -> Tuple[List[Shortfall], int]:
+        with Descent(self._arrivals) as inbox:
+            return take_in(inbox, files, entries, self.storage, tell)
+
+    def send(self, delivery: Delivery, options: Any, tell: Optional[Tell] = None) -> Sent:
+        raise AssertionError("the other side sends")
