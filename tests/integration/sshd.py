@@ -42,7 +42,7 @@ class Server:
         self.log = root / "log"
         self.program = root / "openclaw-backup"
         path = os.pathsep.join(filter(None, sys.path))
-        self.program.write_text("#!/bin/sh\nexec env PYTHONPATH=%s %s -m %s \"$@\"\n" % (shlex.quote(path), shlex.quote(sys.executable), AGENT))
+        self.program.write_text('#!/bin/sh\nexec env PYTHONPATH=%s %s -m %s "$@"\n' % (shlex.quote(path), shlex.quote(sys.executable), AGENT))
         self.program.chmod(0o755)
         self._make_key("host_key")
         with socket.socket() as probe:
@@ -81,7 +81,9 @@ class Server:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         assert SSHD is not None
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self._config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(self._config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         for _attempt in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

@@ -191,7 +191,7 @@ class Conversation:
         return self._target
 
     def _slots(self) -> bytes:
-        path = os.fsencode(self._keeper.directory) + b"/slots"
+        path = os.fsencode(self._keeper.directory) + b"/.slots"
         make_private(path)
         return path
 

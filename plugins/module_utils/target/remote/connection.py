@@ -132,6 +132,7 @@ class Connection:
             except TargetError as error:
                 self._explain(error)
         except BaseException:
+            self._process.terminate()  # there is nobody to say goodbye to
             self.close()
             raise
         self.wire.patience = patience
