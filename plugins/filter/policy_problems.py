@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Dict, List
 
 from ..module_utils.errors import PolicyError
 from ..module_utils.policy.model import Policy
-from ..module_utils.policy.profiles import PROFILES, check_profile
+from ..plugin_utils.values import plain, without_foreign_profile
 
 DOCUMENTATION = r"""
 name: policy_problems
@@ -52,43 +51,18 @@ _value:
 """
 
 
-def _plain(value: Any) -> Any:
-    """``value`` made of exact built-in types: Ansible hands over subclasses, and lazy containers that only iterating resolves."""
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(value[key]) for key in value}
-    if isinstance(value, str):
-        return "".join(value)
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    for number in (int, float):
-        if isinstance(value, number):
-            return number(value)
-    return value
-
-
-def _without_foreign_profile(policy: Any) -> Any:
-    """The policy, where its profile is a file of the host, without it."""
-    name = policy.get("profile") if isinstance(policy, dict) else None
-    if not isinstance(name, str) or name in PROFILES:
-        return policy
-    check_profile(name, "profile")
-    return {"sources": ["/"], **{key: value for key, value in policy.items() if key != "profile"}}
-
-
 def policy_problems(policies: Any, host: str) -> List[str]:
     """One text for each policy that ``Policy.from_mapping`` refuses, and for each name that an earlier one has."""
-    plain = _plain(policies)
-    if not isinstance(plain, list):
-        return ["all of them: must be a list of policies, found %s. Next: write each as an item of a list." % type(plain).__name__]
+    listed = plain(policies)
+    if not isinstance(listed, list):
+        return ["all of them: must be a list of policies, found %s. Next: write each as an item of a list." % type(listed).__name__]
     problems = []
     first: Dict[str, int] = {}
-    for number, policy in enumerate(plain, 1):
+    for number, policy in enumerate(listed, 1):
         name = policy.get("name") if isinstance(policy, dict) else None
         label = "policy %d (%s)" % (number, name) if isinstance(name, str) and name else "policy %d" % number
         try:
-            checked = Policy.from_mapping(_without_foreign_profile(policy), default_host=_plain(host))
+            checked = Policy.from_mapping(without_foreign_profile(policy), default_host=plain(host))
         except PolicyError as error:
             problems.append("%s: %s" % (label, error))
             continue

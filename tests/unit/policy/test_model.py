@@ -435,9 +435,10 @@ def test_a_policy_that_asks_for_nothing_more_is_supported() -> None:
     assert made().unsupported() == []
     selection = ("include", "exclude", "exclude_caches", "exclude_if_present", "one_file_system")
     acting = ("name", "host", "sources", *selection, "guards", "hooks", "retention", "heartbeat")
+    schedule = {"cron": "@daily", "splay": "1h"}
     keys = {name: FULL[name] for name in acting}
     transfer = {"streams": 4, "checksum": "md5", "bwlimit": "1m", "timeout": 60}
-    assert made(**keys, transfer=transfer, target={"url": "/v", "storage": "native"}).unsupported() == []
+    assert made(**keys, transfer=transfer, schedule=schedule, target={"url": "/v", "storage": "native"}).unsupported() == []
 
 
 def test_what_is_set_and_not_acted_on_is_named() -> None:
@@ -446,7 +447,7 @@ def test_what_is_set_and_not_acted_on_is_named() -> None:
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
-    assert made(**keys).unsupported() == ["schedule.cron", "schedule.watch", "objectives.rto"]
+    assert made(**keys).unsupported() == ["schedule.watch", "objectives.rto"]
 
 
 def test_what_acts_only_over_a_network_is_named_for_a_directory_and_not_for_a_vault() -> None:
