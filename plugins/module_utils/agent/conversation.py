@@ -389,7 +389,9 @@ class Conversation:
     def _put(self, request: Mapping[str, Any]) -> Answer:
         try:
             paths = request.get("paths")
-            entries = self.session.allowed([os.fsencode(path) for path in paths] if type(paths) is list and all(type(path) is str for path in paths) else [])
+            if type(paths) is not list or not all(type(path) is str for path in paths):
+                raise UsageError("The paths are no list of texts", field="paths", found=printable(str(paths))[:80])
+            entries = self.session.allowed([os.fsencode(path) for path in paths])
             with Descent(self.session.arrivals) as place:
                 receive_files(self._wire, place, entries, mode=0o660, directory_mode=0o770)
         except (BackupError, OSError, ValueError) as error:
