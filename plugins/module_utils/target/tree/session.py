@@ -11,12 +11,12 @@ import stat
 import time
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError, TargetError, printable, refused_by_system
 from ...manifest.content import copy_file, hash_file, patch_file
-from ...manifest.document import Manifest, read_manifest
+from ...manifest.document import Manifest, read_manifest, read_unchecked
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
 from ...observe.audit import AuditLog, rfc3339, seconds_of
@@ -692,20 +692,34 @@ def increments(tell: Tell) -> Tell:
 
 def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
     """A snapshot's manifest, held against its receipt (``IntegrityError``)."""
-    path = history.manifest(snapshot.id)
-    manifest = read_manifest(path)
+    manifest = read_manifest(history.manifest(snapshot.id))
+    _check_receipt(history, snapshot, manifest)
+    return manifest
+
+
+def read_snapshot_manifest_unchecked(history: History, snapshot: Snapshot) -> Tuple[Manifest, Callable[[], None]]:
+    """The same, with what is to be called before anything that comes of it counts: the check, which takes as long as the reading."""
+    manifest, check_trailer = read_unchecked(history.manifest(snapshot.id))
+
+    def check() -> None:
+        check_trailer()
+        _check_receipt(history, snapshot, manifest)
+
+    return manifest, check
+
+
+def _check_receipt(history: History, snapshot: Snapshot, manifest: Manifest) -> None:
     header, receipt = manifest.header, snapshot.receipt
     says = (header.id, header.sequence, header.parent, header.created, manifest.digest, manifest.content_digest, len(manifest.lines))
     if says != (receipt.id, receipt.sequence, receipt.parent, receipt.created, receipt.digest, receipt.content_digest, receipt.entries):
         raise IntegrityError(
-            "%s is not the manifest that the receipt of %s speaks of" % (printable(path), snapshot.id),
+            "%s is not the manifest that the receipt of %s speaks of" % (printable(history.manifest(snapshot.id)), snapshot.id),
             kind="manifest",
             field="digest",
             found=manifest.digest,
             allowed=snapshot.receipt.digest,
             next="restore an older snapshot, and this file from a copy of the vault; without one move the snapshot's directory out of the history",
         )
-    return manifest
 
 
 def _write(path: bytes, data: bytes) -> None:
