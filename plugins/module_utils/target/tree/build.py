@@ -88,13 +88,14 @@ def _check_one(below: Descent, entry: Entry, native: bool, losses: Losses) -> Tu
         digest, size = hash_file(fd, size=found.st_size)
         if digest.hex() != entry.hash or size != entry.size:
             return "hash", size
-        _finish_file(fd, entry, native, losses)
+        finish_file(fd, entry, native, losses)
     finally:
         os.close(fd)
     return "", size
 
 
-def _finish_file(fd: int, entry: Entry, native: bool, losses: Losses) -> None:
+def finish_file(fd: int, entry: Entry, native: bool, losses: Losses) -> None:
+    """Give an open file, whose bytes are what the entry says, what else this storage keeps in an inode."""
     if native:
         apply_open(fd, entry, losses)
     else:
@@ -260,7 +261,7 @@ def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry, 
                 digest, size = copy_file(fd, out)
                 if digest.hex() != entry.hash or size != entry.size:
                     raise ReplacedError("its bytes have changed")
-            _finish_file(out, entry, native, losses)
+            finish_file(out, entry, native, losses)
         finally:
             os.close(out)
     finally:
