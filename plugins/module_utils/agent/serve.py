@@ -25,7 +25,7 @@ from .keeper import Keeper, keeper_of, read_account, read_vault
 
 # Programs of root's that run the session, one for each scope; sudo allows the ingest accounts these, without arguments, and nothing else.
 SESSION = "/usr/local/libexec/openclaw-backup/session-%s"
-_RSYNC = re.compile(r"(rsync --server -[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
+_RSYNC = re.compile(r"(rsync --server -(?!-)[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
 _UMASK_APART = 0o007
 _LAST_WORD_SECONDS = 10.0
 
