@@ -11,7 +11,8 @@ import re
 import stat
 from bisect import bisect_left
 from json.encoder import encode_basestring_ascii
-from typing import Any, Dict, Iterable, List, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
+from types import MappingProxyType
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
 from ..errors import IntegrityError, printable
 
@@ -137,11 +138,11 @@ def encode(entry: Entry) -> bytes:
     return ("{%s}" % ",".join(parts)).encode("ascii")
 
 
-def decode(lines: Sequence[bytes], start: int = 0, stop: Optional[int] = None) -> List[Entry]:
+def decode(lines: Sequence[bytes], start: int = 0, stop: Optional[int] = None, known: Mapping[bytes, Entry] = MappingProxyType({})) -> List[Entry]:
     """Parse canonical lines as hostile input: known keys, sane ranges, strictly increasing paths, every parent present.
 
-    Of a part of the lines: what it needs of an earlier line is looked up there, so that all lines are valid if all parts are. Raises
-    ``IntegrityError`` (kind ``manifest``) naming the line. The first line is number 2: the header is line 1.
+    Of a part of the lines: what it needs of an earlier line is looked up there, so that all lines are valid if all parts are. ``known``: entries of
+    lines that were parsed before. Raises ``IntegrityError`` (kind ``manifest``) naming the line. The first line is number 2: the header is line 1.
     """
     entries: List[Entry] = []
     directories = {b""}
@@ -150,10 +151,12 @@ def decode(lines: Sequence[bytes], start: int = 0, stop: Optional[int] = None) -
     earlier = Lookup(lines)
     previous = earlier[start - 1].path if start else b""
     for number, line in enumerate(lines[start:stop], start + 2):
-        try:
-            entry = _parse(line, numbers)
-        except ValueError as error:
-            _refuse(number, str(error))
+        entry = known.get(line)
+        if entry is None:
+            try:
+                entry = _parse(line, numbers)
+            except ValueError as error:
+                _refuse(number, str(error))
         path = entry.path
         if path <= previous:
             _refuse(number, "paths are not strictly increasing")
