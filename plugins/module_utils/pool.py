@@ -52,30 +52,42 @@ def fork_pays(weights: Sequence[int]) -> bool:
     return available_cpus() > 1 and (len(weights) >= FORK_PAYS_ITEMS or (len(weights) > 1 and sum(weights) >= FORK_PAYS_BYTES))
 
 
-def run(work: Callable[[int, int], T], weights: Sequence[int], *, items: int = 2048, weight: int = 64 << 20) -> Iterator[T]:
+def run(
+    work: Callable[[int, int], T],
+    weights: Sequence[int],
+    *,
+    items: int = 2048,
+    weight: int = 64 << 20,
+    meanwhile: Optional[Callable[[], None]] = None,
+) -> Iterator[T]:
     """Yield ``work(start, stop)`` for ranges that cover every index of ``weights`` once, in any order.
 
-    ``weights`` are costs in bytes. ``work`` runs in forked processes where that pays, otherwise here; its result must be picklable.
-    An exception in ``work`` is raised here; a worker that dies is a ``BackupError``.
+    ``weights`` are costs in bytes; ``meanwhile`` is called here once the processes are at work, and before anything is yielded. ``work`` runs in
+    forked processes where that pays, otherwise here; its result must be picklable. An exception in ``work`` is raised here; a worker that dies is a
+    ``BackupError``.
     """
     if fork_pays(weights):
         # Several rounds for every worker, so that they end together; never smaller than what a round costs.
         rounds = 8 * available_cpus()
         items = min(items, max(FORK_PAYS_ITEMS // 4, len(weights) // rounds))
         weight = min(weight, max(FORK_PAYS_BYTES // 4, sum(weights) // rounds))
-        yield from _run_forked(work, ranges(weights, items=items, weight=weight))
+        yield from _run_forked(work, ranges(weights, items=items, weight=weight), meanwhile)
         return
+    if meanwhile is not None:
+        meanwhile()
     for start, stop in ranges(weights, items=items, weight=weight):
         yield work(start, stop)
 
 
-def _run_forked(work: Callable[[int, int], T], cuts: List[Range]) -> Iterator[T]:
+def _run_forked(work: Callable[[int, int], T], cuts: List[Range], meanwhile: Optional[Callable[[], None]]) -> Iterator[T]:
     from multiprocessing.connection import Connection, wait
 
     pending = list(reversed(cuts))
     with _Team(work) as team:
         for _ in range(min(available_cpus(), len(cuts))):
             team.add().send(pending.pop())
+        if meanwhile is not None:
+            meanwhile()
         busy = list(team.channels)
         while busy:
             for channel in wait(busy):

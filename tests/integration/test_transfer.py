@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import time
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable, Dict
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import BackupResult, backup
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import verify
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session
 
 Wrapped = Callable[[str], None]
 
@@ -43,7 +47,14 @@ def policy(tmp_path: Path) -> Policy:
     (tmp_path / "source").mkdir()
     for index in range(50):
         (tmp_path / "source" / ("file%d" % index)).write_text("content %d" % index)
+    time.sleep(0.05)  # what changed in this tick of the clock is taken for moving, and staged
     return Policy.from_mapping({"name": "t", "host": "h", "sources": [str(tmp_path / "source")], "target": str(tmp_path / "vault")}, default_host="h")
+
+
+def change(tmp_path: Path, count: int) -> None:
+    for index in range(count):
+        (tmp_path / "source" / ("file%d" % index)).write_text("another content %d" % index)
+    time.sleep(0.05)
 
 
 def run(policy: Policy, tmp_path: Path) -> BackupResult:
@@ -74,3 +85,69 @@ def test_an_rsync_that_refuses_is_not_asked_again_and_says_why(wrapped: Wrapped,
         run(policy, tmp_path)
     assert (caught.value.kind, caught.value.found) == ("transfer", 1)
     assert (tmp_path / "count").read_text() == "1\n"
+
+
+def test_a_few_changed_files_are_copied_without_rsync_and_proven(wrapped: Wrapped, policy: Policy, tmp_path: Path) -> None:
+    wrapped('if [ "$count" -gt 0 ]; then echo "not again" >&2; exit 1; fi')
+    run(policy, tmp_path)
+    change(tmp_path, 4)
+    (tmp_path / "source" / "file0").chmod(0o4751)
+    result = run(policy, tmp_path)
+    assert (result.warnings, result.files_sent, result.modified) == ([], 4, 4)
+    assert result.bytes_wire == result.bytes_sent == 4 * len("another content 0")
+    assert result.receipt is not None and result.receipt["verified_bytes"] == result.bytes_sent  # hashed once, as they were written
+    assert verify(policy, state_directory=str(tmp_path / "state"), depth="full").ok
+    assert (tmp_path / "count").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("many, transfer", [(5, {}), (1, {"bwlimit": "1g"})])
+def test_what_is_not_few_or_is_limited_goes_by_rsync(wrapped: Wrapped, policy: Policy, tmp_path: Path, many: int, transfer: Dict[str, Any]) -> None:
+    wrapped("")
+    run(policy, tmp_path)
+    change(tmp_path, many)
+    item = {"name": "t", "host": "h", "sources": list(policy.sources), "target": policy.target.url, "transfer": transfer}
+    assert run(Policy.from_mapping(item, default_host="h"), tmp_path).files_sent == many
+    assert (tmp_path / "count").read_text() == "2\n"
+
+
+def _rewrite(path: Path) -> None:
+    path.write_text("as it is when it is sent")
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("file9")
+
+
+@pytest.mark.parametrize("swap", [_rewrite, _pipe, _link, Path.unlink])
+def test_a_file_that_is_another_when_it_is_copied_is_never_taken_for_what_was_scanned(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None]
+) -> None:
+    run(policy, tmp_path)
+    change(tmp_path, 2)
+    path, real, swapped = tmp_path / "source" / "file1", session._send_by_hand, []
+
+    def late(source: Any, files: Any, entry: Entry, *more: Any) -> Any:
+        if entry.path.endswith(b"/file1") and not swapped:
+            swapped.append(path)
+            swap(path)
+        return real(source, files, entry, *more)
+
+    monkeypatch.setattr(session, "_send_by_hand", late)
+    result = run(policy, tmp_path)
+    assert swapped and result.changed
+    assert verify(policy, state_directory=str(tmp_path / "state"), depth="full").ok
+    stored = tmp_path / "vault" / "h" / "t" / "latest" / "tree" / str(path.relative_to("/"))
+    assert not os.path.lexists(stored) or not stat.S_ISREG(path.lstat().st_mode) or stored.read_bytes() == path.read_bytes()
+    assert not os.path.lexists(stored) or stored.read_text() != "another content 1"
+    monkeypatch.undo()
+    run(policy, tmp_path)
+    assert verify(policy, state_directory=str(tmp_path / "state"), depth="full").ok
+    assert os.path.lexists(stored) == os.path.lexists(path)
+    if os.path.lexists(path):
+        assert stat.S_IFMT(stored.lstat().st_mode) == stat.S_IFMT(path.lstat().st_mode)

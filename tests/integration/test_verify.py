@@ -15,13 +15,18 @@ import subprocess
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import list_snapshots
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, restore
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import verify_chain
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import build as build_module
 from ansible_collections.openclaw.backup.tests.integration.world import (
     AS_ROOT,
     NOBODY,
@@ -510,7 +515,7 @@ def test_a_hard_link_that_was_parted_and_altered_is_found(world: World) -> None:
     assert world.verify().damaged == [{"path": str(world.src / "h2"), "reason": "hash"}]
 
 
-def test_a_directory_that_its_owner_cannot_open_is_damage_and_no_crash() -> None:
+def test_a_directory_that_its_owner_cannot_open_is_damage_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World.make("portable")
     try:
         (world.src / "d").mkdir()
@@ -521,12 +526,232 @@ def test_a_directory_that_its_owner_cannot_open_is_damage_and_no_crash() -> None
         def go() -> None:
             made = world.backup()
             world.stored(made.snapshot_id, "d").chmod(0)
-            found = world.verify()
-            assert (found.damaged, found.missing) == ([{"path": str(world.src / "d"), "reason": "unreadable"}], [str(world.src / "d" / "f")])
+            for length in (1000, 1):
+                cut(monkeypatch, length)
+                found = world.verify()
+                assert (found.damaged, found.missing) == ([{"path": str(world.src / "d"), "reason": "unreadable"}], [str(world.src / "d" / "f")])
 
         in_child(go, uid=NOBODY if AS_ROOT else None)
     finally:
         world.destroy()
+
+
+def test_a_directory_whose_names_alone_can_be_read_is_damage_and_no_crash() -> None:
+    world = World.make("portable")
+    try:
+        (world.src / "d" / "e").mkdir(parents=True)
+        (world.src / "d" / "f").write_text("x")
+        if AS_ROOT:
+            give(world.root, NOBODY)
+
+        def go() -> None:
+            made = world.backup()
+            world.stored(made.snapshot_id, "d").chmod(0o400)
+            for depth in ("quick", "full"):
+                found = world.verify(depth=depth)
+                assert [item["path"] for item in found.damaged] == [str(world.src / "d" / "e"), str(world.src / "d" / "f")]
+                assert {item["reason"] for item in found.damaged} == {"unreadable"} and not found.missing + found.extra
+
+        in_child(go, uid=NOBODY if AS_ROOT else None)
+    finally:
+        world.destroy()
+
+
+# ---- however the work is shared out --------------------------------------------------------------------------------------
+
+
+def awkward(src: Path) -> None:
+    """A tree in which what is in a directory comes after many names that do not, and the other way round."""
+    for name in ("a", "a-b", "a-b/e", "a.d", "a/b", "a/b-", "a/b/c", "a0", "b", "empty", "empty-", "zz"):
+        (src / name).mkdir()
+    for name in ("a!", "a-b/e/f", "a-b/f", "a.d/f", "a/b-/f", "a/b.f", "a/b/c/f", "a/b/f", "a/f", "a0/f", "b/f", "f", "zz/f", "zz/z", "a/\udcff"):
+        (src / name).write_text("content of %r" % name)
+    (src / "a-b" / "link").symlink_to("f")
+    os.link(src / "a" / "f", src / "zz" / "hard")
+    os.link(src / "a" / "f", src / "a-b" / "hard")
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, length: int, backwards: bool = False) -> None:
+    """From now on trees are proven in runs of so many lines."""
+
+    whole = pool.run
+
+    def run(work: Callable[[int, int], Any], weights: Sequence[int], meanwhile: Optional[Callable[[], None]] = None, **options: int) -> Iterator[Any]:
+        if options:
+            return whole(work, weights, **options)
+        if meanwhile is not None:
+            meanwhile()
+        starts = range(0, len(weights), length)
+        return (work(start, min(start + length, len(weights))) for start in (reversed(starts) if backwards else starts))
+
+    monkeypatch.setattr(pool, "run", run)
+
+
+def without(path: Path) -> None:
+    subprocess.run(["rm", "-rf", str(path)], check=True)
+
+
+def beside(path: Path, *names: str) -> None:
+    for name in names:
+        (path.parent / name).mkdir()
+        (path.parent / name / "below").write_text("x")
+        (path.parent / (name + ".f")).write_text("x")
+
+
+def parted(path: Path) -> None:
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text[::-1])
+
+
+DAMAGES: Dict[str, Tuple[str, Callable[[Path], Any], Tuple[int, int, int]]] = {
+    "nothing": ("f", lambda path: None, (0, 0, 0)),
+    "the first file": ("a!", lambda path: spoil(path), (1, 0, 0)),
+    "the last file": ("zz/z", lambda path: spoil(path), (1, 0, 0)),
+    "a file behind its directory's neighbours": ("a/f", lambda path: spoil(path), (1, 0, 0)),
+    "a file deep down": ("a/b/c/f", lambda path: spoil(path), (1, 0, 0)),
+    "a directory gone": ("a", without, (0, 10, 0)),
+    "an empty directory gone": ("empty", without, (0, 1, 0)),
+    "the last directory gone": ("zz", without, (0, 4, 0)),
+    "a directory as a file": ("a/b", lambda path: (without(path), path.write_text("x")), (1, 3, 0)),
+    "a file as a directory": ("a/f", lambda path: (path.unlink(), beside(path, "f")), (1, 0, 2)),
+    "too much at every place": ("f", lambda path: beside(path, "\x01", "a-", "a-a", "a1", "zzz"), (0, 0, 15)),
+    "too much in an empty directory": ("empty/x", lambda path: beside(path, "\x01", "x", "\udcff"), (0, 0, 9)),
+    "too much among what comes late": ("a/f", lambda path: beside(path, "a", "b!", "b0", "g"), (0, 0, 12)),
+    "a link that leads elsewhere": ("a-b/link", lambda path: (path.unlink(), path.symlink_to("e")), (1, 0, 0)),
+    "a hard link parted": ("zz/hard", parted, (1, 0, 0)),
+    "the first of hard links gone": ("a-b/hard", lambda path: path.unlink(), (0, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_found_does_not_depend_on_how_the_manifest_is_cut(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(world.src)
+    world.src.mkdir()
+    awkward(world.src)
+    made = world.backup()
+    place, change, counts = DAMAGES[name]
+    subprocess.run(["chmod", "-R", "u+rwX", str(world.stored(made.snapshot_id))], check=True)
+    if "/x" not in place:
+        assert world.stored(made.snapshot_id, place).exists() or "link" in place
+    change(world.stored(made.snapshot_id, place))
+    (snapshot,) = world.snapshots()
+    lines = snapshot.receipt.entries
+    found = {depth: world.target.verify(snapshot, depth=depth, record=False) for depth in ("quick", "full")}
+    told = found["full"]
+    if world.storage == "portable":  # natively, chmod and what was done to directories leave traces of their own
+        assert (len(told.damaged), len(told.missing), len(told.extra)) == counts
+    for length in range(1, lines + 1):
+        cut(monkeypatch, length, backwards=length % 2 == 0)
+        for depth in found:
+            assert world.target.verify(snapshot, depth=depth, record=False) == found[depth]
+    monkeypatch.undo()
+
+
+def test_a_tree_built_in_runs_of_any_length_is_as_the_manifest_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(world.src)
+    world.src.mkdir()
+    awkward(world.src)
+    for length in (1, 2, 7):
+        (world.src / "a" / "f").write_text("changed %d" % length)
+        cut(monkeypatch, length)
+        assert world.backup().changed
+        monkeypatch.undo()
+        assert world.verify().ok
+
+
+def test_a_manifest_of_nothing_proves_an_empty_tree_and_no_other(tmp_path: Path) -> None:
+    nothing = Manifest.from_entries(Header("h", "p", (), {}, "1.0.0", "2026-11-20T09:15:00Z"), [])
+    (tmp_path / "tree").mkdir()
+    with Descent(os.fsencode(tmp_path / "tree")) as tree:
+        assert build_module.prove(tree, nothing, "portable")[0].ok
+        (tmp_path / "tree" / "d").mkdir()
+        (tmp_path / "tree" / "d" / "f").write_text("x")
+        assert build_module.prove(tree, nothing, "portable")[0].extra == (b"d", b"d/f")
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """One directory with very many files, which two workers share."""
+    monkeypatch.setattr(pool, "available_cpus", lambda: 2)
+    made = World.make(STORAGES[0])
+    (made.src / "d").mkdir()
+    for number in range(2 * pool.FORK_PAYS_ITEMS):
+        (made.src / "d" / ("%04d" % number)).write_text("content of %d" % number)
+    os.link(made.src / "d" / "0007", made.src / "d" / "1993.link")
+    yield made
+    made.destroy()
+
+
+def test_a_directory_that_several_workers_share_is_looked_at_once(crowd: World) -> None:
+    made = crowd.backup()
+    files = 2 * pool.FORK_PAYS_ITEMS + 1
+    found = crowd.verify()
+    assert found.ok and found.hashed_files == files - 1 and found.checked == crowd.snapshots()[0].receipt.entries
+    place = crowd.stored(made.snapshot_id, "d/x")
+    place.parent.chmod(0o700)
+    for name in ("0000", "1000", "1999"):
+        spoil(place.parent / name)
+    for name in ("0001", "0999", "1998"):
+        (place.parent / name).unlink()
+    for name in ("", "0500x", "zzz"):
+        (place.parent / (" " + name)).write_text("x")
+    found = crowd.verify()
+    assert found.counts["missing"] == 3 and found.counts["extra"] == 3
+    assert {os.path.basename(item["path"]) for item in found.damaged if item["reason"] == "hash"} == {"0000", "1000", "1999"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines[:50], lines[51], lines[50], *lines[52:]],
+        lambda lines: [*lines[:-1], lines[-2], lines[-1]],
+        lambda lines: [lines[-1], *lines],
+        lambda lines: lines[1:],
+        lambda lines: [line for line in lines if b'src/d","t":"d"' not in line],
+        lambda lines: [line.replace(b'"o":', b'"o":0', 1) if b"/1990" in line else line for line in lines],
+        lambda lines: [line for line in lines if b'/0007","s"' not in line],
+    ],
+    ids=["unsorted", "twice", "the last first", "without the first", "without a directory", "not canonical", "without the first of hard links"],
+)
+def test_lines_that_are_not_valid_are_refused_though_digests_fit(crowd: World, change: Callable[[List[bytes]], List[bytes]]) -> None:
+    made = crowd.backup()
+    place = crowd.history / "snapshots" / str(made.snapshot_id)
+
+    def edit(text: bytes) -> bytes:
+        header, *lines, trailer, end = text.split(b"\n")
+        changed = change(lines)
+        assert changed != lines
+        return resealed(b"\n".join([header, *changed, trailer, end]))
+
+    rewrite_manifest(place / "manifest.jsonl.gz", edit)
+    trailer = json.loads(gzip.decompress((place / "manifest.jsonl.gz").read_bytes()).split(b"\n")[-2])
+    # The id bears the digest too: with it, nothing but the lines is wrong.
+    moved = place.with_name("%s-%s" % (place.name.rpartition("-")[0], trailer["digest"][:8]))
+    rewrite_manifest(place / "manifest.jsonl.gz", lambda text: text.replace(place.name.encode(), moved.name.encode(), 1))
+    crowd.edit_json(place / "receipt.json", id=moved.name, **trailer)
+    place.rename(moved)
+    for depth in ("quick", "full"):
+        error = error_of_lines(crowd, depth)
+        assert (error.kind, error.rc) == ("manifest", 7) and "line" in str(error)
+
+
+def error_of_lines(world: World, depth: str) -> BackupError:
+    with pytest.raises(BackupError) as caught:
+        world.verify(depth=depth)
+    return caught.value
+
+
+def test_wrong_digests_are_told_before_wrong_lines(crowd: World) -> None:
+    made = crowd.backup()
+    place = crowd.history / "snapshots" / str(made.snapshot_id) / "manifest.jsonl.gz"
+    rewrite_manifest(place, lambda text: text.replace(b'"o":420', b'"o":0420', 1))
+    for depth in ("quick", "full"):
+        error = error_of(crowd.verify, depth=depth)
+        assert "trailer" in str(error) and str(place) in str(error)
+    rewrite_manifest(place, resealed)
+    for depth in ("quick", "full"):
+        assert "receipt" in str(error_of(crowd.verify, depth=depth))
 
 
 # ---- vaults that cannot be written, or are no vaults ---------------------------------------------------------------------

@@ -292,3 +292,16 @@ def test_a_call_that_nobody_waits_for_is_broken_off() -> None:
     later.close()
     later.close()
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("weights", [[5], LIGHT])
+def test_what_is_done_meanwhile_is_done_once_before_anything_is_yielded(weights: List[int]) -> None:
+    done: List[int] = []
+    for _found in pool.run(where, weights, meanwhile=lambda: done.append(os.getpid())):
+        assert done == [os.getpid()]
+    with pytest.raises(IntegrityError):
+        next(pool.run(where, weights, meanwhile=refuse))
+
+
+def refuse() -> None:
+    raise IntegrityError("no")

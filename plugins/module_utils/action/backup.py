@@ -250,6 +250,8 @@ class _Run:
                 with manifest.digesting():
                     if self._baseline_manifest is None and self.baseline is not None and self.baseline.content_digest == cache.content_digest:
                         self._baseline_manifest = recall(cache, found.folders, manifest)
+                if not dry_run and (self.baseline is None or manifest.content_digest != self.baseline.content_digest):
+                    self.target.expect()
                 if not dry_run:
                     # A scan in which something could not be read, or moved, must not be taken for the whole next time.
                     write_cache(self.state.cache, scanned.records, content_digest=manifest.content_digest if scanned.whole else "")

@@ -37,6 +37,15 @@ def open_target(spec: TargetSpec, host: str, policy: str) -> AnyTarget:
         )
     if spec.scheme == "file":
         return TreeTarget(spec.path, host, policy, spec.storage, spec.clone)
+    if spec.path != "/":
+        raise UsageError(
+            "The target %s names a directory on the vault" % spec.url,
+            kind="policy",
+            field="target.url",
+            found=spec.path,
+            allowed="ssh://, the vault's name and /",
+            next="leave the directory out: the vault decides it by the host's key",
+        )
     found = _open.get((spec, host, policy))
     if found is None:
         from ..target.remote.connection import Address

@@ -293,7 +293,7 @@ class Conversation:
 
     # ---- adding ----------------------------------------------------------------------------------------------------------
 
-    def _begin(self, request: Mapping[str, Any]) -> Answer:
+    def _begin(self, request: Mapping[str, Any]) -> None:
         self._write()
         tx, parent, tags = request.get("tx"), request.get("parent"), request.get("tags")
         if self._session is not None or type(tx) is not str or not _TX.fullmatch(tx):
@@ -311,11 +311,14 @@ class Conversation:
         assert isinstance(session, GuardedSession)
         self._session = session
         base = session.base
-        return {
+        answer = {
             "resumed": session.is_resumed,
             "damaged": [os.fsdecode(path) for path in sorted(damaged_paths(base))] if base is not None else [],
             "parent_digest": base.receipt.digest if base is not None else None,
         }
+        self._wire.send({"ok": answer})
+        if session.base_manifest is not None:
+            session.base_manifest.entries  # noqa: B018 - read while the host finds out what is different
 
     def _check_pace(self) -> None:
         limits = self._keeper.limits
@@ -389,9 +392,11 @@ class Conversation:
     def _put(self, request: Mapping[str, Any]) -> Answer:
         try:
             paths = request.get("paths")
-            entries = self.session.allowed([os.fsencode(path) for path in paths] if type(paths) is list and all(type(path) is str for path in paths) else [])
+            if type(paths) is not list or not all(type(path) is str for path in paths):
+                raise UsageError("The paths are no list of texts", field="paths", found=printable(str(paths))[:80])
+            entries = self.session.allowed([os.fsencode(path) for path in paths])
             with Descent(self.session.arrivals) as place:
-                receive_files(self._wire, place, entries, mode=0o660, directory_mode=0o770)
+                receive_files(self._wire, place, entries, mode=0o660, directory_mode=0o770, is_packed=request.get("packed") is True)
         except (BackupError, OSError, ValueError) as error:
             # The rest of the stream is still on its way, and nothing can be told from it.
             self._hang_up(error if isinstance(error, BackupError) else BackupError("The vault cannot take it: %s" % error, kind="vault"))

@@ -15,10 +15,8 @@ from dataclasses import dataclass, fields, replace
 from typing import AbstractSet, Any, Dict, Mapping, Optional, Tuple
 
 from ..errors import RefusedError, UsageError, printable
-from ..observe.audit import seconds_of
 from ..policy.checks import is_name
-from ..target.contract import is_time
-from .policies import refuse_foreign_writers
+from .ownership import refuse_foreign_writers
 
 DIRECTORY = "/etc/openclaw-backup"
 
@@ -102,6 +100,9 @@ def read_account(account: str) -> str:
 
 def read_grant(account: str, now: float) -> Tuple[str, ...]:
     """The hosts whose content an account may read at the time ``now``; ``RefusedError`` where there is no grant, or it is over."""
+    from ..observe.audit import seconds_of
+    from ..target.contract import is_time
+
     name = "grants/%s.json" % account
     if not os.path.exists(os.path.join(DIRECTORY, name)):
         raise _refused("nobody granted it")

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 
 from ..action.state import default_host
 from ..errors import UsageError, printable
 from ..policy.model import Policy
 from ..policy.profiles import file_of
+from .ownership import refuse_foreign_writers
 
 DIRECTORY = "/etc/openclaw-backup/policies"
 _SUFFIX = ".json"
@@ -48,25 +47,3 @@ def _absent(word: str, path: str) -> UsageError:
         allowed="%s, or the path of a JSON file" % (", ".join(map(printable, known)) or "a name in %s" % DIRECTORY),
         next="check the name; a path has a '/' in it or ends in .json",
     )
-
-
-def refuse_foreign_writers(path: str) -> None:
-    """A policy names what root reads and writes: nobody else may be able to change or replace it. Raises UsageError."""
-    real = os.path.realpath(path)
-    for suspect in dict.fromkeys((real, os.path.dirname(real), os.path.dirname(os.path.abspath(path)))):
-        try:
-            found = os.stat(suspect)
-        except OSError:
-            continue  # reading the policy says what is wrong
-        # In a sticky directory, /tmp above all, only the owner of a file can replace it.
-        writable = found.st_mode & 0o022 and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX)
-        if found.st_uid != 0 or writable:
-            name = shlex.quote(printable(suspect))
-            raise UsageError(
-                "%s can be changed by others than root, and root would do what it says" % printable(suspect),
-                kind="policy_permissions",
-                field="policy",
-                found="owner %d, mode %04o" % (found.st_uid, stat.S_IMODE(found.st_mode)),
-                allowed="owner root, writable by nobody else",
-                next="look at what it says, then `chown root %s && chmod go-w %s`" % (name, name),
-            )

@@ -16,16 +16,18 @@ import resource
 import shutil
 import signal
 from contextlib import suppress
-from typing import Callable, NoReturn, Optional
+from typing import TYPE_CHECKING, Callable, NoReturn, Optional
 
 from ..errors import EXIT_DONE, BackupError, RefusedError, TargetError, UsageError, printable
 from ..policy.checks import is_name
-from ..target.remote.connection import REQUEST
-from .keeper import Keeper, keeper_of, read_account, read_vault
+from ..target.remote.wire import REQUEST
+
+if TYPE_CHECKING:
+    from .keeper import Keeper
 
 # Programs of root's that run the session, one for each scope; sudo allows the ingest accounts these, without arguments, and nothing else.
 SESSION = "/usr/local/libexec/openclaw-backup/session-%s"
-_RSYNC = re.compile(r"(rsync --server -[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
+_RSYNC = re.compile(r"(rsync --server -(?!-)[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
 _UMASK_APART = 0o007
 _LAST_WORD_SECONDS = 10.0
 
@@ -43,6 +45,8 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
         if vault is not None:
             return _converse(lambda: _own_keeper(vault, host, storage, may_read))
         return _converse(lambda: _hand_over("read" if may_read else "write"))
+    from .keeper import read_account, read_vault
+
     if vault is not None:
         keeper = _own_keeper(vault, host, storage, may_read)
         _run_rsync(asked, keeper.directory, keeper.host)
@@ -52,6 +56,8 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
 
 def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_read: bool) -> Keeper:
     """A vault that belongs to the account that the key opens."""
+    from .keeper import Keeper
+
     if not is_name(host):
         raise UsageError("--vault needs --host", field="--host", found=host, allowed="the name of the host that this key belongs to")
     if not os.path.isabs(vault):
@@ -64,6 +70,8 @@ def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_rea
 
 def _hand_over(scope: str) -> NoReturn:
     """Become the session that runs with the vault's rights; the descriptors stay as they are."""
+    from .keeper import read_vault
+
     owner = read_vault()["keeper"]
     program = shutil.which("sudo")
     if program is None:
@@ -73,6 +81,8 @@ def _hand_over(scope: str) -> NoReturn:
 
 def _keeper_for_caller(scope: str) -> Keeper:
     """The vault as the account sees it that called sudo."""
+    from .keeper import keeper_of
+
     caller = os.environ.get("SUDO_UID", "")
     if scope not in ("write", "read") or not re.fullmatch("[0-9]{1,10}", caller):
         raise UsageError("A session is started by sudo alone", kind="vault_config", field="--session", found=scope, allowed="write, read")

@@ -17,7 +17,7 @@ from typing import AbstractSet, Dict, List, Optional, Tuple
 
 from ..errors import IntegrityError
 from .document import MAX_UNPACKED, Header, Manifest
-from .entry import load_json
+from .entry import Entry, decode, load_json
 
 _LEVEL = 3
 _DIRECTORY_MARK = b'"t":"d"'
@@ -58,13 +58,15 @@ def make_delta(base: Optional[Manifest], new: Manifest, *, same_times: bool) -> 
 
 def apply_delta(base: Optional[Manifest], data: bytes, *, limit: int = MAX_UNPACKED) -> Manifest:
     """The manifest that ``make_delta`` was given, from an untrusted hand. ``IntegrityError`` (kind ``manifest``) where it is none, or was made for
-    another base. Entries are checked when they are first asked for."""
+    another base. Each line that the base lacks is parsed as what it is, somebody's claim."""
     header, trailer, removed, lines = _read(data, limit)
+    known: Dict[bytes, Entry] = {}
     if base is not None:
         lines = _merge(base, removed, lines)
+        known = dict(zip(base.lines, base.entries))
     elif removed:
         raise _refusal("it removes paths of a manifest that is not there")
-    manifest = Manifest(header, lines)
+    manifest = Manifest(header, lines, decode(lines, known=known))
     if manifest.trailer() != trailer:
         raise _refusal("its trailer does not match its entries; it is the difference to another one, or was tampered with")
     return manifest
@@ -102,10 +104,9 @@ def _name(word: bytes) -> bytes:
 
 def _merge(base: Manifest, removed: AbstractSet[bytes], fresh: List[bytes]) -> List[bytes]:
     lines: Dict[bytes, bytes] = {}
-    for line in base.lines:
-        path = path_of_line(line)
-        if path not in removed:
-            lines[path] = line
+    for entry, line in zip(base.entries, base.lines):
+        if entry.path not in removed:
+            lines[entry.path] = line
     try:
         lines.update((path_of_line(line), line) for line in fresh)
     except ValueError as error:

@@ -16,11 +16,11 @@ import zlib
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from operator import itemgetter
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError, printable
 from ..pool import Later
-from .entry import FILE, Entry, decode, decode_trusted, encode, load_json
+from .entry import FILE, Entry, Lookup, decode, decode_trusted, encode, find, load_json
 from .walk import open_file
 
 FORMAT = 1
@@ -41,6 +41,7 @@ _LINES = 512
 _NO_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
 _OPTIONAL = frozenset(("databases", "application"))
 _DIRECTORY_MARK = b'"t":"d"'
+_SIZE = re.compile(rb'"s":([0-9]{1,15})')
 _DIRECTORY_MTIME = re.compile(rb'^(\{"g":[0-9]+,)"m":-?[0-9]+,')
 
 
@@ -132,6 +133,7 @@ class _Made:
 
     def __init__(self, entries: Optional[Sequence[Entry]]) -> None:
         self.entries = entries
+        self.lookup: Optional[Lookup] = None
         self.digest: Optional[str] = None
         self.content_digest: Optional[str] = None
         self.line_set: Optional[FrozenSet[bytes]] = None
@@ -160,6 +162,24 @@ class Manifest:
         if self._made.entries is None:
             self._made.entries = decode(self.lines)
         return self._made.entries
+
+    def part(self, start: int, stop: int) -> Sequence[Entry]:
+        """Some of the entries. ``IntegrityError`` as from ``entries``: all are valid if every part is."""
+        return decode(self.lines, start, stop) if self._made.entries is None else self._made.entries[start:stop]
+
+    def find(self, path: bytes, stop: Optional[int] = None) -> Optional[Entry]:
+        """The entry of ``path`` among the first ``stop``, or all. Where lines were not parsed before and are not sorted, it can be overlooked."""
+        if self._made.entries is not None:
+            return find(self._made.entries, path, stop)
+        if self._made.lookup is None:
+            self._made.lookup = Lookup(self.lines)
+        return find(self._made.lookup, path, stop)
+
+    def sizes(self) -> List[int]:
+        """About how many bytes the file of each entry has, to share out work by: lines that were not parsed may say anything."""
+        if self._made.entries is not None:
+            return [entry.size for entry in self._made.entries]
+        return [int(found[1]) if found else 0 for found in map(_SIZE.search, self.lines)]
 
     def by_path(self) -> Dict[bytes, Entry]:
         """The entries keyed by path."""
@@ -301,15 +321,24 @@ class Manifest:
     @classmethod
     def from_bytes(cls, data: bytes, *, limit: int = MAX_UNPACKED) -> Manifest:
         """Read a manifest file's bytes; refused without a valid trailer (``IntegrityError``). Entries are parsed later, when asked for."""
+        manifest, trailer = cls.unchecked(data, limit)
+        manifest.check(trailer)
+        return manifest
+
+    @classmethod
+    def unchecked(cls, data: bytes, limit: int) -> Tuple[Manifest, bytes]:
+        """What a manifest file's bytes say, and the trailer that ``check`` is to hold it against."""
         lines = _unpack(data, limit)
         if len(lines) < 3 or lines.pop() != b"":
             _refuse("it is truncated")
         header, trailer = Header.from_line(lines[0]), lines.pop()
         del lines[0]
-        manifest = cls(header, lines)
-        if trailer != manifest.trailer():
+        return cls(header, lines), trailer
+
+    def check(self, trailer: bytes) -> None:
+        """``IntegrityError`` where the trailer does not say what the lines are."""
+        if trailer != self.trailer():
             _refuse("its trailer does not match its entries; it was truncated or tampered with")
-        return manifest
 
 
 def _unpack(data: bytes, limit: int) -> List[bytes]:
@@ -401,6 +430,18 @@ def read_manifest(path: bytes) -> Manifest:
         return Manifest.from_bytes(data)
 
 
+def read_unchecked(path: bytes) -> Tuple[Manifest, Callable[[], None]]:
+    """The same, with what is to be called before anything that comes of it counts: it raises where the trailer is not valid."""
+    with _reading(path) as data:
+        manifest, trailer = Manifest.unchecked(data, MAX_UNPACKED)
+
+    def check() -> None:
+        with _naming(path):
+            manifest.check(trailer)
+
+    return manifest, check
+
+
 def search_manifest(path: bytes, digest: str, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
     """``search_lines`` of a manifest file, which ``IntegrityError`` names."""
     with _reading(path) as data:
@@ -421,8 +462,14 @@ def _reading(path: bytes) -> Iterator[bytes]:
             found=reason,
             next="restore it from a copy, or use another snapshot",
         ) from error
-    try:
+    with _naming(path):
         yield data
+
+
+@contextmanager
+def _naming(path: bytes) -> Iterator[None]:
+    try:
+        yield
     except IntegrityError as error:
         error.message = "%s: %s" % (printable(path), error.message)
         raise

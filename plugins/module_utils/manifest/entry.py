@@ -9,8 +9,10 @@ import base64
 import json
 import re
 import stat
+from bisect import bisect_left
 from json.encoder import encode_basestring_ascii
-from typing import Any, Dict, Iterable, List, NamedTuple, NoReturn, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
 from ..errors import IntegrityError, printable
 
@@ -136,37 +138,78 @@ def encode(entry: Entry) -> bytes:
     return ("{%s}" % ",".join(parts)).encode("ascii")
 
 
-def decode(lines: Iterable[bytes]) -> List[Entry]:
+def decode(lines: Sequence[bytes], start: int = 0, stop: Optional[int] = None, known: Mapping[bytes, Entry] = MappingProxyType({})) -> List[Entry]:
     """Parse canonical lines as hostile input: known keys, sane ranges, strictly increasing paths, every parent present.
 
-    Raises ``IntegrityError`` (kind ``manifest``) naming the line. The first line is number 2: the header is line 1.
+    Of a part of the lines: what it needs of an earlier line is looked up there, so that all lines are valid if all parts are. ``known``: entries of
+    lines that were parsed before. Raises ``IntegrityError`` (kind ``manifest``) naming the line. The first line is number 2: the header is line 1.
     """
     entries: List[Entry] = []
     directories = {b""}
     groups: Dict[bytes, Entry] = {}
     numbers = _Numbers()
-    previous = b""
-    for number, line in enumerate(lines, 2):
-        try:
-            entry = _parse(line, numbers)
-        except ValueError as error:
-            _refuse(number, str(error))
+    earlier = Lookup(lines)
+    previous = earlier[start - 1].path if start else b""
+    for number, line in enumerate(lines[start:stop], start + 2):
+        entry = known.get(line)
+        if entry is None:
+            try:
+                entry = _parse(line, numbers)
+            except ValueError as error:
+                _refuse(number, str(error))
         path = entry.path
         if path <= previous:
             _refuse(number, "paths are not strictly increasing")
         # The components above the last one were looked at when the parent's line was.
         parent, _, name = path.rpartition(b"/")
         if parent not in directories:
-            _refuse(number, "the parent directory is missing")
+            above = find(earlier, parent, start)
+            if above is None or above.type != DIRECTORY:
+                _refuse(number, "the parent directory is missing")
+            directories.add(parent)
         if name in (b"", b".", b"..") or len(name) > MAX_COMPONENT or len(path) > MAX_PATH:
             _refuse(number, "bad path component")
         if entry.type == DIRECTORY:
             directories.add(path)
         elif entry.group is not None:
-            _check_group(number, entry, groups)
+            if entry.group not in groups:
+                first = entry if entry.group == path else find(earlier, entry.group, start)
+                if first is None or first.group != first.path:
+                    _refuse(number, "the hard-link group does not begin with its first path")
+                groups[entry.group] = first
+            if not groups[entry.group].same_inode_state(entry):
+                _refuse(number, "members of a hard-link group differ")
         previous = path
         entries.append(entry)
     return entries
+
+
+class Lookup:
+    """Lines of a manifest as entries, each parsed (``IntegrityError``) when it is first asked for."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self._lines = lines
+        self._numbers = _Numbers()
+        self._parsed: Dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, number: int) -> Entry:
+        if number not in self._parsed:
+            try:
+                self._parsed[number] = _parse(self._lines[number], self._numbers)
+            except ValueError as error:
+                _refuse(number + 2, str(error))
+        return self._parsed[number]
+
+
+def find(entries: Union[Sequence[Entry], Lookup], path: bytes, stop: Optional[int] = None) -> Optional[Entry]:
+    """The entry of ``path`` among the first ``stop``, which are sorted; where they are not, it may be overlooked."""
+    stop = len(entries) if stop is None else stop
+    sought: Any = (path,)  # comes right before the entry
+    number = bisect_left(entries, sought, 0, stop)
+    return entries[number] if number < stop and entries[number].path == path else None
 
 
 def decode_trusted(lines: Iterable[bytes]) -> List[Entry]:
@@ -290,18 +333,6 @@ def _xattrs(item: Any) -> Tuple[Tuple[bytes, bytes], ...]:
     if any(one[0] >= other[0] for one, other in zip(pairs, pairs[1:])):
         raise ValueError("extended attributes are not sorted")
     return pairs
-
-
-def _check_group(number: int, entry: Entry, groups: Dict[bytes, Entry]) -> None:
-    assert entry.group is not None
-    if entry.group == entry.path:
-        groups[entry.path] = entry
-        return
-    first = groups.get(entry.group)
-    if first is None:
-        _refuse(number, "the hard-link group does not begin with its first path")
-    if not first.same_inode_state(entry):
-        _refuse(number, "members of a hard-link group differ")
 
 
 def _refuse(number: int, reason: str) -> NoReturn:

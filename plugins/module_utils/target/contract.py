@@ -318,6 +318,9 @@ class Target(ABC):
     def storage(self) -> str:
         """``native`` or ``portable``."""
 
+    def expect(self) -> None:  # noqa: B027 - most targets are there already
+        """Something will be asked in a moment: begin what it takes until then."""
+
     @abstractmethod
     def latest(self) -> Optional[Snapshot]:
         """The newest snapshot, or None where there is no history."""

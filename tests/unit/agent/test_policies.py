@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import policies
-from ansible_collections.openclaw.backup.plugins.module_utils.agent.policies import load_policy, refuse_foreign_writers
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.ownership import refuse_foreign_writers
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.policies import load_policy
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import PolicyError, UsageError
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to mistrust others")

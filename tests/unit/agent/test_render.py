@@ -12,7 +12,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.errors import Back
 
 
 def test_every_verb_has_a_view() -> None:
-    assert list(_VIEWS) == list(VERBS)
+    assert [*_VIEWS, "serve"] == list(VERBS)  # which shows nothing
 
 
 def test_columns_are_aligned_and_nothing_trails() -> None:

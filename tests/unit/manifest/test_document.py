@@ -570,3 +570,13 @@ def test_lines_are_parsed_when_they_are_asked_for_and_refused_then() -> None:
     assert manifest.lines == lines
     with pytest.raises(IntegrityError):
         manifest.entries  # noqa: B018
+
+
+def test_a_part_and_a_path_are_found_whether_or_not_all_is_parsed() -> None:
+    known = Manifest.from_entries(PROPOSED, [directory(b"d"), *(file(b"d/%d" % number) for number in range(40)), file(b'd/"s":7', size=5), file(b"e")])
+    read = Manifest.from_bytes(known.to_bytes())
+    for manifest in (read, known):
+        assert list(manifest.part(1, 3)) == list(known.entries[1:3]) and list(manifest.part(0, 0)) == []
+        assert all(manifest.find(entry.path) == entry for entry in known.entries)
+        assert manifest.find(b"d/0", 1) is None and manifest.find(b"d/") is None and manifest.find(b"z") is None
+        assert manifest.sizes() == [entry.size for entry in known.entries]

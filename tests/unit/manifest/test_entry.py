@@ -89,6 +89,11 @@ def trees(draw: Any) -> List[Entry]:
 def refuse(*lines: bytes) -> IntegrityError:
     with pytest.raises(IntegrityError) as caught:
         decode(lines)
+    for cut in range(1, len(lines)):
+        with pytest.raises(IntegrityError):
+            decode(lines, 0, cut) + decode(lines, cut)
+    with pytest.raises(IntegrityError):
+        [decode(lines, number, number + 1) for number in range(len(lines))]
     error = caught.value
     assert (error.kind, error.rc) == ("manifest", 7)
     assert "The manifest is not valid: line " in error.message
@@ -133,6 +138,9 @@ def test_the_line_is_what_a_json_library_writes(entry: Entry) -> None:
 def test_every_tree_survives_its_lines(tree: List[Entry]) -> None:
     lines = [encode(entry) for entry in tree]
     assert decode(lines) == tree
+    for cut in range(len(lines) + 1):
+        assert decode(lines, 0, cut) + decode(lines, cut) == tree
+    assert sum((decode(lines, number, number + 1) for number in range(len(lines))), []) == tree
     assert decode_trusted(reversed(lines)) == tree[::-1]
 
 

@@ -18,10 +18,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optio
 from ...errors import TargetError, UsageError, printable
 from ...process import starting
 from ..contract import Tell
-from .wire import Wire, unpack_error
+from .wire import REQUEST, Wire, unpack_error
 
-# What the host asks for. The vault's forced command decides what it gets.
-REQUEST = b"openclaw-backup serve"
 _CONNECT_SECONDS = 30
 # Two sides that have not heard from one another for so long say that the connection is gone.
 _ALIVE_SECONDS = 15
@@ -90,9 +88,9 @@ def _quoted(path: str) -> str:
 
 
 class Connection:
-    """The conversation with a vault, open until ``close`` or the end of this process. ``TargetError`` says why it could not be had."""
+    """The conversation with a vault, open until ``close`` or the end of this process. It is begun at once, and can be used after ``greet``."""
 
-    def __init__(self, address: Address, *, patience: Optional[float]) -> None:
+    def __init__(self, address: Address) -> None:
         self.address = address
         _check_file("target.identity_file", address.identity_file)
         _check_file("target.known_hosts_file", address.known_hosts_file)
@@ -125,16 +123,16 @@ class Connection:
         os.set_blocking(process.stderr.fileno(), False)
         self._said = b""
         self._owner = os.getpid()
+        self._is_greeted = False
         atexit.register(self.close)
+
+    def greet(self, *, patience: Optional[float]) -> None:
+        """Wait for the vault's first word; from then on for ``patience`` seconds for any other. ``TargetError`` says why there is none."""
         try:
-            try:
-                self.wire.read_greeting()
-            except TargetError as error:
-                self._explain(error)
-        except BaseException:
-            self._process.terminate()  # there is nobody to say goodbye to
-            self.close()
-            raise
+            self.wire.read_greeting()
+        except TargetError as error:
+            self._explain(error)
+        self._is_greeted = True
         self.wire.patience = patience
 
     def shell(self) -> List[bytes]:
@@ -212,6 +210,8 @@ class Connection:
         process = self._process
         assert process.stdin and process.stdout and process.stderr
         process.stdin.close()
+        if not self._is_greeted:  # there is nobody to say goodbye to
+            process.terminate()
         try:
             process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:

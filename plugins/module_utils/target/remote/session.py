@@ -20,7 +20,7 @@ from ...manifest.walk import Descent
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Tell
 from ..sources import plan_sources
 from .connection import Connection
-from .stream import pieces_of
+from .stream import packed, pieces_of
 
 if TYPE_CHECKING:
     from ...transfer.plan import Item
@@ -31,10 +31,11 @@ _MAX_PATHS = 1 << 28
 _ALIVE_SECONDS = 15.0
 # Where rsync's name on the vault's side begins; the vault's forced command makes a directory of it.
 _HOST = b"vault:"
-# Few small captures and the like go through the conversation itself: sooner than an rsync starts.
-_BY_HAND_BYTES = 1 << 20
-_BY_HAND_FILES = 64
-_BATCH = 100
+# Few small files go through the conversation itself, sooner than an rsync starts; of these the vault lays no basis, so that none could go in part.
+_SMALL_TO = (1 << 20) - 1
+_SMALL_BYTES = 16 << 20
+_SMALL_FILES = 2000
+_BATCH = 500
 
 
 def digest_of_paths(entries: Sequence[Entry]) -> str:
@@ -101,8 +102,11 @@ class RemoteSession(Session):
                 is_staged = entry.path in delivery.staged
                 is_odd = not can_carry(entry.path, self._place) or _has_holes(copies if is_staged else live, entry)
                 (odd if is_odd else staged if is_staged else plain).append(entry)
-        if len(staged) <= _BY_HAND_FILES and sum(entry.size for entry in staged) <= _BY_HAND_BYTES:
-            odd, staged = odd + staged, []
+        small = [] if options.bwlimit else [entry for entry in plain + staged if entry.size <= _SMALL_TO]
+        if len(small) <= _SMALL_FILES and sum(entry.size for entry in small) <= _SMALL_BYTES:
+            odd += small
+            plain = [entry for entry in plain if entry.size > _SMALL_TO]
+            staged = [entry for entry in staged if entry.size > _SMALL_TO]
         wire = 0
         messages: Tuple[str, ...] = ()
         for root, entries, counts in ((delivery.root, plain, delivery.counts), (delivery.staging, staged, {})):
@@ -115,7 +119,7 @@ class RemoteSession(Session):
         for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
             chosen = [entry for entry in odd if (entry.path in delivery.staged) is is_staged]
             if chosen:
-                wire += self._put(root, chosen, tell)
+                wire += self._put(root, chosen, options.compress != "none", tell)
         return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire, messages)
 
     def _run_rsync(self, items: Sequence[Item], root: bytes, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
@@ -149,14 +153,14 @@ class RemoteSession(Session):
             self._said_alive = time.monotonic()
             self._connection.ask({"do": "alive"})
 
-    def _put(self, root: bytes, entries: Sequence[Entry], tell: Optional[Tell]) -> int:
+    def _put(self, root: bytes, entries: Sequence[Entry], is_packed: bool, tell: Optional[Tell]) -> int:
         """Send what rsync cannot carry as it is; bytes that went."""
         sent = 0
         with Descent(root) as source:
             for start in range(0, len(entries), _BATCH):
                 part = entries[start : start + _BATCH]
-                pieces = _Counted(pieces_of(source, [entry.path for entry in part]))
-                self._connection.ask({"do": "put", "paths": [os.fsdecode(entry.path) for entry in part]}, pieces)
+                pieces = _Counted(packed(pieces_of(source, [entry.path for entry in part])) if is_packed else pieces_of(source, [entry.path for entry in part]))
+                self._connection.ask({"do": "put", "paths": [os.fsdecode(entry.path) for entry in part], "packed": is_packed}, pieces)
                 sent += pieces.bytes
                 if tell is not None:
                     tell(len(part), sum(entry.size for entry in part))

@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Iterator, List, Sequence, Tuple
+import zlib
+from typing import Iterable, Iterator, List, Sequence, Tuple
 
 from ...errors import TargetError
 from ...manifest.entry import Entry
@@ -104,9 +105,31 @@ class _Records:
             raise _broken("it goes on behind the last file")
 
 
-def receive_files(wire: Wire, place: Descent, entries: Sequence[Entry], *, mode: int = 0o600, directory_mode: int = 0o700) -> None:
+def packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same stream, compressed."""
+    packer = zlib.compressobj(1)
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj()
+    try:
+        for piece in pieces:
+            while piece:
+                yield unpacker.decompress(piece, PIECE)
+                piece = unpacker.unconsumed_tail
+        if not unpacker.eof or unpacker.unused_data:
+            raise _broken("it is cut short")
+    except zlib.error as error:
+        raise _broken("it is not packed as it should be") from error
+
+
+def receive_files(wire: Wire, place: Descent, entries: Sequence[Entry], *, mode: int = 0o600, directory_mode: int = 0o700, is_packed: bool = False) -> None:
     """Write the files of a stream below ``place``; no one may be larger than its entry says. A ``LOST`` one is not there afterwards."""
-    records = _Records(wire.receive_stream(_NO_LIMIT))
+    pieces = wire.receive_stream(_NO_LIMIT)
+    records = _Records(_unpacked(pieces) if is_packed else pieces)
     for entry in entries:
         parent, name = place.parent(entry.path, create=directory_mode)
         try:

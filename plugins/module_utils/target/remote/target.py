@@ -40,6 +40,7 @@ class RemoteTarget(Target):
         self._wish = storage
         self._clone = clone
         self._connection: Optional[Connection] = None
+        self._expected: Optional[Connection] = None
         self._facts: Dict[str, Any] = {}
         self._manifests: Dict[str, bytes] = {}
 
@@ -47,8 +48,11 @@ class RemoteTarget(Target):
     def connection(self) -> Connection:
         """The open conversation."""
         if self._connection is None or self._connection.wire.is_closed:
-            connection = Connection(self.address, patience=_PATIENCE)
+            self.expect()
+            connection, self._expected = self._expected, None
+            assert connection is not None
             try:
+                connection.greet(patience=_PATIENCE)
                 hello = {"do": "hello", "protocol": PROTOCOL, "engine": VERSION, "host": self.host, "policy": self.policy}
                 self._facts = connection.ask({**hello, "storage": self._wish, "clone": self._clone})
             except BaseException:
@@ -57,9 +61,16 @@ class RemoteTarget(Target):
             self._connection = connection
         return self._connection
 
+    def expect(self) -> None:
+        if self._expected is None and (self._connection is None or self._connection.wire.is_closed):
+            self._expected = Connection(self.address)
+
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        """End the conversation, if there is one."""
+        for connection in (self._connection, self._expected):
+            if connection is not None:
+                connection.close()
+        self._expected = None
 
     def _ask(self, do: str, stream: Optional[Sequence[bytes]] = None, tell: Optional[Tell] = None, **arguments: Any) -> Dict[str, Any]:
         connection = self.connection

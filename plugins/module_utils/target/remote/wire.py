@@ -19,6 +19,8 @@ from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 from ...errors import BackupError, IntegrityError, LockedError, PolicyError, RefusedError, TargetError, UsageError, printable
 
 PROTOCOL = 1
+# What the host asks sshd for. The vault's forced command decides what it gets.
+REQUEST = b"openclaw-backup serve"
 GREETING = b"openclaw-backup vault\n"
 MAX_JSON = 4 << 20
 PIECE = 1 << 18

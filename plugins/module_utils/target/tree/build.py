@@ -13,15 +13,17 @@ import errno
 import os
 import stat
 from array import array
+from bisect import bisect_left
+from collections import defaultdict
 from operator import itemgetter
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
+from typing import Callable, DefaultDict, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
 
 from ... import pool
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, path_of, read_xattrs
-from ...manifest.walk import CREATE_FLAGS, FILE_FLAGS, Descent, Listed, ReplacedError, list_directory, list_names, open_file, remove_tree, walk
+from ...manifest.walk import CREATE_FLAGS, FILE_FLAGS, Descent, ReplacedError, list_names, open_file, remove_tree, walk
 from ..contract import Damage, Shortfall, Tell, Verification
 from ..sources import NATIVE, Edits, Sources
 from .clone import BTRFS, HARDLINK, clone_file
@@ -29,6 +31,7 @@ from .clone import BTRFS, HARDLINK, clone_file
 T = TypeVar("T")
 _PORTABLE_FILE = 0o440
 _PORTABLE_DIRECTORY = 0o550
+_SLASH = ord("/")
 
 
 class Built(NamedTuple):
@@ -123,7 +126,7 @@ def _take_one(source: Descent, below: Descent, entry: Entry, native: bool, losse
             if digest.hex() != entry.hash or size != entry.size:
                 os.unlink(last, dir_fd=into)
                 return "hash", size
-            _finish_file(out, entry, native, losses)
+            finish_file(out, entry, native, losses)
         finally:
             os.close(out)
     finally:
@@ -149,13 +152,14 @@ def _check_one(below: Descent, entry: Entry, native: bool, losses: Losses) -> Tu
         digest, size = hash_file(fd, size=found.st_size)
         if digest.hex() != entry.hash or size != entry.size:
             return "hash", size
-        _finish_file(fd, entry, native, losses)
+        finish_file(fd, entry, native, losses)
     finally:
         os.close(fd)
     return "", size
 
 
-def _finish_file(fd: int, entry: Entry, native: bool, losses: Losses) -> None:
+def finish_file(fd: int, entry: Entry, native: bool, losses: Losses) -> None:
+    """Give an open file, whose bytes are what the entry says, what else this storage keeps in an inode."""
     if native:
         apply_open(fd, entry, losses)
     else:
@@ -321,7 +325,7 @@ def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry, 
                 digest, size = copy_file(fd, out)
                 if digest.hex() != entry.hash or size != entry.size:
                     raise ReplacedError("its bytes have changed")
-            _finish_file(out, entry, native, losses)
+            finish_file(out, entry, native, losses)
         finally:
             os.close(out)
     finally:
@@ -369,7 +373,7 @@ def is_kept(entry: Entry, storage: str) -> bool:
 
 class _Proven(NamedTuple):
     """What one worker saw. ``inodes``: of the paths that are in no group, packed; ``grouped``: (path, group, inode) of those that are; ``strays``:
-    directories that the manifest does not have."""
+    directories that the manifest does not have; ``read``: sizes of the files that were read."""
 
     checked: int
     damaged: List[Damage]
@@ -378,7 +382,37 @@ class _Proven(NamedTuple):
     strays: List[bytes]
     inodes: "array[int]"
     grouped: List[Tuple[bytes, bytes, int]]
-    read: List[int]  # sizes of the files that were read
+    read: "array[int]"
+
+
+class _Span(NamedTuple):
+    """The paths from ``first`` on that come before ``end``; None: to the last."""
+
+    first: bytes
+    end: Optional[bytes]
+
+    def among(self, names: List[bytes], prefix: bytes) -> List[bytes]:
+        """Those of a directory's names, which are sorted, whose paths are in it."""
+        start = _rank(names, prefix, self.first)
+        stop = len(names) if self.end is None else _rank(names, prefix, self.end)
+        return names if (start, stop) == (0, len(names)) else names[start:stop]
+
+
+class _Task(NamedTuple):
+    """How a worker looks at one run of lines: ``span``: where; ``names_of``: what it saw in directories that reach over several runs."""
+
+    native: bool
+    finish: bool
+    chosen: Optional[Callable[[bytes], bool]]
+    span: _Span
+    names_of: Dict[bytes, List[bytes]]
+
+
+def _rank(names: List[bytes], prefix: bytes, path: bytes) -> int:
+    """How many of the ``names`` come before ``path`` when ``prefix`` stands before each."""
+    if path.startswith(prefix):
+        return bisect_left(names, path[len(prefix) :])
+    return 0 if path < prefix else len(names)
 
 
 def prove(
@@ -389,38 +423,48 @@ def prove(
     finish: bool = False,
     chosen: Optional[Callable[[bytes], bool]] = None,
     tell: Optional[Tell] = None,
+    meanwhile: Optional[Callable[[], None]] = None,
 ) -> Tuple[Verification, Set[bytes]]:
     """One walk: no path is missing, none is too many, each has its type and size, and in native storage its metadata.
 
     ``finish``: the tree was just built, and each directory gets its metadata on the way; ``chosen``: those files are read too, and have the bytes
-    that the manifest says. Returns with what was found the followers of hard-link groups that have an inode of their own (for want of links), whose
-    content is theirs alone and was not read.
+    that the manifest says; ``meanwhile``: as of ``pool.run``. Returns with what was found the followers of hard-link groups that have an inode of
+    their own (for want of links), whose content is theirs alone and was not read.
+
+    Each worker parses a run of the manifest's lines, and looks for all that the tree has from the first of their paths up to the first of the next
+    run: a directory that reaches over several runs is looked at piece by piece.
     """
     native = storage == NATIVE
-    inside: Dict[bytes, List[Entry]] = {b"": []}
-    directories: List[Tuple[bytes, Optional[Entry]]] = [(b"", None)]
-    for entry in manifest.entries:
-        if is_kept(entry, storage):
-            inside[entry.path.rpartition(b"/")[0]].append(entry)
-            if entry.type == DIRECTORY:
-                inside[entry.path] = []
-                directories.append((entry.path, entry))
     root_fd = tree.root_fd
+    count = len(manifest.lines)
+    names_of: Dict[bytes, List[bytes]] = {}  # each worker has its own
 
     def work(start: int, stop: int) -> _Proven:
-        found = _Proven(0, [], [], [], [], array("Q"), [], [])
+        entries = manifest.part(start, min(stop + 1, count))
+        span = _Span(entries[0].path if start else b"", entries[stop - start].path if stop < count else None)
+        task = _Task(native, finish, chosen, span, names_of)
+        inside: DefaultDict[bytes, Dict[bytes, Entry]] = defaultdict(dict)
+        for path in _directories_before(manifest, start, span.first):
+            inside[path] = {}
+        own: Dict[bytes, Entry] = {}
+        for entry in entries[: stop - start]:
+            if is_kept(entry, storage):
+                parent, _, name = entry.path.rpartition(b"/")
+                inside[parent][name] = entry
+                if entry.type == DIRECTORY:
+                    inside[entry.path] = {}
+                    own[entry.path] = entry
+        found = _Proven(0, [], [], [], [], array("Q"), [], array("Q"))
         checked = 0
         with Descent(b".", dir_fd=root_fd) as below:
-            for path, own in directories[start:stop]:
-                checked += _prove_directory(below, path, own, inside[path], native, finish, found, chosen)
+            for path, expected in inside.items():
+                checked += _prove_directory(below, path, own.get(path), expected, task, found)
         return found._replace(checked=checked)
 
-    # Looking at a path costs what hashing some 7 KB does, listing a directory three times that.
-    weights = [20000 + 7000 * len(inside[path]) for path, _own in directories]
-    if chosen is not None:
-        weights = [weight + sum(entry.size for entry in inside[path]) for weight, (path, _own) in zip(weights, directories)]
+    # Looking at a path costs what hashing some 7 KB does.
+    weights = [7000 + size for size in manifest.sizes()] if chosen is not None else [7000] * count
     parts: List[_Proven] = []
-    for part in pool.run(work, weights):
+    for part in pool.run(work, weights or [0], meanwhile=meanwhile):
         parts.append(part)
         if tell is not None:
             tell(len(part.read), sum(part.read))
@@ -429,14 +473,26 @@ def prove(
     extra = [path for part in parts for path in part.extra]
     for stray in (path for part in parts for path in part.strays):
         extra.extend(_everything_below(tree, stray))
-    grouped = [item for part in parts for item in part.grouped]
+    grouped = sorted(item for part in parts for item in part.grouped)
     if native:
-        damaged.extend(_shared_by_mistake(tree, inside, parts, grouped, {damage.path for damage in damaged}))
+        damaged.extend(_shared_by_mistake(tree, manifest, parts, grouped, {damage.path for damage in damaged}))
     inode_of = {path: inode for path, _group, inode in grouped}
     apart = {path for path, group, inode in grouped if group != path and inode_of.get(group) != inode}
     checked = sum(part.checked for part in parts)
-    read = [size for part in parts for size in part.read]
-    return Verification(checked, len(read), sum(read), tuple(sorted(damaged)), tuple(sorted(missing)), tuple(sorted(extra))), apart
+    read, size = sum(len(part.read) for part in parts), sum(sum(part.read) for part in parts)
+    return Verification(checked, read, size, tuple(sorted(damaged)), tuple(sorted(missing)), tuple(sorted(extra))), apart
+
+
+def _directories_before(manifest: Manifest, start: int, first: bytes) -> List[bytes]:
+    """The directories before the line ``start``, the path of which is ``first``, that can have something behind it: those above it, and some whose
+    names it begins with, as ``a/c`` comes after ``a-b``."""
+    result = [b""]
+    for at, byte in enumerate(first):
+        if byte <= _SLASH:
+            entry = manifest.find(first[:at], start)
+            if entry is not None and entry.type == DIRECTORY:
+                result.append(entry.path)
+    return result
 
 
 def _finish_directory(fd: int, entry: Entry, native: bool) -> None:
@@ -451,13 +507,13 @@ def _prove_directory(
     below: Descent,
     path: bytes,
     own: Optional[Entry],
-    expected: List[Entry],
-    native: bool,
-    finish: bool,
+    expected: Dict[bytes, Entry],
+    task: _Task,
     found: _Proven,
-    chosen: Optional[Callable[[bytes], bool]],
 ) -> int:
-    """Hold one directory against its own entry (the root has none) and against those in it; how many of these are there."""
+    """Hold what a directory has within the task's span against the entries ``expected`` there, by name, and itself against its ``own``, where that
+    is there too; how many of ``expected`` are there."""
+    native, finish, chosen, span, names_of = task
     prefix = path + b"/" if path else b""
     try:
         fd = below.directory(path)
@@ -465,28 +521,38 @@ def _prove_directory(
         if finish and own is not None and (reason is not None or not native):
             _finish_directory(fd, own, native)
             reason = _proof(fd, b"", own, os.fstat(fd), native)
-        listing = list_directory(fd) if chosen is None else []
-        names = list_names(fd) if chosen is not None else []
+        listed = names_of.get(path)
+        if listed is None:
+            listed = list_names(fd)
+        names = span.among(listed, prefix)
+        if names is not listed:
+            names_of[path] = listed
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # those the directory above tells of
+        is_told = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # by the directory above
+        if not is_told and (own is not None or not (path or span.first)):
             found.damaged.append(Damage(path, "unreadable"))
-        found.missing.extend(entry.path for entry in expected)
+        found.missing.extend(entry.path for entry in expected.values())
         return 0
     if reason is not None:
         found.damaged.append(Damage(path, reason))
-    by_name = {entry.path[len(prefix) :]: entry for entry in expected}
+    count = len(expected)
     for name in names:
-        entry = by_name.get(name)
-        if entry is not None and entry.type == FILE and not entry.is_group_follower and chosen is not None and chosen(entry.path):
-            if _prove_by_reading(fd, name, entry, native, found):
-                del by_name[name]
-            continue
+        entry = expected.pop(name, None)
         try:
-            listing.append(Listed(name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+            if chosen is not None and entry is not None and entry.type == FILE and entry.group in (None, entry.path) and chosen(entry.path):
+                _prove_by_reading(fd, name, entry, native, found)
+                continue
+            seen = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
+            if entry is not None:
+                expected[name] = entry
             continue
-    for name, seen in listing:
-        entry = by_name.pop(name, None)
+        except OSError:
+            if entry is None:
+                found.extra.append(prefix + name)
+            elif entry.type != DIRECTORY:  # which tells of itself when its own turn comes
+                found.damaged.append(Damage(entry.path, "unreadable"))
+            continue
         is_directory = stat.S_ISDIR(seen.st_mode)
         if entry is None or (is_directory and entry.type != DIRECTORY):
             if is_directory:
@@ -501,8 +567,8 @@ def _prove_directory(
             if reason is not None:
                 found.damaged.append(Damage(entry.path, reason))
         _note_inode(entry, seen, found)
-    found.missing.extend(entry.path for entry in by_name.values())
-    return len(expected) - len(by_name)
+    found.missing.extend(entry.path for entry in expected.values())
+    return count - len(expected)
 
 
 def _is_plainly_right(entry: Entry, seen: os.stat_result) -> bool:
@@ -525,18 +591,18 @@ def _note_inode(entry: Entry, seen: os.stat_result, found: _Proven) -> None:
         found.inodes.append(seen.st_ino)
 
 
-def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, found: _Proven) -> bool:
-    """Hold a file and its bytes against its entry; False where it is gone. Opened, it needs no look before."""
+def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, found: _Proven) -> None:
+    """Hold a file and its bytes against its entry. Opened, it needs no look before; ``FileNotFoundError`` where it is gone."""
     try:
         fd = os.open(name, FILE_FLAGS, dir_fd=dir_fd)
     except FileNotFoundError:
-        return False
+        raise
     except OSError:
         seen = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         found.damaged.append(Damage(entry.path, _proof(dir_fd, name, entry, seen, native) or "unreadable"))
         if not stat.S_ISDIR(seen.st_mode):
             _note_inode(entry, seen, found)
-        return True
+        return
     try:
         seen = os.fstat(fd)
         reason = None if native and _is_plainly_right(entry, seen) else _proof(dir_fd, name, entry, seen, native)
@@ -552,9 +618,8 @@ def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, foun
         found.damaged.append(Damage(entry.path, reason))
         if stat.S_ISDIR(seen.st_mode):
             found.strays.append(entry.path)
-            return True
+            return
     _note_inode(entry, seen, found)
-    return True
 
 
 def _proof_of_content(fd: int, entry: Entry, native: bool, size: int) -> Tuple[Optional[str], int]:
@@ -576,7 +641,7 @@ def _everything_below(tree: Descent, stray: bytes) -> List[bytes]:
 
 
 def _shared_by_mistake(
-    tree: Descent, inside: Dict[bytes, List[Entry]], parts: Sequence[_Proven], grouped: Sequence[Tuple[bytes, bytes, int]], told: Set[bytes]
+    tree: Descent, manifest: Manifest, parts: Sequence[_Proven], grouped: Sequence[Tuple[bytes, bytes, int]], told: Set[bytes]
 ) -> List[Damage]:
     """Paths that share an inode though no group says so: within one snapshot, an inode has no names but those that its group lists."""
     owners: Dict[int, bytes] = {}
@@ -588,7 +653,7 @@ def _shared_by_mistake(
     alone = {inode for part in parts for inode in part.inodes}
     if len(alone) == count and alone.isdisjoint(owners):
         return result
-    for entry in (entry for entries in inside.values() for entry in entries):
+    for entry in manifest.entries:
         if entry.type != DIRECTORY and entry.group is None and entry.path not in told:
             try:
                 parent, name = tree.parent(entry.path)

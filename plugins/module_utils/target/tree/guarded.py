@@ -95,8 +95,7 @@ class GuardedSession(TreeSession):
             raise explain(error, self.history) from error
 
     def _propose(self, manifest: Manifest) -> List[Entry]:
-        entries = manifest.entries  # parsed strictly, every line: whatever looks at single lines later may trust them
-        self._check(manifest, entries)
+        self._check(manifest, manifest.entries)
         wanted = self.wanted(manifest)
         if self._resumed:
             self._clear_unwanted(wanted, self._files)

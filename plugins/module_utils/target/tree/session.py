@@ -11,22 +11,23 @@ import stat
 import time
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, AbstractSet, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import RUN_OUT, BackupError, RefusedError, TargetError, printable, refused_by_system
 from ...manifest.content import copy_file, hash_file, patch_file
-from ...manifest.document import Manifest, read_manifest
+from ...manifest.document import Manifest, read_manifest, read_unchecked
 from ...manifest.entry import FILE, Entry
+from ...manifest.metadata import Losses
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
 from ...observe.audit import AuditLog, rfc3339, seconds_of
 from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, check_manifest
-from ..sources import Sources, plan_edits, plan_sources
+from ..sources import NATIVE, Sources, plan_edits, plan_sources
 from . import layout
-from .build import Built, Placed, build, check_received, edit, place_known, prove
+from .build import Built, Placed, build, check_received, edit, finish_file, place_known, prove
 from .clone import BTRFS, REFLINK, choose, clone_file, clone_subvolume, discard, make_subvolume
 from .layout import History
 
@@ -45,6 +46,11 @@ PATCH_FROM = 1 << 20
 _SPARE_TO = 1 << 20
 # What a tree answers in which something else stands than its manifest says.
 _NOT_AS_LISTED = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES)
+# A change of so few files and bytes is copied, and hashed on the way, before rsync would have read the list of it ...
+_FEW_FILES = 4096
+_FEW_BYTES = 64 << 20
+# ... if the base gives so many paths for each of these files: the rest is rsync's.
+_FEW_OF = 10
 # How often rsync is started for one transfer while it keeps dying.
 _ATTEMPTS = 3
 
@@ -194,9 +200,11 @@ class TreeSession(Session):
             self._clear_unwanted(delivery.wanted, self._files)
         by_rsync: List[Entry] = []
         by_hand: List[Entry] = []
+        are_few = not options.bwlimit and self._are_few(delivery.wanted)
         for entry in delivery.wanted:
             is_odd = entry.path in delivery.staged or entry.path in sparse or entry.path in laid or not can_carry(entry.path, self._files)
-            (by_hand if is_odd else by_rsync).append(entry)
+            (by_hand if is_odd or are_few else by_rsync).append(entry)
+            self._proven.pop(entry.path, None)
         wire = 0
         messages: Tuple[str, ...] = ()
         self._begin_ahead()
@@ -210,12 +218,19 @@ class TreeSession(Session):
                 if chosen:
                     with Descent(root) as source:
                         for entry in chosen:
-                            wire += _send_by_hand(source, files, entry, entry.path in laid)
+                            size, is_proven = _send_by_hand(source, files, entry, entry.path in laid, self.storage)
+                            wire += size
+                            if is_proven:
+                                self._proven[entry.path] = entry
+                                self._hashed += size
                             if tell is not None:
                                 tell(1, entry.size)
-        for entry in delivery.wanted:
-            self._proven.pop(entry.path, None)
         return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire, messages)
+
+    def _are_few(self, wanted: Sequence[Entry]) -> bool:
+        """Whether these are so few beside what the base gives that copying them here takes less time than starting rsync for them."""
+        known = len(self._planned[1].linked) if self._planned is not None else 0
+        return len(wanted) <= min(_FEW_FILES, known // _FEW_OF) and sum(entry.size for entry in wanted) <= _FEW_BYTES
 
     def _spare(self) -> Counter[bytes]:
         """How many files of each directory may be sent needlessly: small further names of hard-linked files, so that directories stay whole."""
@@ -654,25 +669,35 @@ def _has_hole(dir_fd: int, name: bytes) -> bool:
         os.close(fd)
 
 
-def _send_by_hand(source: Descent, files: Descent, entry: Entry, is_laid: bool) -> int:
-    """Copy one file that has holes, is staged, has a path that rsync cannot carry, or (``is_laid``) is there in its old version. What goes wrong at
-    the source shows when it is proven."""
+def _send_by_hand(source: Descent, files: Descent, entry: Entry, is_laid: bool, storage: str) -> Tuple[int, bool]:
+    """Copy one file that has holes, is staged, has a path that rsync cannot carry, is (``is_laid``) there in its old version, or is one of few.
+
+    (Bytes written, whether these were hashed on the way, are what the entry says and bear its metadata.) What goes wrong at the source shows when
+    the others are proven.
+    """
     try:
         parent, name = source.parent(entry.path)
         fd, _found = open_file(parent, name)
     except OSError:
-        return 0
+        return 0, False
     try:
         into, last = files.parent(entry.path, create=0o700)
         if not is_laid:
             remove_tree(into, last)
         out = os.open(last, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC if is_laid else CREATE_FLAGS, 0o600, dir_fd=into)
         try:
-            return patch_file(fd, out) if is_laid else copy_file(fd, out)[1]
+            if is_laid:
+                return patch_file(fd, out), False
+            digest, size = copy_file(fd, out)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or _is_readable(fd):
                 raise  # the vault's fault, which must not be taken for the source's
-            return 0
+            return 0, False
+        else:
+            is_proven = digest.hex() == entry.hash and size == entry.size
+            if is_proven:
+                finish_file(out, entry, storage == NATIVE, Losses())
+            return size, is_proven
         finally:
             os.close(out)
     finally:
@@ -707,6 +732,18 @@ def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:
     manifest = read_manifest(path)
     check_manifest(manifest, snapshot.receipt, printable(path))
     return manifest
+
+
+def read_snapshot_manifest_unchecked(history: History, snapshot: Snapshot) -> Tuple[Manifest, Callable[[], None]]:
+    """The same, with what is to be called before anything that comes of it counts: the check, which takes as long as the reading."""
+    path = history.manifest(snapshot.id)
+    manifest, check_trailer = read_unchecked(path)
+
+    def check() -> None:
+        check_trailer()
+        check_manifest(manifest, snapshot.receipt, printable(path))
+
+    return manifest, check
 
 
 def _write(path: bytes, data: bytes) -> None:

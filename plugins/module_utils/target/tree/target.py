@@ -25,7 +25,7 @@ from .build import hash_files, prove
 from .clone import AUTO, discard
 from .guarded import GuardedSession, Ingest
 from .layout import History
-from .session import TreeSession, explain, read_snapshot_manifest, sync_directory
+from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot_manifest_unchecked, sync_directory
 from .usage import freed_with, sizes_of
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
@@ -193,15 +193,15 @@ class TreeTarget(Target):
         return self._record(snapshot, found, depth, part) if record else found
 
     def _examine(self, snapshot: Snapshot, depth: str, part: Optional[Tuple[int, int]], tell: Optional[Tell]) -> Verification:
-        manifest = self.manifest(snapshot)
         storage = self.storage
+        manifest, check = read_snapshot_manifest_unchecked(self.history, snapshot)
         with self._open_tree(snapshot) as tree:
             if depth != "full" and part is None:
-                return prove(tree, manifest, storage)[0]
-            found, apart = prove(tree, manifest, storage, chosen=lambda path: in_part(path, part), tell=tell)
+                return prove(tree, manifest, storage, meanwhile=check)[0]
+            found, apart = prove(tree, manifest, storage, chosen=lambda path: in_part(path, part), tell=tell, meanwhile=check)
             if apart:
                 apart -= {damage.path for damage in found.damaged}
-                files = [entry for entry in manifest.entries if entry.type == FILE and entry.path in apart and in_part(entry.path, part)]
+                files = [entry for entry in map(manifest.find, sorted(apart)) if entry is not None and entry.type == FILE and in_part(entry.path, part)]
                 damaged, hashed = hash_files(tree, files, storage, tell)
                 found = found._replace(
                     damaged=tuple(sorted([*found.damaged, *damaged])),

@@ -1,0 +1,569 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host says that is in an attacker's hands: the vault's side of the conversation takes nothing on trust, and no committed snapshot changes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.conversation import Conversation
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Keeper, Limits
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.delta import make_delta
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
+from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.wire import MAX_JSON, PROTOCOL, Wire
+
+from .world import World, fingerprint, needs_root
+
+CONTENT = {b"src/a": b"one", b"src/b": b"two"}
+
+
+class Host:
+    """The other end of a conversation, which says what it likes."""
+
+    def __init__(self, world: World, *, readable: Sequence[str] = (), **limits: Any) -> None:
+        ours, theirs = socket.socketpair()
+        self._sockets = (ours, theirs)
+        keeper = Keeper(str(world.vault), "h", tuple(readable), world.storage, limits=Limits(**{"idle": 10, "wait": 1, **limits}), may_make=True)
+        self.conversation = Conversation(Wire(os.dup(theirs.fileno()), os.dup(theirs.fileno())), keeper)
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+        self.wire = Wire(ours.fileno(), ours.fileno(), patience=10)
+        self.wire.read_greeting()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(Exception):
+            self.conversation.hold()
+        self._sockets[1].shutdown(socket.SHUT_RDWR)
+
+    def hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sockets[0].shutdown(socket.SHUT_RDWR)
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+    def ask(self, do: str, *stream: bytes, **arguments: Any) -> Dict[str, Any]:
+        """The whole answer."""
+        self.wire.send({"do": do, **arguments})
+        if stream:
+            with contextlib.suppress(TargetError):  # who is refused at once is not listened to
+                self.wire.send_stream(stream)
+        return self.hear()
+
+    def hear(self) -> Dict[str, Any]:
+        while True:
+            answer = self.wire.receive()
+            if "busy" not in answer:
+                return answer
+
+    def refused(self, do: str, *stream: bytes, **arguments: Any) -> str:
+        """The kind of the error that comes back."""
+        answer = self.ask(do, *stream, **arguments)
+        assert "error" in answer, answer
+        assert answer["error"]["message"]
+        return str(answer["error"]["kind"])
+
+    def hello(self, host: str = "h", policy: str = "p", **more: Any) -> Dict[str, Any]:
+        return self.ask("hello", **{"protocol": PROTOCOL, "engine": "x", "host": host, "policy": policy, **more})
+
+    def begin(self, parent: Optional[str] = None, tx: str = "a" * 32) -> Dict[str, Any]:
+        return self.ask("begin", tx=tx, parent=parent, tags=[])
+
+    def propose(self, manifest: Manifest) -> Dict[str, Any]:
+        answer = self.ask("propose", make_delta(None, manifest, same_times=True), delta=False, expected="")
+        if "ok" in answer and not answer["ok"]["same"]:
+            b"".join(self.wire.receive_stream(1 << 20))
+        return answer
+
+
+def entry(path: bytes, content: Optional[bytes] = None, **more: Any) -> Entry:
+    base = Entry(path, DIRECTORY, 0o755, 0, 0, 0, 0, "", None, None, (), None, False, False)
+    if content is not None:
+        base = base._replace(type=FILE, mode=0o644, size=len(content), hash=hashlib.sha256(content).hexdigest())
+    return base._replace(**more)
+
+
+def header(**more: Any) -> Header:
+    plain = Header(host="h", policy="p", sources=("/src",), selection={}, engine="x", claimed="2026-11-20T09:15:00.123Z")
+    return replace(plain, **more)
+
+
+def manifest_of(content: Dict[bytes, bytes], **more: Any) -> Manifest:
+    return Manifest.from_entries(header(**more), [entry(b"src"), *(entry(path, data) for path, data in content.items())])
+
+
+def arrivals(world: World, tx: str = "a" * 32) -> Path:
+    return world.history / "incoming" / tx / "in" / "files"
+
+
+def deliver(world: World, content: Dict[bytes, bytes], tx: str = "a" * 32) -> None:
+    """What rsync would do."""
+    for path, data in content.items():
+        place = arrivals(world, tx) / os.fsdecode(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+
+
+@pytest.fixture
+def vault() -> Iterator[World]:
+    made = World.make("portable")
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def host(vault: World) -> Iterator[Host]:
+    made = Host(vault)
+    assert "ok" in made.hello()
+    yield made
+    made.hang_up()
+
+
+def commit(host: Host, vault: World, content: Dict[bytes, bytes], parent: Optional[str] = None, tx: str = "a" * 32) -> Dict[str, Any]:
+    assert "ok" in host.begin(parent, tx)
+    manifest = manifest_of(content)
+    assert "ok" in host.propose(manifest)
+    deliver(vault, content, tx)
+    return host.ask("commit", digest=manifest.digest)
+
+
+def test_an_honest_host_commits(host: Host, vault: World) -> None:
+    answer = commit(host, vault, CONTENT)
+    assert answer["ok"]["receipt"]["files"] == 2
+    vault.check_history(count=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ({"protocol": 2}, "protocol"),
+        ({"protocol": None}, "protocol"),
+        ({"host": "other"}, "scope"),
+        ({"host": "../h"}, "usage"),
+        ({"host": ""}, "usage"),
+        ({"host": 5}, "usage"),
+        ({"policy": ".."}, "usage"),
+        ({"policy": "a/b"}, "usage"),
+        ({"policy": ".slots"}, "usage"),
+        ({"policy": None}, "usage"),
+        ({"storage": "native"}, "vault_format"),
+    ],
+)
+def test_who_says_hello_wrongly_gets_no_further(vault: World, words: Dict[str, Any], kind: str) -> None:
+    host = Host(vault)
+    answer = host.hello(**words)
+    assert answer["error"]["kind"] == kind
+    host.hang_up()
+    assert not (vault.vault / "other").exists() and not (vault.vault / "h" / "a").exists()
+
+
+def test_nothing_is_done_before_hello(vault: World) -> None:
+    host = Host(vault)
+    assert host.refused("list") == "protocol"
+    host.hang_up()
+
+
+@pytest.mark.parametrize("verb", ["prune", "remove", "hold", "release", "rekey", "", "hello", "__class__", "commit; rm -rf /"])
+def test_there_are_no_words_for_destruction(host: Host, vault: World, verb: str) -> None:
+    assert host.refused(verb, id="x") == "scope"
+    assert "ok" in host.ask("latest")
+
+
+@pytest.mark.parametrize("tx", ["", "a", "A" * 32, "../" + "a" * 29, "a" * 33, None, 5, "a" * 31 + "\n"])
+def test_a_transaction_that_is_none_opens_no_session(host: Host, vault: World, tx: Any) -> None:
+    assert host.refused("begin", tx=tx, parent=None, tags=[]) == "scope"
+    assert not vault.history.exists() or not (vault.history / "incoming").exists()
+
+
+def test_a_session_is_begun_once_and_on_the_newest_snapshot_alone(host: Host, vault: World) -> None:
+    assert host.refused("begin", tx="a" * 32, parent="20261120T091500.123Z-01234567", tags=[]) == "writer"
+    assert host.refused("begin", tx="a" * 32, parent="../x", tags=[]) == "scope"
+    assert host.refused("begin", tx="a" * 32, parent=None, tags=["../x"]) in ("policy", "usage")
+    assert host.refused("begin", tx="a" * 32, parent=None, tags=["x"] * 100) == "scope"
+    assert "ok" in host.begin()
+    assert host.refused("begin", tx="b" * 32, parent=None, tags=[]) == "scope"
+
+
+LIES: Dict[str, List[Entry]] = {
+    "dots": [entry(b"src"), entry(b"src/.."), entry(b"src/../x", b"x")],
+    "dot": [entry(b"src"), entry(b"src/.", b"x")],
+    "absolute": [entry(b"src"), entry(b"/etc", b"x")],
+    "no parent": [entry(b"src"), entry(b"src/d/x", b"x")],
+    "parent is a file": [entry(b"src", b"x"), entry(b"src/x", b"x")],
+    "parent is a link": [entry(b"src", type=SYMLINK, link=b"/etc"), entry(b"src/passwd", b"x")],
+    "twice": [entry(b"src"), entry(b"src/a", b"one"), entry(b"src/a", b"two")],
+    "empty component": [entry(b"src"), entry(b"src//x", b"x")],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_manifest_that_lies_is_refused_and_the_session_goes_on(host: Host, vault: World, lie: str) -> None:
+    assert "ok" in host.begin()
+    answer = host.propose(Manifest.from_entries(header(), LIES[lie]))
+    assert answer["error"]["kind"] == "manifest", answer
+    assert host.refused("commit", digest="0" * 64) == "scope"
+    honest = manifest_of(CONTENT)
+    assert "ok" in host.propose(honest)
+    deliver(vault, CONTENT)
+    assert "ok" in host.ask("commit", digest=honest.digest)
+    vault.check_history(count=1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "kind"),
+    [
+        ({"host": "other"}, "scope"),
+        ({"policy": "other"}, "scope"),
+        ({"id": "20261120T091500.123Z-01234567"}, "manifest"),
+        ({"sequence": 7}, "manifest"),
+        ({"created": "2036-11-20T09:15:00.123Z"}, "manifest"),
+        ({"claimed": "yesterday"}, "manifest"),
+    ],
+)
+def test_a_header_claims_nothing_that_the_vault_decides(host: Host, vault: World, claim: Dict[str, Any], kind: str) -> None:
+    assert "ok" in host.begin()
+    assert host.propose(manifest_of(CONTENT, **claim))["error"]["kind"] == kind
+
+
+@pytest.mark.parametrize("claimed", ["1971-01-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"])
+def test_a_hosts_clock_ages_nothing(host: Host, vault: World, claimed: str) -> None:
+    assert "ok" in host.begin()
+    manifest = manifest_of(CONTENT, claimed=claimed)
+    assert "ok" in host.propose(manifest)
+    deliver(vault, CONTENT)
+    receipt = host.ask("commit", digest=manifest.digest)["ok"]["receipt"]
+    assert receipt["claimed"] == claimed
+    assert receipt["created"][:13] == time.strftime("%Y-%m-%dT%H", time.gmtime())
+
+
+def bombs() -> Dict[str, bytes]:
+    honest = make_delta(None, manifest_of(CONTENT), same_times=True)
+    text = zlib.decompress(honest)
+    return {
+        "nothing": b"",
+        "garbage": b"garbage",
+        "truncated": honest[:-5],
+        "followed": honest + b"x",
+        "bomb": zlib.compress(bytes(1 << 26)),
+        "no lines": zlib.compress(b"\n\n"),
+        "no trailer": zlib.compress(text.split(b"\n")[0] + b"\n\n"),
+        "one byte other": zlib.compress(text.replace(b"src/a", b"src/c")),
+        "removed paths of no base": zlib.compress(text.replace(b"\n\n", b'\n"src/x"\n\n', 1)),
+        "removed is no text": zlib.compress(text.replace(b"\n\n", b"\n[1]\n\n", 1)),
+        "deep JSON": zlib.compress(b"[" * 100_000 + b"\n\n"),
+        "empty lines": zlib.compress(text.split(b"\n\n")[0] + b"\n\n" + b"\n" * 1_000_000),
+    }
+
+
+@pytest.mark.parametrize("bomb", bombs())
+def test_a_proposal_that_is_none_is_refused(vault: World, bomb: str) -> None:
+    host = Host(vault, manifest=1 << 20)
+    host.hello()
+    assert "ok" in host.begin()
+    assert host.refused("propose", bombs()[bomb], delta=False, expected="") == "manifest"
+    assert "ok" in host.propose(manifest_of(CONTENT))
+    host.hang_up()
+
+
+def test_too_many_paths_too_large_manifests_and_too_much_content_are_refused(vault: World) -> None:
+    host = Host(vault, entries=2)
+    host.hello()
+    host.begin()
+    assert host.propose(manifest_of(CONTENT))["error"]["kind"] == "limit"
+    host.hang_up()
+    host = Host(vault)
+    host.hello()
+    host.begin(tx="b" * 32)
+    whale = Manifest.from_entries(header(), [entry(b"src"), entry(b"src/whale", b"x", size=1 << 60)])
+    assert host.propose(whale)["error"]["kind"] == "vault_full"
+    host.hang_up()
+    host = Host(vault, manifest=100)
+    host.hello()
+    host.begin(tx="c" * 32)
+    assert host.ask("propose", os.urandom(200), delta=False, expected="")["error"]["kind"] == "protocol"
+    host.hang_up()
+
+
+def test_what_was_not_proposed_cannot_be_committed(host: Host, vault: World) -> None:
+    assert host.refused("commit", digest="0" * 64) == "scope"
+    host.begin()
+    assert host.refused("commit", digest="0" * 64) == "scope"
+    host.propose(manifest_of(CONTENT))
+    assert host.refused("commit", digest=manifest_of({b"src/a": b"x"}).digest) == "scope"
+    assert host.refused("commit") == "scope"
+    assert not vault.snapshots()
+
+
+def records(*pieces: Any) -> bytes:
+    return b"".join(struct.pack(">QI", offset, len(data)) + data for offset, data in pieces)
+
+
+@pytest.mark.parametrize(
+    ("paths", "stream"),
+    [
+        (["src/c"], records((0, b"x"), (1, b""))),
+        (["../../../../x"], records((0, b"x"), (1, b""))),
+        (["src/a"], records((0, b"xxxxx"), (5, b""))),
+        (["src/a"], records((1 << 40, b"x"), (1, b""))),
+        (["src/a"], records((0, b"one"), (1 << 50, b""))),
+        (["src/a"], records((0, b"one"))),
+        (["src/a"], records((0, b"one"), (3, b""), (0, b"more"))),
+        (["src/a"], b"\0"),
+        (["src/a\0b"], b""),
+        ([5], b""),
+        ("src/a", records((0, b"one"), (3, b""))),
+    ],
+)
+def test_only_what_was_asked_for_can_be_put(vault: World, paths: Any, stream: bytes) -> None:
+    host = Host(vault)
+    host.hello()
+    host.begin()
+    host.propose(manifest_of(CONTENT))
+    answer = host.ask("put", stream, paths=paths)
+    assert "error" in answer, answer
+    host.hang_up()
+    assert sorted(os.listdir(vault.vault)) == [".slots", "format.json", "h"]
+    assert not vault.snapshots()
+
+
+ARRIVALS = ("missing", "other bytes", "shorter", "longer", "symlink", "directory is a symlink", "hard link", "fifo", "directory", "socket")
+
+
+@pytest.mark.parametrize("trick", ARRIVALS)
+def test_what_arrives_as_something_else_is_named_and_not_published(host: Host, vault: World, trick: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"one")
+    host.begin()
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    deliver(vault, CONTENT)
+    place = arrivals(vault) / "src" / "a"
+    place.unlink()
+    if trick == "other bytes":
+        place.write_bytes(b"two")
+    elif trick in ("shorter", "longer"):
+        place.write_bytes(b"on" if trick == "shorter" else b"one more")
+    elif trick == "symlink":
+        place.symlink_to(secret)
+    elif trick == "directory is a symlink":
+        other = tmp_path / "other"
+        (place.parent / "b").unlink()
+        place.parent.rmdir()
+        other.mkdir()
+        (other / "a").write_bytes(b"one")
+        (other / "b").write_bytes(b"two")
+        place.parent.symlink_to(other)
+    elif trick == "hard link":
+        place.write_bytes(b"one")
+        os.link(place, place.parent / "link")
+    elif trick == "fifo":
+        os.mkfifo(place)
+    elif trick == "directory":
+        place.mkdir()
+    elif trick == "socket":
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(place.parent) if hasattr(contextlib, "chdir") else contextlib.nullcontext():
+            listener.bind("a")
+    answer = host.ask("commit", digest=manifest.digest)
+    assert answer["error"]["kind"] == "incomplete"
+    named = b"".join(host.wire.receive_stream(1 << 20))
+    assert b"src/a" in named
+    assert not vault.snapshots()
+    assert secret.read_bytes() == b"one"
+
+
+@needs_root
+def test_a_device_that_arrives_is_not_read(host: Host, vault: World) -> None:
+    host.begin()
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    deliver(vault, CONTENT)
+    place = arrivals(vault) / "src" / "a"
+    place.unlink()
+    os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    assert host.ask("commit", digest=manifest.digest)["error"]["kind"] == "incomplete"
+
+
+def test_descriptors_and_mappings_kept_open_change_no_snapshot(host: Host, vault: World) -> None:
+    import mmap
+
+    host.begin()
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    deliver(vault, CONTENT)
+    with (arrivals(vault) / "src" / "a").open("r+b") as kept:
+        mapping = mmap.mmap(kept.fileno(), 0)
+        receipt = host.ask("commit", digest=manifest.digest)["ok"]["receipt"]
+        before = fingerprint(vault.history / "snapshots")
+        kept.write(b"bad")
+        kept.flush()
+        mapping[:3] = b"BAD"
+        mapping.flush()
+        mapping.close()
+        os.fchmod(kept.fileno(), 0o777)
+    assert fingerprint(vault.history / "snapshots") == before
+    assert (vault.tree(receipt["id"]) / "src" / "a").read_bytes() == b"one"
+    vault.check_history(count=1)
+
+
+def test_no_inode_that_arrived_gets_into_a_snapshot(host: Host, vault: World) -> None:
+    host.begin()
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    deliver(vault, CONTENT)
+    arrived = {(arrivals(vault) / os.fsdecode(path)).stat().st_ino for path in CONTENT}
+    held = [(arrivals(vault) / os.fsdecode(path)).open("rb") for path in CONTENT]  # so that no number is used again
+    receipt = host.ask("commit", digest=manifest.digest)["ok"]["receipt"]
+    kept = {(vault.tree(receipt["id"]) / os.fsdecode(path)).stat().st_ino for path in CONTENT}
+    for stream in held:
+        stream.close()
+    assert not arrived & kept
+
+
+def test_a_basis_is_a_copy_of_its_own(vault: World) -> None:
+    content = {b"src/large": os.urandom(2 << 20)}
+    host = Host(vault)
+    host.hello()
+    first = commit(host, vault, content)["ok"]["receipt"]
+    before = fingerprint(vault.history / "snapshots")
+    host.begin(first["id"], "b" * 32)
+    host.propose(manifest_of({b"src/large": os.urandom(2 << 20)}))
+    basis = vault.history / "incoming" / ("b" * 32) / "in" / "basis" / "src" / "large"
+    assert basis.read_bytes() == content[b"src/large"]
+    assert basis.stat().st_ino != (vault.tree(first["id"]) / "src" / "large").stat().st_ino
+    basis.chmod(0o600)
+    basis.write_bytes(b"bad")
+    assert fingerprint(vault.history / "snapshots") == before
+    host.hang_up()
+
+
+@pytest.mark.parametrize(
+    "junk", [b"X\0\0\0\0", b"J\xff\xff\xff\xff", b"J\0\0\0\2[]", b"J\0\0\0\1{", b"D\0\0\0\1x", b"E\0\0\0\0", b"E\0\0\0\5hello", b"\0" * 100]
+)
+def test_frames_that_are_none_end_the_conversation(vault: World, junk: bytes) -> None:
+    host = Host(vault)
+    host.hello()
+    host.wire.write(junk)
+    assert host.hear()["error"]["kind"] == "protocol"
+    host.thread.join(5)
+    assert not host.thread.is_alive()
+    host.hang_up()
+
+
+def test_a_message_without_end_costs_no_more_than_its_limit(vault: World) -> None:
+    host = Host(vault)
+    host.hello()
+    host.wire.write(b"J" + struct.pack(">I", MAX_JSON + 1))
+    assert host.hear()["error"]["kind"] == "protocol"
+    host.hang_up()
+
+
+def test_a_host_that_stands_still_loses_its_place(vault: World) -> None:
+    silent = Host(vault, idle=1)
+    silent.hello()
+    silent.begin()
+    silent.thread.join(5)
+    assert not silent.thread.is_alive()
+    other = Host(vault)
+    other.hello()
+    assert commit(other, vault, CONTENT, tx="b" * 32)["ok"]["receipt"]
+    other.hang_up()
+    silent.hang_up()
+
+
+def test_a_conversation_has_an_end_whatever_is_said(vault: World) -> None:
+    host = Host(vault, session=1)
+    host.hello()
+    with pytest.raises(Exception, match="connection broke"):
+        for _time in range(100):
+            host.ask("alive")
+            time.sleep(0.05)
+    host.hang_up()
+
+
+def test_a_host_holds_few_conversations_and_one_session(vault: World) -> None:
+    hosts = [Host(vault, conversations=2) for _number in range(3)]
+    answers = [host.hello() for host in hosts]
+    assert ["ok" in answer for answer in answers] == [True, True, False]
+    assert answers[2]["error"]["kind"] == "locked"
+    assert "ok" in hosts[0].begin()
+    assert hosts[1].refused("begin", tx="b" * 32, parent=None, tags=[]) == "locked"
+    for host in hosts:
+        host.hang_up()
+
+
+def test_snapshots_and_policies_come_at_a_bounded_pace(vault: World) -> None:
+    host = Host(vault, commits=2, policies=2)
+    host.hello()
+    parent = None
+    for number in range(2):
+        parent = commit(host, vault, {b"src/a": b"%d" % number}, parent, "%032x" % number)["ok"]["receipt"]["id"]
+    assert host.refused("begin", tx="f" * 32, parent=parent, tags=[]) == "limit"
+    host.hang_up()
+    for number, expected in enumerate((True, False)):
+        host = Host(vault, policies=2)
+        host.hello(policy="more%d" % number)
+        assert ("ok" in host.begin()) is expected
+        host.hang_up()
+
+
+def test_reading_needs_its_scope_and_reaches_only_this_history(vault: World, tmp_path: Path) -> None:
+    host = Host(vault)
+    host.hello()
+    receipt = commit(host, vault, CONTENT)["ok"]["receipt"]
+    assert host.refused("fetch", b"src/a", id=receipt["id"]) == "scope"
+    assert host.refused("verify", id=receipt["id"], depth="full", part=None, record=True) == "scope"
+    host.hang_up()
+    reader = Host(vault, readable=["h"])
+    reader.hello()
+    for path in (b"../../../../../etc/passwd", b"src", b"src/a/../b", b"", b"src/c", b"manifest.jsonl.gz"):
+        answer = reader.ask("fetch", path, id=receipt["id"])
+        if path == b"src":  # a directory has no content
+            assert "ok" in answer
+            assert b"".join(reader.wire.receive_stream(1 << 20)) == struct.pack(">QI", (1 << 64) - 1, 0)
+        else:
+            assert answer["error"]["kind"] == "scope", path
+    assert "ok" in reader.ask("fetch", b"src/a", id=receipt["id"])
+    assert b"one" in b"".join(reader.wire.receive_stream(1 << 20))
+    for wish in ("../x", "", None, "20261120T091500.123Z-01234567"):
+        assert reader.refused("fetch", b"src/a", id=wish) == "no_snapshot"
+    reader.hang_up()
+
+
+def test_another_hosts_history_can_be_read_where_granted_and_never_written(vault: World) -> None:
+    host = Host(vault)
+    host.hello()
+    commit(host, vault, CONTENT)
+    host.hang_up()
+    other = Host(vault, readable=["h", "web2"])
+    assert "ok" in other.hello(host="web2")
+    assert "ok" in other.ask("list")
+    for verb, arguments in (("begin", {"tx": "a" * 32, "parent": None, "tags": []}), ("sweep", {}), ("heartbeat", {}), ("tag", {"add": []}), ("bury", {})):
+        assert other.refused(verb, **arguments) == "scope"
+    other.hang_up()
+
+
+def test_only_a_canary_is_buried(host: Host, vault: World) -> None:
+    commit(host, vault, CONTENT)
+    assert host.refused("bury") == "scope"
+    assert len(vault.snapshots()) == 1
+
+
+def test_a_heartbeat_for_something_else_is_not_known(host: Host, vault: World) -> None:
+    receipt = commit(host, vault, CONTENT)["ok"]["receipt"]
+    assert host.ask("heartbeat", id=receipt["id"], digest="0" * 64)["ok"] == {"known": False, "need": []}
+    assert host.ask("heartbeat", id=receipt["id"], digest=receipt["digest"])["ok"]["known"] is True
+    assert host.refused("heartbeat", id="../x", digest=receipt["digest"]) == "scope"

@@ -1,0 +1,106 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a vault believes of its own configuration: files that root alone writes, and every wrong key by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Limits, keeper_of, read_account, read_grant, read_vault
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError, UsageError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files must be root's")
+VAULT = {"directory": "/srv/vault", "keeper": "openclaw-vault"}
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(keeper, "DIRECTORY", str(tmp_path))
+    (tmp_path / "accounts").mkdir()
+    (tmp_path / "grants").mkdir()
+    (tmp_path / "vault.json").write_text(json.dumps(VAULT))
+    (tmp_path / "accounts" / "ocb-web1.json").write_text('{"host": "web1"}')
+    yield tmp_path
+
+
+def grant(etc: Path, **changes: Any) -> None:
+    (etc / "grants" / "ocb-web1.json").write_text(json.dumps({"until": "2999-01-01T00:00:00.000Z", "hosts": ["web1"], **changes}))
+
+
+def test_a_whole_configuration_is_read(etc: Path) -> None:
+    found = keeper_of("ocb-web1", 1234, may_read=False)
+    assert (found.directory, found.host, found.readable, found.group, found.may_make) == ("/srv/vault", "web1", (), 1234, False)
+    assert found.limits == Limits()
+    grant(etc, hosts=["web1", "web2"])
+    assert keeper_of("ocb-web1", 1234, may_read=True).readable == ("web1", "web2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"directory": "srv"}, "directory"),
+        ({"directory": 5}, "directory"),
+        ({"storage": "other"}, "storage"),
+        ({"clone": "other"}, "clone"),
+        ({"more": 1}, "more"),
+        ({"limits": []}, "limits"),
+        ({"limits": {"writers": 0}}, "limits.writers"),
+        ({"limits": {"writers": "4"}}, "limits.writers"),
+        ({"limits": {"reserve": 91}}, "limits.reserve"),
+        ({"limits": {"wirters": 4}}, "limits.wirters"),
+    ],
+)
+def test_a_wrong_key_is_named(etc: Path, changes: Dict[str, Any], field: str) -> None:
+    (etc / "vault.json").write_text(json.dumps({**VAULT, **changes}))
+    with pytest.raises(UsageError) as caught:
+        read_vault()
+    assert (caught.value.kind, caught.value.field) == ("vault_config", field)
+    assert caught.value.allowed and caught.value.next
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"directory": "/srv/vault"}'])
+def test_a_file_that_is_no_configuration_is_refused(etc: Path, text: str) -> None:
+    (etc / "vault.json").write_text(text)
+    with pytest.raises(UsageError):
+        read_vault()
+
+
+def test_files_that_others_could_write_are_not_believed(etc: Path) -> None:
+    (etc / "accounts" / "ocb-web1.json").chmod(0o666)
+    with pytest.raises(UsageError) as caught:
+        read_account("ocb-web1")
+    assert caught.value.kind == "policy_permissions"
+
+
+def test_an_account_without_a_host_is_refused(etc: Path) -> None:
+    for text in ('{"host": "../x"}', '{"host": ""}', "{}", '{"host": "h", "more": 1}'):
+        (etc / "accounts" / "ocb-web1.json").write_text(text)
+        with pytest.raises(UsageError):
+            read_account("ocb-web1")
+    with pytest.raises(UsageError):
+        read_account("nobody")
+
+
+def test_reading_ends_with_its_grant(etc: Path) -> None:
+    with pytest.raises(RefusedError) as caught:
+        read_grant("ocb-web1", time.time())
+    assert (caught.value.kind, caught.value.rc) == ("scope", 4)
+    grant(etc, until="2026-01-01T00:00:00.000Z")
+    with pytest.raises(RefusedError, match="ended at 2026-01-01"):
+        read_grant("ocb-web1", time.time())
+    grant(etc)
+    assert read_grant("ocb-web1", time.time()) == ("web1",)
+
+
+@pytest.mark.parametrize("changes", [{"until": "tomorrow"}, {"until": 5}, {"hosts": "web1"}, {"hosts": ["../x"]}, {"hosts": [5]}, {"more": 1}])
+def test_a_grant_that_is_none_grants_nothing(etc: Path, changes: Dict[str, Any]) -> None:
+    grant(etc, **changes)
+    with pytest.raises(BackupError):
+        read_grant("ocb-web1", time.time())

@@ -1,0 +1,95 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forced command: two requests and no third."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.agent import serve
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import RefusedError, UsageError
+
+TX = "0123456789abcdef" * 2
+SERVER = "rsync --server -tre.iLsfxCIvu --inplace --copy-dest /basis . p/%s/files/" % TX
+
+
+class Started(Exception):
+    """Instead of becoming another program."""
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+    calls: List[Any] = []
+
+    def execve(program: str, argv: List[str], environment: Dict[str, str]) -> None:
+        calls.append((program, argv, environment))
+        raise Started
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(serve.shutil, "which", lambda name: "/usr/bin/" + name)
+    return calls
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, command: str, **options: Any) -> int:
+    monkeypatch.setenv("SSH_ORIGINAL_COMMAND", command)
+    return serve.serve(**{"vault": "/srv/vault", "host": "web1", "storage": None, "may_read": False, "session": None, **options})
+
+
+def test_rsync_is_confined_to_the_session_of_this_host(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:
+    with pytest.raises(Started):
+        ask(monkeypatch, SERVER)
+    program, argv, environment = started[0]
+    assert program == "/usr/bin/rrsync"
+    assert argv == ["rrsync", "-wo", "-munge", "-no-lock", "/srv/vault/web1/p/incoming/%s/in" % TX]
+    assert environment["SSH_ORIGINAL_COMMAND"].endswith(" . files/")
+    assert set(environment) == {"SSH_ORIGINAL_COMMAND", "PATH", "LC_ALL"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "sh",
+        "bash -i",
+        "openclaw-backup serve --read",
+        "openclaw-backup run p",
+        "openclaw-backup serve; sh",
+        " openclaw-backup serve",
+        "rsync --server --sender -tre.iLsfxCIvu . p/%s/files/" % TX,
+        SERVER.replace("p/", "../p/"),
+        SERVER.replace("p/", "/p/"),
+        SERVER.replace("p/" + TX, "p/../" + TX),
+        SERVER.replace(TX, TX[:-1]),
+        SERVER.replace(TX, TX.upper()),
+        SERVER.replace("/files/", "/basis/"),
+        SERVER.replace("/files/", "/files/../basis/"),
+        SERVER.replace("/files/", "/files/x/../../y"),
+        SERVER.replace("/files/", "/../snapshot/"),
+        SERVER.replace("/files/", "/files"),
+        SERVER + " p/%s/files/" % TX,
+        SERVER + "\nsh",
+        SERVER + "\\",
+        SERVER.replace("rsync", "rsync;sh"),
+        "rrsync / ",
+        "scp -t /",
+        "internal-sftp",
+        "\udcff",
+    ],
+)
+def test_everything_else_is_refused(monkeypatch: pytest.MonkeyPatch, started: List[Any], command: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        ask(monkeypatch, command)
+    assert (caught.value.kind, caught.value.rc) == ("scope", 4)
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("options", "field"), [({"host": None}, "--host"), ({"host": "../x"}, "--host"), ({"vault": "srv"}, "--vault"), ({"storage": "x"}, "--storage")]
+)
+def test_a_key_line_that_is_wrong_says_so(monkeypatch: pytest.MonkeyPatch, options: Dict[str, Any], field: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ask(monkeypatch, SERVER, **options)
+    assert caught.value.field == field
