@@ -20,6 +20,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.history imp
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.state import HostState
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.session import RemoteSession
 
 from .sshd import Away, needs_sshd, policy_of
 from .trees import fill
@@ -93,6 +94,24 @@ def test_an_unchanged_host_does_not_connect_and_a_changed_one_once(simple: Away)
         assert simple.backup(policy=simple.writing()).changed is bool(change)
         simple.hang_up()  # another run is another process
         assert simple.server.connections() == expected
+
+
+@pytest.mark.parametrize("size", [4, 5_000_000])  # through the conversation, and by rsync
+def test_what_changes_on_the_way_is_read_again(simple: Away, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    (simple.src / "a").write_bytes(b"1" * size)
+    send = RemoteSession.send
+    sent: List[int] = []
+
+    def send_late(self: RemoteSession, *arguments: Any) -> Any:
+        if not sent:
+            (simple.src / "a").write_bytes(b"2" * size)
+        sent.append(size)
+        return send(self, *arguments)
+
+    monkeypatch.setattr(RemoteSession, "send", send_late)
+    done = simple.backup(policy=simple.writing())
+    assert len(sent) == 2
+    assert simple.stored(done.snapshot_id, "a").read_bytes() == b"2" * size
 
 
 def test_a_heartbeat_is_one_connection_and_heals(simple: Away) -> None:

@@ -107,7 +107,7 @@ class Conversation:
             return True
         except IncompleteError as error:
             self._refuse(error)
-            self._wire.send_stream([b"".join(b"%s\0%s\0" % (item.reason.encode("ascii"), item.path) for item in error.shortfalls)])
+            self._wire.send_stream([b"".join(b"%s\0%s\0" % (item.path, item.reason.encode("ascii")) for item in error.shortfalls)])
             return True
         except TargetError as error:
             if error.kind == "connection":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SESSION = "/usr/local/libexec/openclaw-backup/session-%s"
 _RSYNC = re.compile(r"(rsync --server -(?!-)[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
 _UMASK_APART = 0o007
+_UMASK_OWN = 0o077
 _LAST_WORD_SECONDS = 10.0
 
 
@@ -49,6 +50,7 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
 
     if vault is not None:
         keeper = _own_keeper(vault, host, storage, may_read)
+        os.umask(_UMASK_OWN)
         _run_rsync(asked, keeper.directory, keeper.host)
     os.umask(_UMASK_APART)
     return _run_rsync(asked, read_vault()["directory"], read_account(pwd.getpwuid(os.geteuid()).pw_name))

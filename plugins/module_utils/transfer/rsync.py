@@ -147,8 +147,9 @@ def build_argv(
         "--relative",
         "--times",
         "--omit-dir-times",
-        # Content only: no mode is taken from the source, whatever it is, so directories stay writable and everything private.
-        "--chmod=D0700,F0600",
+        # Content only: no mode is taken from the source, whatever it is, so directories stay writable and everything private. A vault on another machine
+        # reads by the group of the account that receives; its umask takes the group's bits away where there is none.
+        "--chmod=D0770,F0660" if shell else "--chmod=D0700,F0600",
         # Saves a temporary name and a rename for each file, and keeps what arrived of a large one when the connection breaks.
         "--inplace",
         # A file that is gone is the next scan's business.

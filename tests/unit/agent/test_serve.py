@@ -9,7 +9,7 @@ import os
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.openclaw.backup.plugins.module_utils.agent import serve
+from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper, serve
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import RefusedError, UsageError
 
 TX = "0123456789abcdef" * 2
@@ -36,6 +36,18 @@ def started(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
 def ask(monkeypatch: pytest.MonkeyPatch, command: str, **options: Any) -> int:
     monkeypatch.setenv("SSH_ORIGINAL_COMMAND", command)
     return serve.serve(**{"vault": "/srv/vault", "host": "web1", "storage": None, "may_read": False, "session": None, **options})
+
+
+def test_what_rsync_writes_is_the_keepers_alone_to_share(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:
+    masks: List[int] = []
+    monkeypatch.setattr(os, "umask", masks.append)
+    with pytest.raises(Started):
+        ask(monkeypatch, SERVER)
+    monkeypatch.setattr(keeper, "read_vault", lambda: {"directory": "/srv/vault"})
+    monkeypatch.setattr(keeper, "read_account", lambda account: "web1")
+    with pytest.raises(Started):
+        ask(monkeypatch, SERVER, vault=None, host=None)
+    assert masks == [0o077, 0o007], "the account that receives shares with its group, of which the vault's own is a member"
 
 
 def test_rsync_is_confined_to_the_session_of_this_host(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:

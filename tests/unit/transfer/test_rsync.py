@@ -174,6 +174,11 @@ def test_an_option_that_this_rsync_lacks_names_itself(options: Options) -> None:
     assert caught.value.allowed
 
 
+def test_what_arrives_is_private_here_and_open_to_the_vaults_own_account_there() -> None:
+    assert b"--chmod=D0700,F0600" in argv_for(Options())
+    assert b"--chmod=D0770,F0660" in argv_for(Options(), shell=[b"ssh"], destination=b"host:files")
+
+
 def test_a_word_for_the_remote_shell_survives_rsyncs_own_splitting() -> None:
     argv = argv_for(Options(), shell=[b"ssh", b"-i", b"/k y", b"-o", b"X=it's"], destination=b"host:files")
     assert b"--rsh=ssh -i '/k y' -o 'X=it''s'" in argv
