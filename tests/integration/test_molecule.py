@@ -19,6 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 LAB = ("podman", "mmdebstrap", "ssh")
 
 
+lab = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="the lab's hosts are made as root"),
+    pytest.mark.skipif(not all(map(shutil.which, LAB)), reason="needs " + ", ".join(LAB)),
+]
+
+
 def molecule(scenario: str, ephemeral: Path) -> None:
     """Run ``molecule test`` with ``ephemeral`` as its working directory, which must be empty in the end but for molecule's own files."""
     environment = {
@@ -42,8 +49,6 @@ def test_the_story_on_this_machine(tmp_path: Path) -> None:
     molecule("local", tmp_path)
 
 
-@pytest.mark.lab
-@pytest.mark.skipif(os.geteuid() != 0, reason="the lab's hosts are made as root")
-@pytest.mark.skipif(not all(map(shutil.which, LAB)), reason="needs " + ", ".join(LAB))
-def test_the_story_on_a_host_over_ssh(tmp_path: Path) -> None:
-    molecule("default", tmp_path)
+@pytest.mark.parametrize("scenario", [pytest.param(name, marks=lab) for name in ("default", "site")])
+def test_a_story_on_hosts_over_ssh(scenario: str, tmp_path: Path) -> None:
+    molecule(scenario, tmp_path)

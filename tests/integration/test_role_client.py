@@ -52,6 +52,7 @@ class Fleet:
             "openclaw_backup_program": str(home / "bin" / "openclaw-backup"),
             "openclaw_backup_config_directory": str(home / "etc"),
             "openclaw_backup_state_directory": str(home / "state"),
+            "openclaw_backup_cron_file": str(home / "cron"),
             "openclaw_backup_policies": [self.policy(name)],
             **variables,
         }
@@ -102,12 +103,17 @@ def test_a_new_host_is_predicted_installed_and_then_left_alone(fleet: Fleet) -> 
     before = {name: tree(home) for name, home in homes.items()}
     predicted = fleet.changes("--check", "--diff")
     assert {name: tree(home) for name, home in homes.items()} == before
-    assert fleet.changes() == predicted == {"web1": 3, "web2": 3}
+    assert fleet.changes() == predicted == {"web1": 4, "web2": 4}
 
     installed = {name: tree(home) for name, home in homes.items()}
     for name in homes:
         modes = {path: mode for path, (mode, _, _) in installed[name].items() if path not in before[name]}
-        assert modes == {"bin/openclaw-backup": 0o755, "etc": 0o700, "etc/policies": 0o700, "etc/policies/tree.json": 0o600, "state": 0o700}
+        assert modes == {"bin/openclaw-backup": 0o755, "etc": 0o700, "etc/policies": 0o700, "etc/policies/tree.json": 0o600, "state": 0o700, "cron": 0o644}
+        assert re.search(
+            r"^\*/5 \* \* \* \* root (sleep \d+; )?%s run .* %s$" % (homes[name] / "bin" / "openclaw-backup", homes[name] / "etc/policies/tree.json"),
+            installed[name]["cron"][2].decode(),
+            re.M,
+        )
         assert json.loads(installed[name]["etc/policies/tree.json"][2]) == {"host": name, **fleet.policy(name)}
     assert list((fleet.base / "controller").iterdir()) == []
 
@@ -127,7 +133,7 @@ def test_profiles_of_one_s_own_are_installed_and_left_alone_the_second_time(flee
     home = fleet.add("web1", openclaw_backup_profiles={"mine": mine})
     policy = fleet.policy("web1", profile=str(home / "etc" / "profiles" / "mine.json"))
     fleet.hosts["web1"]["openclaw_backup_policies"] = [policy]
-    assert fleet.changes("--check") == {"web1": 5} == fleet.changes()
+    assert fleet.changes("--check") == {"web1": 6} == fleet.changes()
     assert json.loads((home / "etc" / "profiles" / "mine.json").read_text()) == mine
     assert (home / "etc" / "profiles" / "mine.json").stat().st_mode & 0o7777 == 0o600
     assert fleet.changes() == {"web1": 0}
@@ -143,11 +149,23 @@ def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_els
     (home / "etc" / "policies" / "notes.txt").write_text("an administrator's")
     fleet.hosts["web1"]["openclaw_backup_policies"][:1] = []
     before = tree(home)
-    assert fleet.changes("--check") == {"web1": 1}
+    assert fleet.changes("--check") == {"web1": 2}
     assert tree(home) == before
-    assert fleet.changes() == {"web1": 1}
+    assert fleet.changes() == {"web1": 2}
     del before["etc/policies/tree.json"]
-    assert tree(home) == before
+    assert b"tree.json" in before.pop("cron")[2]
+    after = tree(home)
+    assert b"tree.json" not in after.pop("cron")[2]
+    assert after == before
+
+
+def test_a_schedule_that_is_not_wanted_is_taken_away(fleet: Fleet) -> None:
+    home = fleet.add("web1")
+    fleet.changes()
+    fleet.hosts["web1"]["openclaw_backup_schedule"] = "none"
+    assert fleet.changes("--check") == {"web1": 1} == fleet.changes()
+    assert not (home / "cron").exists()
+    assert fleet.changes() == {"web1": 0}
 
 
 def test_absent_removes_program_and_policies_and_keeps_state_and_snapshots(fleet: Fleet) -> None:
@@ -159,11 +177,11 @@ def test_absent_removes_program_and_policies_and_keeps_state_and_snapshots(fleet
     # Removing needs no policies, and wrong ones are no reason to stay.
     fleet.hosts["web1"].update(openclaw_backup_client_state="absent", openclaw_backup_policies=[{"name": "no policy"}])
     before = tree(home)
-    assert fleet.changes("--check") == {"web1": 2}
+    assert fleet.changes("--check") == {"web1": 3}
     assert tree(home) == before
     assert "Kept:" in fleet.play().stdout
     assert {"state/kept", "vault/kept", "source/file"} <= set(tree(home))
-    assert [path for path in tree(home) if path.startswith(("bin/", "etc/"))] == []
+    assert [path for path in tree(home) if path.startswith(("bin/", "etc/", "cron"))] == []
     assert fleet.changes() == {"web1": 0}
 
 
@@ -196,6 +214,17 @@ BAD = {
     "not-a-mapping": ({"openclaw_backup_policies": ["a=1"]}, "must be a mapping"),
     "unknown-state": ({"openclaw_backup_client_state": "removed"}, "openclaw_backup_client_state must be one of: present, absent"),
     "profile-name": ({"openclaw_backup_profiles": {"../x": {}}}, "openclaw_backup_profiles has the name '../x'"),
+    "cron-file": ({"openclaw_backup_cron_file": "/etc/cron.d/openclaw.backup"}, "openclaw_backup_cron_file is '/etc/cron.d/openclaw.backup'.*passes over"),
+    "no-vault": ({"openclaw_backup_policies": [{"name": "a", "sources": ["/a"]}]}, "policy without a target, and the group backup_vaults is empty"),
+    "other-vault": ({"openclaw_backup_policies": [{"name": "a", "sources": ["/a"]}], "openclaw_backup_vault": "x"}, "'x', which is no host of the inventory"),
+    "other-host": (
+        {"openclaw_backup_policies": [{"name": "a", "host": "h", "sources": ["/a"]}], "openclaw_backup_vault": "other-host"},
+        "a names another host than other-host",
+    ),
+    "bad-cron": (
+        {"openclaw_backup_policies": [{"name": "a", "sources": ["/a"], "target": "/v", "schedule": {"cron": "* 25 * * *"}}]},
+        r"policy 1 \(a\): schedule.cron has a bad hour '25'",
+    ),
     "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
 }
 

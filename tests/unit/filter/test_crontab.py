@@ -1,0 +1,53 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lines that cron reads as they are meant, and hosts that do not all start in one second."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.filter.cron_problems import cron_problems
+from ansible_collections.openclaw.backup.plugins.filter.crontab import crontab, splay
+from ansible_collections.openclaw.backup.plugins.filter.limit_problems import limit_problems
+
+POLICY = {"name": "etc", "host": "web1", "sources": ["/etc"], "target": "/srv/vault"}
+COMMAND = ["/usr/local/bin/openclaw-backup", "run"]
+
+
+def test_each_policy_has_a_line_with_its_own_schedule() -> None:
+    now = {**POLICY, "name": "now", "schedule": {"cron": "@hourly", "splay": 0}}
+    wait = splay("web1", "etc", 60)
+    assert crontab([POLICY, now], COMMAND, directory="/etc/p") == [
+        "*/5 * * * * root sleep %d; /usr/local/bin/openclaw-backup run /etc/p/etc.json" % wait,
+        "@hourly root /usr/local/bin/openclaw-backup run /etc/p/now.json",
+    ]
+
+
+def test_what_cron_or_the_shell_would_read_otherwise_is_quoted() -> None:
+    policy = {**POLICY, "schedule": {"splay": 0}}
+    assert crontab([policy], ["/opt/a b/100%", "run"], user="me") == [r"*/5 * * * * me '/opt/a b/100\%' run etc"]
+
+
+def test_a_profile_that_only_the_host_knows_is_no_obstacle() -> None:
+    assert len(crontab([{**POLICY, "profile": "/etc/openclaw-backup/profiles/mine.json"}], COMMAND)) == 1
+
+
+def test_hosts_are_spread_over_the_splay_and_each_waits_as_long_every_time() -> None:
+    waits = [splay("web%d" % number, "etc", 59) for number in range(6000)]
+    assert waits == [splay("web%d" % number, "etc", 59) for number in range(6000)]
+    assert set(waits) == set(range(60))
+    assert max(map(waits.count, range(60))) < 160
+    assert splay("web1", "etc", 0) == 0
+
+
+def test_a_wrong_expression_or_limit_is_told_with_its_name() -> None:
+    assert cron_problems("17 3 * * *", "openclaw_backup_vault_prune") == []
+    (problem,) = cron_problems("17 25 * * *", "openclaw_backup_vault_prune")
+    assert problem.startswith("openclaw_backup_vault_prune has a bad hour '25'")
+    assert limit_problems({}) == limit_problems({"writers": 2, "reserve": 0}) == []
+    assert limit_problems({"writers": 0}) == ["limits.writers is 0. Allowed: a whole number from 1 to 1099511627776."]
+
+
+@pytest.mark.parametrize("limits", [{"writer": 2}, {"writers": "2"}, [], "writers=2"])
+def test_limits_that_are_none_are_told_of(limits: object) -> None:
+    assert len(limit_problems(limits)) == 1
