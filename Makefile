@@ -3,7 +3,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench torture build zipapp lock clean setup-run setup-dev setup-bench
+.PHONY: help demo lab test lint bench torture build zipapp lock clean setup-run setup-dev setup-bench
 
 PY := .venv/bin/python
 # Ansible refuses a locale that is not UTF-8.
@@ -12,13 +12,16 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # This checkout, not a copy that was installed on this machine before.
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
-# Variables given to make reach the programs: SOURCE=dir (demo), TREES=names TURNS=n (bench), INSTANTS=n (torture), PYTHON=program (setup).
+# Variables given to make reach the programs: SOURCE=dir (demo), LAB=down (lab), TREES=names TURNS=n (bench), INSTANTS=n (torture), PYTHON=program (setup).
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: setup-run ## Back up, change, verify, damage, restore a real tree on this machine (SOURCE=dir chooses it)
 	@$(PY) scripts/demo.py
+
+lab: setup-dev ## Make a vault and two hosts in containers and leave them up to play with (LAB=down removes them)
+	@scripts/lab $(or $(LAB),up)
 
 test: lint ## Run the linters and every test
 	$(PY) -m pytest -n auto --dist loadfile --timeout 600 --cov --cov-report=term:skip-covered
