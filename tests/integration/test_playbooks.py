@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -91,6 +93,17 @@ def test_damage_and_refusal_fail_the_play_and_are_passed_on(site: Site) -> None:
     damaged = site.local("verify", code=2)
     assert (damaged["ok"], damaged["rc"], damaged["counts"]["damaged"]) == (False, 7, 1)
     assert str(site.home / "tree" / "folder" / "file") in damaged["msg"]
+
+
+def test_a_backup_waits_for_another_run_that_is_soon_over(site: Site) -> None:
+    site.local("backup")
+    (site.home / "tree" / "folder" / "file").write_bytes(b"changed")
+    with (site.home / "state" / "localhost" / "local" / "lock").open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        end = threading.Timer(12, fcntl.flock, (other, fcntl.LOCK_UN))
+        end.start()
+        assert site.local("backup")["changed"]
+        end.join()
 
 
 def test_a_prune_removes_what_the_policys_retention_does_not_keep(site: Site) -> None:

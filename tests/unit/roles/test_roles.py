@@ -19,8 +19,8 @@ pytestmark = pytest.mark.parametrize("role", ROLES, ids=[role.name for role in R
 
 
 def options(role: Path) -> Dict[str, Any]:
-    found: Dict[str, Any] = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
-    return found
+    specs: Dict[str, Any] = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    return {name: option for entry in specs.values() for name, option in entry["options"].items()}
 
 
 def defaults(role: Path) -> Dict[str, Any]:
@@ -40,7 +40,7 @@ def table(role: Path) -> List[str]:
         if "choices" in option:
             kind = " or ".join("`%s`" % choice for choice in option["choices"])
         default = option["default"] if isinstance(option["default"], str) else json.dumps(option["default"])
-        rows.append("| `%s` | %s | `%s` | %s |" % (name, kind, default, markdown(" ".join(option["description"]))))
+        rows.append("| `%s` | %s | `%s` | %s |" % (name, kind, default.replace("|", "\\|"), markdown(" ".join(option["description"]))))
     return rows
 
 
