@@ -27,7 +27,7 @@ from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.checks import check_tag
 from ..policy.guards import Removal, check_guards
-from ..policy.model import Policy
+from ..policy.model import Notify, Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
 from ..version import VERSION
 from .locate import AnyTarget, check_apart, history_lost, open_target
@@ -678,6 +678,16 @@ class _Run:
         except (OSError, BackupError) as error:
             if failure is None:
                 self._warn("the record of this run could not be written: %s" % error)
+        if self.policy.notify != Notify():
+            self._notify(failure, run)
+
+    def _notify(self, failure: Optional[BackupError], run: Mapping[str, Any]) -> None:
+        from .notify import FAILED, notify, ping
+
+        why = {} if failure is None else {"message": failure.message, "next": failure.next or ""}
+        facts = {"rc": run["rc"], "snapshot_id": run["snapshot_id"], **why}
+        for text in notify(self.policy, self.state, FAILED, failure is not None, facts) + ping(self.policy, failure is None, str(failure or run["result"])):
+            self._warn(text)
 
 
 def _digest_of_loss(changes: ChangeSet, manifest: Manifest, min_files: int) -> str:

@@ -229,6 +229,16 @@ class HostState:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.target_directory + b"/heartbeat.json")
 
+    def told(self) -> Mapping[str, float]:
+        """When people were last told of each trouble that lasts (s since the epoch)."""
+        return {name: float(at) for name, at in self._memory(b"told.json").items() if type(at) in (int, float)}
+
+    def set_told(self, trouble: str, at: Optional[float]) -> None:
+        """Remember that they were, or with None that it is over."""
+        after = {**self.told(), trouble: at}
+        make_private(self.target_directory)
+        write_json(self.target_directory + b"/told.json", {name: when for name, when in after.items() if when is not None})
+
     def owes_after(self) -> bool:
         """Whether a run began its hooks and died before those that come after it had run."""
         return os.path.lexists(self.directory + b"/after-owed")

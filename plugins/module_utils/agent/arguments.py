@@ -238,7 +238,10 @@ VERBS: Dict[str, Verb] = {
         "is this host protected, and since when?",
         "The first thing to look at. Exit code 3 if something is in the way.",
         (_POLICY,),
-        (_HOST,),
+        (
+            Option("--notify", "tell those whom the policy's notify names, if there are problems that they were not told of, or if there are none any more"),
+            _HOST,
+        ),
         (("status web", "what is the state of things?"), ("status web --json", "the same for a monitor")),
     ),
     "check": Verb(

@@ -266,6 +266,12 @@ def _status(job: Job) -> Outcome:
     from ..action.status import status
 
     result = status(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
+    if job.request.notify:
+        from ..action.notify import STALE, notify
+        from ..action.state import HostState
+
+        facts = {"problems": result["problems"], "protected_until": result["protected_until"]}
+        result["warnings"] = notify(job.policy, HostState(job.state_directory, job.policy), STALE, not result["ok"], facts)
     return Outcome(result)
 
 

@@ -20,6 +20,7 @@ from .checks import (
     check_argv,
     check_flag,
     check_marker,
+    check_path,
     check_selected,
     check_tag,
     check_text,
@@ -46,6 +47,8 @@ from .target_spec import TargetSpec, check_target
 
 _RATE = re.compile("[1-9][0-9]{0,5}[kKmM]|[1-9][0-9]{0,2}[gG]")
 _BLOCK = re.compile("([1-9][0-9]{0,5})([kK]?)")
+# What no mail program takes for an option or for more than one address.
+_MAIL = re.compile("[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(@[A-Za-z0-9][A-Za-z0-9.-]{0,254})?")
 _SOCKET_OPTION = re.compile("[A-Z][A-Z0-9_]*(=[0-9]{1,10})?")
 
 # rsync clamps a level that its algorithm does not have, silently; lowest, highest, default (man 1 rsync, --compress-level).
@@ -196,6 +199,12 @@ def _check_hook_timeout(value: Any, where: str) -> int:
     return seconds
 
 
+def _check_mail(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _MAIL.fullmatch(value):
+        raise bad(where, "must be an address", value, "name@host, or the name of a local user", "write an address such as root@example.org")
+    return value
+
+
 def _duration(default: int) -> Any:
     return key(parse_duration, default, format_duration)
 
@@ -283,6 +292,18 @@ class Objectives:
 
 
 @dataclass(frozen=True)
+class Notify:
+    """Who is told of trouble, by which ways; ``repeat`` in seconds."""
+
+    events: Tuple[str, ...] = key(each(choice("failed", "stale", "recovered"), "events"), ("failed", "stale", "recovered"))
+    command: Optional[Tuple[str, ...]] = key(optional(check_argv), None)
+    mail: Tuple[str, ...] = key(each(_check_mail, "addresses"), ())
+    webhook_file: Optional[str] = key(optional(check_path), None)
+    ping_file: Optional[str] = key(optional(check_path), None)
+    repeat: int = _duration(86400)
+
+
+@dataclass(frozen=True)
 class Policy:
     """A checked policy; paths are text with surrogate escapes, durations whole seconds.
 
@@ -308,6 +329,7 @@ class Policy:
     retention: Retention = key(section(Retention), Retention())
     objectives: Objectives = key(section(Objectives), Objectives())
     probes: Tuple[Hook, ...] = key(each(_check_hook, "commands"), ())
+    notify: Notify = key(section(Notify), Notify())
     heartbeat: int = _duration(3600)
     given: FrozenSet[str] = field(default=frozenset(), compare=False, repr=False)
     found_profile: Optional[Profile] = field(default=None, compare=False, repr=False)
