@@ -10,7 +10,7 @@ import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
@@ -113,12 +113,13 @@ def backup(
     tags: Sequence[str] = (),
     dry_run: bool = False,
     progress: Optional[Progress] = None,
+    tells: Callable[[BackupError], bool] = lambda error: True,
 ) -> BackupResult:
     """Add a snapshot of the policy's sources to its target, if they changed.
 
     ``tags``: names that the snapshot bears, also one that is there already because nothing changed;
     ``adopt``: go on from a history that this host has no baseline for; ``accept``: the 8 digits that a guard showed;
-    ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
+    ``dry_run``: predict, and write nothing anywhere; ``tells``: whether people are to hear of a failure. Raises ``BackupError``; its ``rc`` is the exit code.
     """
     started = time.time()
     if accept is not None and not _ACCEPT.fullmatch(accept):
@@ -140,6 +141,7 @@ def backup(
             run.result.hooks = run.hooks.predict()
         run.result.duration = time.time() - started
         return run.result
+    run.tells = tells
     run.state.prepare()
     with run.state.locked():
         failure = run.perform()
@@ -177,6 +179,7 @@ class _Run:
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
         self._needs_healing = False
+        self.tells: Callable[[BackupError], bool] = lambda error: True
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
         self._told: AbstractSet[bytes] = frozenset()  # databases that are told of by themselves
@@ -678,7 +681,7 @@ class _Run:
         except (OSError, BackupError) as error:
             if failure is None:
                 self._warn("the record of this run could not be written: %s" % error)
-        if self.policy.notify != Notify():
+        if self.policy.notify != Notify() and (failure is None or self.tells(failure)):
             self._notify(failure, run)
 
     def _notify(self, failure: Optional[BackupError], run: Mapping[str, Any]) -> None:

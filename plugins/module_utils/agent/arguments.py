@@ -76,6 +76,10 @@ VERBS: Dict[str, Verb] = {
             Option("--accept", "override the guards for the change that was shown with these 8 digits", "D"),
             Option("--adopt", "go on from the newest snapshot of a history that this host has no baseline for"),
             Option("--tag", "a name that the snapshot bears, also one that is there already because nothing changed; can be repeated", "NAME", repeats=True),
+            Option(
+                "--scheduled",
+                "what a schedule starts: run if the policy's schedule says so or a run was missed, and again if the target is busy or out of reach",
+            ),
             _QUIET,
         ),
         (

@@ -63,6 +63,14 @@ def _run(job: Job) -> Outcome:
     from ..action.backup import backup
 
     request = job.request
+    if request.scheduled:
+        clash = [flag for flag in ("adopt", "accept", "tag", "dry_run") if getattr(request, flag)]
+        if clash:
+            flag = "--" + clash[0].replace("_", "-")
+            raise UsageError("run: --scheduled stands alone", field=flag, found=flag, allowed="--scheduled with --quiet or --json")
+        from ..action.scheduled import run_scheduled
+
+        return Outcome(run_scheduled(job.policy, state_directory=job.state_directory, progress=job.progress).to_dict())
     result = backup(
         job.policy,
         state_directory=job.state_directory,
