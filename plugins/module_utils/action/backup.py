@@ -210,6 +210,7 @@ class _Run:
                 self.hooks.before()
             self.now = time.time()
             self.go(dry_run=False)
+            self.result.warnings += self.target.remarks()
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
         try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -13,8 +14,9 @@ from ...errors import RefusedError, TargetError
 from ...manifest.document import Manifest, search_lines
 from ...manifest.entry import Entry
 from ...manifest.walk import Descent
+from ...observe.audit import rfc3339, seconds_of
 from ...version import VERSION
-from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Verification, check_manifest, check_state
+from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Verification, check_manifest, check_state, is_time
 from .connection import Address, Connection
 from .session import RemoteSession
 from .stream import receive_files
@@ -25,6 +27,8 @@ _PATIENCE = 3600.0
 # A manifest of ten million paths, packed.
 MAX_MANIFEST = 1 << 30
 _MAX_PATHS = 1 << 28
+# Snapshots bear the vault's time; a host whose own is further off than this is told (s).
+_SKEW = 300
 # What a restore holds twice for a moment.
 _PORTION = 256 << 20
 
@@ -42,6 +46,7 @@ class RemoteTarget(Target):
         self._connection: Optional[Connection] = None
         self._expected: Optional[Connection] = None
         self._facts: Dict[str, Any] = {}
+        self._heard = 0.0  # when the facts came (s since the epoch)
         self._manifests: Dict[str, bytes] = {}
 
     @property
@@ -55,6 +60,7 @@ class RemoteTarget(Target):
                 connection.greet(patience=_PATIENCE)
                 hello = {"do": "hello", "protocol": PROTOCOL, "engine": VERSION, "host": self.host, "policy": self.policy}
                 self._facts = connection.ask({**hello, "storage": self._wish, "clone": self._clone})
+                self._heard = time.time()
             except BaseException:
                 connection.close()
                 raise
@@ -64,6 +70,12 @@ class RemoteTarget(Target):
     def expect(self) -> None:
         if self._expected is None and (self._connection is None or self._connection.wire.is_closed):
             self._expected = Connection(self.address)
+
+    def remarks(self) -> List[str]:
+        said, heard = self._facts.get("time"), self._heard
+        if not is_time(said) or abs(seconds_of(str(said)) - heard) <= _SKEW:
+            return []
+        return ["the clocks of vault and host are %d s apart: the vault's says %s, this host's %s" % (abs(seconds_of(str(said)) - heard), said, rfc3339(heard))]
 
     def close(self) -> None:
         """End the conversation, if there is one."""
