@@ -914,3 +914,19 @@ def test_an_ordinary_user_gets_back_the_attributes_of_what_he_may_not_write() ->
             assert os.getxattr(path, "user.a") == b"b" and stat.S_IMODE(path.stat().st_mode) == mode
     finally:
         world.destroy()
+
+
+def test_a_snapshot_of_something_else_is_not_restored_in_place(portable: World) -> None:
+    """Whoever can add a snapshot must not thereby write wherever they like on this machine."""
+    (portable.src / "a").write_text("a")
+    elsewhere = portable.root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "evil").write_text("evil")
+    portable.backup(policy=portable.policy(sources=[str(portable.src), str(elsewhere)]))
+    (elsewhere / "evil").unlink()
+    error = error_of(lambda: portable.restore(confirm=True))
+    assert (error.kind, error.rc, error.found) == ("foreign_source", 4, str(elsewhere))
+    assert not (elsewhere / "evil").exists()
+    portable.restore(confirm=True, paths=[str(elsewhere)])
+    assert (elsewhere / "evil").read_text() == "evil"
+    assert portable.restore(dest=portable.root / "back").verified

@@ -13,7 +13,7 @@ import time
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
-from ..errors import RefusedError, UsageError, printable
+from ..errors import IntegrityError, RefusedError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of, sidecars_of
@@ -110,6 +110,15 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
                 next="`openclaw-backup ls POLICY %s` shows them" % snapshot_id,
             )
     roots = tuple(os.fsencode(path).strip(b"/") for path in paths) or sources
+    lost = [source for source in roots if source and source not in by_path]
+    if lost:
+        raise IntegrityError(
+            "The snapshot %s lacks its own source %s" % (snapshot_id, printable(b"/" + lost[0])),
+            kind="manifest",
+            field="sources",
+            found=b"/" + lost[0],
+            next="restore another snapshot, or single paths of this one",
+        )
     exact, below = frozenset(roots), tuple(root + b"/" for root in roots)
     chosen = [entry for entry in manifest.entries if b"" in exact or entry.path in exact or entry.path.startswith(below)]
     above = {path for source in sources for path in _parents(source)}

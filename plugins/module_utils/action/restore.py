@@ -30,7 +30,7 @@ from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, ma
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
-from .sources import never_entered
+from .sources import foreign_sources, never_entered
 from .state import HostState
 
 SAMPLE = 20
@@ -158,6 +158,8 @@ class _Restore:
         result.snapshot_id = snapshot.id
         scope = make_scope(manifest, request.paths, snapshot.id)
         result.entries = len(scope.entries)
+        if in_place and not request.paths:
+            self._refuse_foreign(manifest)
         self._check_undo(scope)
         if snapshot.damaged:
             self.progress.note("snapshot %s is known to be damaged in %s paths" % (snapshot.id, snapshot.damaged.get("count")))
@@ -221,6 +223,19 @@ class _Restore:
         for source in self.policy.sources if self.result.dest != "/" else ():
             if os.path.commonpath([self.result.dest, source]) == source:
                 self.result.warnings.append("the copy lies inside the source %s, and the next backup takes it too" % printable(source))
+
+    def _refuse_foreign(self, manifest: Manifest) -> None:
+        """Whoever can add snapshots, with a stolen key perhaps, must not thereby write wherever they like on this machine."""
+        foreign = foreign_sources(self.policy, manifest.header.sources)
+        if foreign:
+            raise RefusedError(
+                "The snapshot holds %s, which the policy does not protect" % printable(foreign[0]),
+                kind="foreign_source",
+                field="sources",
+                found=foreign[0],
+                allowed="the sources of the policy: %s" % (", ".join(map(printable, self.policy.sources)) or "those of its profile"),
+                next="if it is meant, name it as a path to restore, or restore to another directory and look at it",
+            )
 
     def _check_undo(self, scope: Scope) -> None:
         if self.request.undo is None:

@@ -57,6 +57,16 @@ def with_sources(policy: Policy, state: HostState) -> Tuple[Policy, List[str]]:
     return replace(policy, sources=tuple(chosen)), warnings
 
 
+def foreign_sources(policy: Policy, sources: Sequence[str]) -> List[str]:
+    """Those of a snapshot's ``sources`` that the policy does not protect; none where it does not say what it protects."""
+    if not policy.sources and policy.found_profile is None:
+        return []
+    if policy.sources:
+        return [path for path in sources if not any(path == own or path.startswith(own.rstrip("/") + "/") for own in policy.sources)]
+    wishes = [wish for source in policy.found_profile.sources for wish in _in_homes(source)] if policy.found_profile is not None else []
+    return [path for path in sources if not any(fnmatch.fnmatchcase(path, wish) for wish in wishes)]
+
+
 def _in_homes(source: str) -> Iterator[str]:
     """A profile's source with ``~`` for every home directory: for root all of them, alone those of people; else the user's own."""
     if not source.startswith("~"):

@@ -43,14 +43,17 @@ def hash_file(fd: int, *, unless: Optional[bytes] = None, size: int = -1) -> Tup
     return digest.digest(), total
 
 
-def copy_file(source: int, destination: int) -> Tuple[bytes, int]:
-    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written."""
+def copy_file(source: int, destination: int, *, at_most: Optional[int] = None) -> Tuple[bytes, int]:
+    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written.
+
+    ``at_most``: what it should have; of one that has more, or gets more meanwhile, only so much as shows that is read.
+    """
     found = os.fstat(source)
     if found.st_blocks * 512 < found.st_size:
-        return _copy_sparse(source, destination, found.st_size + _GROWTH)
+        return _copy_sparse(source, destination, found.st_size + _GROWTH if at_most is None else min(found.st_size, at_most) + 1)
     digest = hashlib.sha256()
     total = 0
-    for block in _blocks(source):
+    for block in _blocks(source, most=None if at_most is None else at_most + 1):
         digest.update(block)
         _write_all(destination, block)
         total += len(block)
@@ -91,11 +94,11 @@ def end_of_last_line(fd: int, size: int) -> int:
     return size
 
 
-def _blocks(fd: int, total: int = 0) -> Iterator[memoryview]:
-    """What is left of an open file of which ``total`` bytes were read; each block is valid until the next."""
+def _blocks(fd: int, total: int = 0, most: Optional[int] = None) -> Iterator[memoryview]:
+    """What is left of an open file of which ``total`` bytes were read, ``most`` bytes in all; each block is valid until the next."""
     enough = _GROWTH
-    while total < enough:
-        got = os.readv(fd, [_buffer])
+    while total < enough and (most is None or total < most):
+        got = os.readv(fd, [_buffer if most is None else _view[: most - total]])
         if not got:
             return
         yield _view[:got]

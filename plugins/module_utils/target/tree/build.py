@@ -122,7 +122,11 @@ def _take_one(source: Descent, below: Descent, entry: Entry, native: bool, losse
         remove_tree(into, last)
         out = os.open(last, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=into)
         try:
-            digest, size = hash_file(out) if clone_file(fd, out) else copy_file(fd, out)
+            if clone_file(fd, out):
+                os.ftruncate(out, min(os.fstat(out).st_size, entry.size + 1))
+                digest, size = hash_file(out)
+            else:
+                digest, size = copy_file(fd, out, at_most=entry.size)
             if digest.hex() != entry.hash or size != entry.size:
                 os.unlink(last, dir_fd=into)
                 return "hash", size

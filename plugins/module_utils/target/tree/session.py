@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -398,8 +399,15 @@ class TreeSession(Session):
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
         try:
             return self._commit(manifest, tell)
-        except OSError as error:
-            raise explain(error, self.history) from error
+        except IncompleteError:
+            raise
+        except BaseException as error:
+            # What was half built must not be taken for the base's untouched clone by another attempt.
+            with suppress(OSError):
+                self._end_ahead()
+            if isinstance(error, OSError):
+                raise explain(error, self.history) from error
+            raise
 
     def _commit(self, manifest: Manifest, tell: Optional[Tell]) -> Receipt:
         plan = self._plan(manifest)
