@@ -25,7 +25,7 @@ from ..policy.model import Policy
 from ..target.contract import Snapshot
 from ..target.tree.target import overlaps
 from .choose import find_snapshot
-from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing
+from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing, without_parted_journals
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
@@ -168,6 +168,7 @@ class _Restore:
             root = self._open_dest(dry_run)
             if root is not None:
                 stack.enter_context(root)
+                scope = self._without_parted_journals(root, scope)
             plan = self._plan(root, scope, manifest, dry_run)
             self._describe(plan)
             lost = plan.replaced.union(plan.extra)
@@ -277,6 +278,15 @@ class _Restore:
                 advance=self.progress.advance,
                 captured=captured,
             )
+
+    def _without_parted_journals(self, root: Descent, scope: Scope) -> Scope:
+        scope, parted = without_parted_journals(root, scope)
+        if parted:
+            self.result.warnings.append(
+                "%d journals are left out, because they would be played back into databases that are here and not restored with them, the first is %s"
+                % (len(parted), printable(b"/" + parted[0]))
+            )
+        return scope
 
     def _guarded(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of what no restore may delete: this machine's state, the vault, and what the undo directory already keeps."""
