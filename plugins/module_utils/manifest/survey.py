@@ -101,6 +101,7 @@ class _Walk:
         self.databases = databases
         self.leave = leave
         self.aside: List[Listed] = []  # of the directory at hand: journals of what may be a database, not selected themselves
+        self.parted: AbstractSet[bytes] = frozenset()  # of the directory at hand: selected journals of databases that are not
         self.survey = Survey(sources, self.matcher)
         self.tentative: Dict[bytes, bool] = {}  # directories that are kept only for what is kept below them
         self.volatile = _volatile_devices()
@@ -144,7 +145,7 @@ class _Walk:
             path, included = pending.pop()
             here, on_disk = 0, -1
             kept: List[Listed] = []
-            self.aside = []
+            self.aside, self.parted = [], frozenset()
             try:
                 fd = self.root.directory(path)
                 here = os.fstat(fd).st_dev
@@ -183,7 +184,7 @@ class _Walk:
         for item in left:
             inner = b"%s/%s" % (path, item.name) if path else item.name
             is_dir = stat.S_ISDIR(item.stat.st_mode)
-            why = "own" if (item.stat.st_dev, item.stat.st_ino) in self.skip else "patterns"
+            why = "own" if (item.stat.st_dev, item.stat.st_ino) in self.skip else "sqlite" if item.name in self.parted else "patterns"
             if tagged:
                 why = "exclude_if_present" if kept[0].name in self.marks else "exclude_caches"
             self.leave(inner, why, is_dir)
@@ -223,7 +224,7 @@ class _Walk:
                 continue
             kept.append(item)
         if self.databases and left_out:
-            kept = _without_parted(fd, kept, left_out)
+            kept, self.parted = _without_parted(fd, kept, left_out)
             self.aside = [item for item in left_out if item.name.endswith((JOURNAL, WAL)) and stat.S_ISREG(item.stat.st_mode)]
             if self.aside:
                 files = {item.name for item in kept if stat.S_ISREG(item.stat.st_mode)}
@@ -371,12 +372,12 @@ def is_selected(row: bytes) -> bool:
     return any(row[-_LINKS.size :])
 
 
-def _without_parted(fd: int, kept: List[Listed], left_out: Sequence[Listed]) -> List[Listed]:
-    """``kept`` without the journals of databases that are left out: restored beside a later state of theirs, SQLite would play them back into it."""
+def _without_parted(fd: int, kept: List[Listed], left_out: Sequence[Listed]) -> Tuple[List[Listed], AbstractSet[bytes]]:
+    """``kept`` without the journals of databases that are left out, and their names: restored beside a later state, SQLite would play them back into it."""
     files = {item.name for item in left_out if stat.S_ISREG(item.stat.st_mode)}
     journals = [item.name for item in kept if item.name.endswith(SIDECARS) and database_of(item.name) in files and stat.S_ISREG(item.stat.st_mode)]
     parted = {name for name in journals if is_database(fd, database_of(name) or b"")}
-    return [item for item in kept if item.name not in parted] if parted else kept
+    return [item for item in kept if item.name not in parted] if parted else kept, parted
 
 
 def _with_aside(kept: Sequence[Listed], aside: Sequence[Listed]) -> Tuple[bytes, bytes]:
@@ -490,7 +491,7 @@ def survey(
     ``skip`` holds (device, inode) of directories that are never entered nor listed, such as the engine's own state. ``databases``: SQLite
     databases are to be captured, so that their journals are looked at too, selected or not, and those of databases that are not selected are left out.
     ``leave`` is told of every path that is left out,
-    nothing of what lies below it: ``(path, why, is a directory)``, with ``why`` the selection's key, ``patterns`` or ``own``.
+    nothing of what lies below it: ``(path, why, is a directory)``, with ``why`` the policy's key, ``patterns`` or ``own``.
     """
     walk = _Walk(root, sources, selection, cache, skip, now, databases, leave)
     above: Dict[bytes, set[bytes]] = {}
