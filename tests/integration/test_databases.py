@@ -919,6 +919,45 @@ def test_a_restored_database_does_not_get_the_journal_of_the_one_before(world: W
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (2050,), "what was replaced is kept with its journal"
 
 
+@pytest.mark.parametrize("wal", [True, False])
+def test_a_database_that_somebody_has_open_is_told_of_before_and_when_it_is_replaced(world: World, wal: bool) -> None:
+    with Keeper(world.src / "live.db", wal=wal) as keeper:
+        world.backup()
+        keeper.add(5)
+        for options in ({"dry_run": True}, {"undo": world.root / "undo"}, {}):
+            if not options:
+                keeper.close()
+                with Keeper(world.src / "live.db", rows=0) as another:
+                    another.add(1)
+            done = world.restore(confirm=True, **options)
+            assert len(done.warnings) == bool(options), done.warnings
+            if options:
+                assert "%s/live.db, by process %d" % (world.src, keeper.process.pid) in done.warnings[0]
+    assert count(world.src / "live.db") == 10
+
+
+def test_a_program_that_is_not_seen_is_known_by_its_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_module, "who_has_open", lambda inodes: {})
+    with Keeper(world.src / "live.db") as keeper:
+        world.backup()
+        keeper.add(5)
+        assert "not seen here" in world.restore(confirm=True, dry_run=True).warnings[0]
+
+
+def test_a_prediction_says_of_how_many_databases_only_a_restore_knows(world: World) -> None:
+    with Keeper(world.src / "live.db"):
+        pass
+    world.backup()
+    with contextlib.closing(sqlite3.connect(str(world.src / "live.db"))) as connection:
+        connection.execute("INSERT INTO t (text) VALUES ('x')")
+        connection.commit()
+        connection.execute("DELETE FROM t WHERE text = 'x'")
+        connection.commit()
+    told = world.restore(confirm=True, dry_run=True)
+    assert (told.files_replaced, told.would_capture, told.rc) == (1, 1, 0)
+    assert world.restore(confirm=True).would_capture == 0
+
+
 # ---- a database and its journals belong together -------------------------------------------------------------------------------
 
 
@@ -1108,6 +1147,20 @@ def test_a_source_that_rotted_so_that_sqlite_cannot_read_it_is_not_verified(worl
     result = world.verify(source=True)
     assert (result.rc, [item["path"] for item in result.damaged]) == (7, [str(path)])
     assert "could not be captured: database disk image is malformed" in result.damaged[0]["reason"]
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_source_is_not_said_to_be_whole_where_a_database_could_not_be_compared(world: World, aged: None, others: bool) -> None:
+    if others:
+        with Keeper(world.src / "good.db"):
+            pass
+    (world.src / "file").write_text("x")
+    (world.src / "odd.db").write_bytes(b"SQLite format 3\0" + bytes(range(200)))
+    assert world.backup().rc == 3
+    result = world.verify(source=True)
+    assert (result.rc, result.ok, len(result.warnings)) == (3, True, 1)
+    assert result.warnings[0].startswith("%s was not compared" % (world.src / "odd.db"))
+    assert (result.checked, result.hashed_files) == (2 + others, 1 + others)
 
 
 def test_a_damaged_copy_of_an_unchanged_database_is_healed_by_another_capture(world: World, aged: None, opened: List[bytes]) -> None:

@@ -46,8 +46,8 @@ class CheckResult(Result):
     ``sources``: ``{path, entries, bytes}`` each; ``entries``, ``files``, ``bytes`` of the first snapshot (a hard-linked file counts once); ``left_out``:
     ``{key, rule, paths, sample}`` for each key of the policy that leaves something out, directories counted without what is in them; ``secrets``:
     ``{files, readable}`` with the paths that every user can read; ``estimate``: ``{seconds, free}``, the time of the first run and the bytes free on the
-    target, None where unknown, or where the first run was; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed again, None where that was
-    not asked for; ``explained``: what ``explain`` says of a path.
+    target, None where unknown, and after the first run; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed
+    again, None where that was not asked for; ``explained``: what ``explain`` says of a path.
     """
 
     profile: Optional[str] = None

@@ -365,6 +365,13 @@ def without_parted_journals(root: Descent, scope: Scope) -> Tuple[Scope, List[by
     return scope._replace(entries=entries, inside=scope.inside.difference(parted)), parted
 
 
+def lost_databases(root: Descent, plan: Plan) -> Dict[bytes, DeviceInode]:
+    """The databases that are here and will be replaced or removed."""
+    gone = [path for path in sorted((plan.replaced & plan.anew).union(plan.extra)) if _is_database(root, path)]
+    found = ((path, _inode_at(root, path)) for path in gone)
+    return {path: inode for path, inode in found if inode is not None}
+
+
 def _is_database(root: Descent, path: Optional[bytes]) -> bool:
     try:
         return path is not None and is_database(*root.parent(path))

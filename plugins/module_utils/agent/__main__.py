@@ -54,8 +54,7 @@ def _answer(request: Namespace) -> Answer:
     if request.json:
         failure = {} if wrong is None else {"msg": str(wrong), "error": wrong.to_dict()}
         return Answer(rc, [_json({**result, "failed": wrong is not None, **failure})], [])
-    complaints = ["warning: " + text for text in result.get("warnings", ())]
-    complaints += _said(result)
+    complaints = _said(result)
     if wrong is not None:
         complaints += _complaint(wrong, request.policy)
     if getattr(request, "quiet", False):
@@ -75,16 +74,17 @@ def _complaint(error: BackupError, policy: Optional[str]) -> List[str]:
     from . import render
 
     first, *more = render.failure(error, policy)
-    return ["%s: %s" % (PROGRAM, first), *more, *_said(error.done)]
+    return [*_said(error.done), "%s: %s" % (PROGRAM, first), *more]
 
 
 def _said(result: Mapping[str, Any]) -> List[str]:
-    """What hooks said that failed."""
-    if not any(hook["output_tail"] for hook in result.get("hooks", ())):
-        return []
-    from . import render
+    """The warnings, and what hooks said that failed."""
+    said = ["warning: " + text for text in result.get("warnings", ())]
+    if any(hook["output_tail"] for hook in result.get("hooks", ())):
+        from . import render
 
-    return list(render.hook_output(result["hooks"]))
+        said += render.hook_output(result["hooks"])
+    return said
 
 
 def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
@@ -92,7 +92,11 @@ def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
     if isinstance(error, BackupError):
         return error
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return BackupError("Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there")
+        if words[:1] in (["run"], ["restore"], ["prune"]):
+            return BackupError(
+                "Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there"
+            )
+        return BackupError("Interrupted; nothing is left half done", kind="interrupted", next="run it again")
     if os.environ.get("OPENCLAW_BACKUP_DEBUG") == "1":
         import traceback
 

@@ -324,8 +324,17 @@ def parser_for(name: str) -> argparse.ArgumentParser:
         elif option.repeats:
             options.add_argument(option.flag, help=text, metavar=option.metavar, action="append", default=[])
         else:
-            options.add_argument(option.flag, help=text, metavar=option.metavar)
+            options.add_argument(option.flag, help=text, metavar=option.metavar, action=_Once)
     return parser
+
+
+class _Once(argparse.Action):
+    """A value that is given once: of two, nobody knows which is meant."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: Optional[str] = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error("argument %s: given twice" % option_string)
+        setattr(namespace, self.dest, values)
 
 
 class _Parser(argparse.ArgumentParser):
