@@ -191,11 +191,13 @@ class _Restore:
         if not lost:
             return
         what = "This would replace or delete %d paths in their own place" % len(lost)
-        how = "set confirm, or name with undo a directory that keeps what is replaced, or with dest another one to restore to"
+        how = (
+            "set confirm, or name with undo a directory that keeps what is replaced, or with dest another one to restore to "
+            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest)"
+        )
         if dry_run:
             self.result.warnings.append("%s, and be refused: %s" % (what, how))
             return
-        how += "; the variables of the playbook are openclaw_backup_confirm, openclaw_backup_undo and openclaw_backup_dest"
         raise RefusedError(what, kind="confirm", field="confirm", found=printable(b"/" + min(lost)), next=how)
 
     # ---- what and where ----------------------------------------------------------------------------------------------------

@@ -210,9 +210,9 @@ VERBS: Dict[str, Verb] = {
     ),
     "hold": Verb(
         "keep a snapshot whatever the retention says",
-        "A held snapshot stays until it is released. `list` and `show` tell that it is held, and why.",
+        "A held snapshot stays until it is released. `list` tells that it is held, `show` also why.",
         (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
-        (Option("--reason", "why, in one line (default: held by hand)", "TEXT"), _HOST, _QUIET),
+        (Option("--reason", "why, in one line (default: the reason that it has, or held by hand)", "TEXT"), _HOST, _QUIET),
         (("hold web 20261120 --reason upgrade", "this one stays"),),
     ),
     "release": Verb(

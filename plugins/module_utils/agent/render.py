@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from argparse import Namespace
@@ -135,7 +136,7 @@ def _found(result: Result, request: Namespace) -> Iterator[str]:
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
     if not result["paths"]:
-        below = " below %s" % " or ".join(request.path) if request.path else ""
+        below = " below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
         yield "nothing found: no path%s in %s matches %s" % (below, searched, result["pattern"])
         return
     rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
