@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from typing import AbstractSet, Callable, Dict, Iterator, NoReturn, Tuple
+from typing import AbstractSet, Callable, Dict, Iterator, List, NoReturn, Tuple
 
 from .errors import LockedError, printable
 
@@ -176,7 +176,10 @@ def _guard(pipe: int, bind: Callable[[], None]) -> NoReturn:
 def who_has_open(inodes: AbstractSet[Tuple[int, int]]) -> Dict[Tuple[int, int], str]:
     """Of files, by (device, inode): the first process that has each open, as ``123 (name)``, as far as this user may see them."""
     result: Dict[Tuple[int, int], str] = {}
-    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdecimal()) if inodes else ()):
+    names: List[str] = []
+    with contextlib.suppress(OSError):  # a rescue system may not have mounted it
+        names = os.listdir("/proc") if inodes else []
+    for pid in sorted(int(name) for name in names if name.isdecimal()):
         if pid == os.getpid():
             continue
         with contextlib.suppress(OSError):  # gone, or another's
