@@ -93,10 +93,7 @@ class BackupModule(AnsibleModule):  # type: ignore[misc]
 
     def fail(self, error: BackupError, result: Optional[Mapping[str, Any]] = None) -> NoReturn:
         """End as failed, with what was done before."""
-        answer = dict(result or error.done)
-        for text in answer.pop("warnings", ()):
-            self.warn(plain(text))
-        self.fail_json(str(error), **{**answer, "rc": error.rc, "error": error.to_dict()})
+        self.fail_json(str(error), **{**(result or error.done), "rc": error.rc, "error": error.to_dict()})
         raise AssertionError("unreachable")
 
     def finish(self, result: Mapping[str, Any], *, before: str, after: str, failure: Optional[BackupError] = None) -> NoReturn:

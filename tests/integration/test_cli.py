@@ -374,8 +374,6 @@ def test_find_shows_the_versions_of_a_path_and_where_they_are(archive: Host) -> 
     assert archive.call("find", "web.json", "*", "--limit", "1").stdout.splitlines()[2] == "… and more (--limit)"
     nothing = archive.call("find", "web.json", "nothing")
     assert nothing.stdout == f"nothing found: no path in 2 snapshots of host web1, policy web in {archive.vault} matches nothing\n"
-    nothing = archive.call("find", "web.json", "one", "--path", "source/docs/two", "--path", "/etc")
-    assert nothing.stdout.startswith(f"nothing found: no path below {docs}/two or /etc in 2 snapshots of host web1")
     for words, field in ((("",), "PATTERN"), (("docs/one",), "PATTERN"), (("x", "--limit", "0"), "--limit"), (("x", "--limit", "many"), "--limit")):
         assert archive.refused("find", "web.json", *words, rc=2)["field"] == field
 
@@ -478,18 +476,11 @@ def test_audit_finds_the_line_that_was_changed_and_the_log_that_is_gone(history:
     error = history.refused("audit", "web.json", rc=7)
     assert (error["kind"], error["field"], error["found"]) == ("audit", "vault", 2)
     assert "BROKEN after 1 good record\n" in history.call("audit", "web.json", rc=7).stdout
-    log.write_text("")
-    assert "gone" in history.json("audit", "web.json", rc=7)["logs"][1]["reason"], "emptied is no better than deleted"
     log.unlink()
     assert "gone" in history.json("audit", "web.json", rc=7)["logs"][1]["reason"]
-    assert history.refused("audit", "web.json", "--host", "nosuch", rc=4)["kind"] == "no_snapshot"
     history.vault.rename(history.vault.with_name("unmounted"))
     logs = history.json("audit", "web.json", rc=7)["logs"]
     assert logs[0]["ok"] and "is the vault mounted" in logs[1]["reason"]
-
-
-def test_a_log_without_a_record_is_not_called_whole(host: Host) -> None:
-    assert host.call("audit", "web.json").stdout.count(": no record yet\n") == 2
 
 
 def test_a_tag_is_no_name_of_a_snapshot_and_its_bearers_are_named(history: Host) -> None:

@@ -11,13 +11,12 @@ from typing import Any, Dict
 from ..errors import EXIT_DONE, EXIT_INTEGRITY, printable
 from ..observe.audit import ChainReport, head, verify_chain
 from ..policy.model import Policy
-from .choose import find_snapshot
-from .locate import name_of, open_target
+from .locate import open_target
 from .state import HostState
 
 
-def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
-    """Check the hash chains. Writes nothing. ``is_own_history``: the history is this host's; that of another must be there.
+def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
+    """Check the hash chains. Writes nothing.
 
     Keys: ``ok``, ``rc`` (0, or 7), ``logs``: for ``host`` and ``vault`` a mapping with ``log``, ``path``, ``ok``, ``records`` (good lines), ``head`` (the
     hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read.
@@ -25,9 +24,7 @@ def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) 
     state = HostState(state_directory, policy)
     target = open_target(policy.target, policy.host, policy.name)
     baseline, latest = state.baseline(), target.latest()
-    if not is_own_history and latest is None and not os.path.exists(target.history.audit):
-        find_snapshot([], "latest", name_of(policy))  # says that there is none
-    gone = "its records are gone, and what they told of is still there"
+    gone = "the log is gone, and what it told of is still there"
     if latest is not None:
         lost = gone
     elif baseline is not None:
@@ -40,8 +37,8 @@ def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) 
 
 
 def _check(name: str, path: bytes, lost: str) -> Dict[str, Any]:
-    """``lost``: what it means that there is no record; empty where there need not be one."""
+    """``lost``: what it means that there is no such log; empty where there need not be one."""
     report = verify_chain(path)
-    if lost and report.ok and not report.records:
+    if lost and not os.path.exists(path):
         report = ChainReport(False, 0, None, lost)
     return {"log": name, "path": printable(path), **report._asdict(), "head": head(path) if report.ok else None}

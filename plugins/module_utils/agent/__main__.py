@@ -54,7 +54,8 @@ def _answer(request: Namespace) -> Answer:
     if request.json:
         failure = {} if wrong is None else {"msg": str(wrong), "error": wrong.to_dict()}
         return Answer(rc, [_json({**result, "failed": wrong is not None, **failure})], [])
-    complaints = _said(result)
+    complaints = ["warning: " + text for text in result.get("warnings", ())]
+    complaints += _said(result)
     if wrong is not None:
         complaints += _complaint(wrong, request.policy)
     if getattr(request, "quiet", False):
@@ -74,17 +75,16 @@ def _complaint(error: BackupError, policy: Optional[str]) -> List[str]:
     from . import render
 
     first, *more = render.failure(error, policy)
-    return [*_said(error.done), "%s: %s" % (PROGRAM, first), *more]
+    return ["%s: %s" % (PROGRAM, first), *more, *_said(error.done)]
 
 
 def _said(result: Mapping[str, Any]) -> List[str]:
-    """The warnings, and what hooks said that failed."""
-    said = ["warning: " + text for text in result.get("warnings", ())]
-    if any(hook["output_tail"] for hook in result.get("hooks", ())):
-        from . import render
+    """What hooks said that failed."""
+    if not any(hook["output_tail"] for hook in result.get("hooks", ())):
+        return []
+    from . import render
 
-        said += render.hook_output(result["hooks"])
-    return said
+    return list(render.hook_output(result["hooks"]))
 
 
 def _failure(error: BaseException, words: Sequence[str]) -> BackupError:

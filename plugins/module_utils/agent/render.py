@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import time
 from argparse import Namespace
@@ -131,13 +130,12 @@ def _paths(result: Result, _request: Namespace) -> Iterator[str]:
     return table(rows, "<>>><<")
 
 
-def _found(result: Result, request: Namespace) -> Iterator[str]:
+def _found(result: Result, _request: Namespace) -> Iterator[str]:
     """What has a name, and where."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
     if not result["paths"]:
-        below = " below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
-        yield "nothing found: no path%s in %s matches %s" % (below, searched, result["pattern"])
+        yield "nothing found: no path in %s matches %s" % (searched, result["pattern"])
         return
     rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
     for path in result["paths"]:
@@ -317,8 +315,7 @@ def _adopted(result: Result, request: Namespace) -> Iterator[str]:
 def _logs(result: Result, _request: Namespace) -> Iterator[str]:
     """What an audit found."""
     for log in result["logs"]:
-        whole = "%s, whole" % _count(log["records"], "record") if log["records"] else "no record yet"
-        state = whole if log["ok"] else "BROKEN after %s" % _count(log["records"], "good record")
+        state = "%s, whole" % _count(log["records"], "record") if log["ok"] else "BROKEN after %s" % _count(log["records"], "good record")
         yield "%-5s  %s: %s" % (log["log"], log["path"], state)
         yield "       %s" % ("head %s" % log["head"] if log["ok"] else log["reason"])
 
