@@ -163,7 +163,8 @@ def test_what_a_guard_refuses_can_be_looked_at(host: Host) -> None:
     told = host.json("run", "web.json", "--dry-run", rc=4)
     assert told["removed"] == 30 and told["error"]["kind"] == "guard" and told["sample"][0]["change"] == "removed"
     accept = re.findall("--accept ([0-9a-f]{8})", refused)[0]
-    assert host.json("run", "web.json", "--accept", accept)["removed"] == 30
+    accepted = host.json("run", "web.json", "--accept", accept, rc=3)
+    assert accepted["removed"] == 30 and "is held: release it if that was meant" in accepted["warnings"][0]
 
 
 def test_prune_explains_itself_and_a_hold_is_above_it(history: Host) -> None:
@@ -480,6 +481,19 @@ def test_audit_finds_the_line_that_was_changed_and_the_log_that_is_gone(history:
     history.vault.rename(history.vault.with_name("unmounted"))
     logs = history.json("audit", "web.json", rc=7)["logs"]
     assert logs[0]["ok"] and "is the vault mounted" in logs[1]["reason"]
+
+
+def test_a_tag_is_no_name_of_a_snapshot_and_its_bearers_are_named(history: Host) -> None:
+    new, old = ids(history)
+    for snapshot in (new, old):
+        history.call("tag", "web.json", snapshot, "--add", "good")
+    assert history.refused("show", "web.json", "good", rc=2)["next"] == "it is a tag; give the id of a snapshot that bears it: %s, %s" % (new, old)
+
+
+def test_a_snapshot_that_heals_one_says_so(history: Host) -> None:
+    history.damage(ids(history)[0])
+    history.call("verify", "web.json", rc=7)
+    assert "  sent again 1 path that the snapshot before holds damaged\n" in history.call("run", "web.json").stdout
 
 
 def test_another_hosts_history_is_read_and_this_hosts_is_left_alone(history: Host) -> None:

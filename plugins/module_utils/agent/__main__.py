@@ -92,7 +92,11 @@ def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
     if isinstance(error, BackupError):
         return error
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return BackupError("Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there")
+        if words[:1] in (["run"], ["restore"], ["prune"]):
+            return BackupError(
+                "Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there"
+            )
+        return BackupError("Interrupted; nothing is left half done", kind="interrupted", next="run it again")
     if os.environ.get("OPENCLAW_BACKUP_DEBUG") == "1":
         import traceback
 
