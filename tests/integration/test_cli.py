@@ -510,7 +510,6 @@ def test_what_is_wrong_with_a_tag_a_state_directory_or_a_depth_is_told_by_its_ow
         error = archive.refused("status", "web.json", "--state", state, rc=2)
         assert (error["field"], error["found"]) == ("--state", str(archive.home / state))
     assert archive.refused("verify", "web.json", "--slice", "1/1", "--depth", "quick", rc=2)["field"] == "depth"
-    assert archive.json("verify", "web.json", "--slice", "1/1", "--depth", "full")["hashed_files"]
 
 
 def test_an_undo_directory_that_cannot_be_one_is_refused_before_anything_is_moved(history: Host) -> None:

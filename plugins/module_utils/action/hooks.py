@@ -9,6 +9,7 @@ Each runs in a session of its own, without a shell, a terminal or standard input
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -30,6 +31,7 @@ BEFORE, AFTER, ON_FAILURE = "before", "after", "on_failure"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMED_OUT = "timed out after "
 _CANNOT_START = "cannot be started: "
+_MISTAKES = frozenset(map(os.strerror, (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)))
 _TICK_SECONDS = 0.05
 _KEPT_BYTES = 64 << 10
 _KEPT_LINES = 20
@@ -305,7 +307,9 @@ def _failed(where: str, hook: Hook, run: HookRun, consequence: str = "") -> Back
         allowed = "an end within %s" % format_duration(hook.timeout)
         advice = "find out what it waits for, or give it longer with `timeout` (%s.timeout)" % where
     elif error.startswith(_CANNOT_START):
-        allowed, advice = "a program that this user can start", _why_not_started(hook.command[0])
+        allowed = "a program that this user can start"
+        if error[len(_CANNOT_START) :] in _MISTAKES:
+            advice = _why_not_started(hook.command[0])
     return BackupError(
         consequence + _complaint(where, run),
         kind="hook",
@@ -319,7 +323,7 @@ def _failed(where: str, hook: Hook, run: HookRun, consequence: str = "") -> Back
 def _why_not_started(program: str) -> str:
     if "/" not in program:
         return "it was looked for in %s; write its whole path" % _PATH
-    if not os.path.exists(program):
+    if not os.path.isfile(program):
         return "there is no such file; correct the path"
     if not os.access(program, os.X_OK):
         return "make it executable (chmod +x)"

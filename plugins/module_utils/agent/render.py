@@ -11,7 +11,8 @@ import time
 from argparse import Namespace
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence
 
-from ..errors import BackupError, counted
+from ..errors import BackupError
+from ..errors import counted as _count
 from ..observe.progress import format_bytes
 from ..policy import durations
 
@@ -36,18 +37,18 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     seconds = format_duration(result["duration"])
     if not result["changed"] or result["tagged"]:
         tagged = ", %s %s" % ("to be tagged" if request.dry_run else "now tagged", ", ".join(result["tagged"])) if result["tagged"] else ""
-        yield "unchanged: %s as in snapshot %s%s (%s)" % (counted(result["entries"], "entry"), result["snapshot_id"], tagged, seconds)
+        yield "unchanged: %s as in snapshot %s%s (%s)" % (_count(result["entries"], "entry"), result["snapshot_id"], tagged, seconds)
         yield from _planned(result, request)
         return
-    whole = "%s, %s" % (counted(result["entries"], "entry"), format_bytes(result["bytes"]))
-    sent = "%s, %s" % (counted(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
+    whole = "%s, %s" % (_count(result["entries"], "entry"), format_bytes(result["bytes"]))
+    sent = "%s, %s" % (_count(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
     changes = "{added:,} added, {modified:,} modified, {metadata:,} only in metadata, {removed:,} removed, {unchanged:,} unchanged".format(**result)
     if request.dry_run:
         yield "would add a snapshot: %s" % whole
         yield "  %s" % changes
         yield "  would send %s" % sent
         if result["would_capture"]:
-            yield "  would capture %s" % counted(result["would_capture"], "database")
+            yield "  would capture %s" % _count(result["would_capture"], "database")
         yield from _sample(result)
         yield from _planned(result, request)
     else:
@@ -55,7 +56,7 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
         if result["captured"]:
-            yield "  captured %s" % counted(result["captured"], "database")
+            yield "  captured %s" % _count(result["captured"], "database")
 
 
 def _planned(result: Result, request: Namespace) -> Iterator[str]:
@@ -84,7 +85,7 @@ def _snapshots(result: Result, request: Namespace) -> Iterator[str]:
         for item in result["snapshots"]
     ]
     yield from table([("SNAPSHOT", "CREATED (UTC)", "FILES", "SIZE", "NEW", *sizes, "STATE"), *rows], "<<>>>%s<" % (">" * len(sizes)))
-    yield "%s of %s" % (counted(len(rows), "snapshot"), history)
+    yield "%s of %s" % (_count(len(rows), "snapshot"), history)
 
 
 def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
@@ -98,8 +99,8 @@ def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
         ("parent", item["parent"] or "none"),
         ("sources", ", ".join(result["sources"])),
         ("selection", "; ".join("%s %s" % (name, _listed(value)) for name, value in sorted(chosen.items())) or "everything"),
-        ("holds", "%s: %s, %s" % (counted(item["entries"], "entry"), counted(item["files"], "file"), format_bytes(item["bytes"]))),
-        ("brought", "%s new, {linked:,} shared with the parent, {copied:,} copied in the vault".format(**receipt) % counted(receipt["received_files"], "file")),
+        ("holds", "%s: %s, %s" % (_count(item["entries"], "entry"), _count(item["files"], "file"), format_bytes(item["bytes"]))),
+        ("brought", "%s new, {linked:,} shared with the parent, {copied:,} copied in the vault".format(**receipt) % _count(receipt["received_files"], "file")),
         ("storage", "{storage}, clone {clone}, written by version {engine}".format(**receipt)),
         ("digest", item["digest"]),
         ("state", _condition(item)),
@@ -128,7 +129,7 @@ def _paths(result: Result, _request: Namespace) -> Iterator[str]:
 def _found(result: Result, request: Namespace) -> Iterator[str]:
     """What has a name, and where."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
-    searched = "%s of %s" % (counted(result["searched"], "snapshot"), history)
+    searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
     if not result["paths"]:
         where = " and lies below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
         yield "nothing found: no path in %s matches %s%s" % (searched, result["pattern"], where)
@@ -140,13 +141,13 @@ def _found(result: Result, request: Namespace) -> Iterator[str]:
             yield "  " + next(rows)
     if result["truncated"]:
         yield "… and more (--limit)"
-    yield "%s of %s in %s" % (counted(result["versions"], "version"), counted(result["count"], "path"), searched)
+    yield "%s of %s in %s" % (_count(result["versions"], "version"), _count(result["count"], "path"), searched)
 
 
 def _version(item: Result) -> Sequence[str]:
     what = format_bytes(item["size"]) if item["type"] == "f" else "-> " + item["link"] if "link" in item else _KINDS[item["type"]]
     span = item["last"] if item["snapshots"] == 1 else "%s to %s" % (item["first"], item["last"])
-    words = [counted(item["snapshots"], "snapshot")]
+    words = [_count(item["snapshots"], "snapshot")]
     if item["differs"]:
         words.append("not in %s between" % "{:,}".format(item["differs"]))
     if item["in_newest"]:
@@ -170,7 +171,7 @@ def _restored(result: Result, request: Namespace) -> Iterator[str]:
     if not result["changed"]:
         yield "nothing to do: %s as in snapshot %s" % (place, result["snapshot_id"])
         return
-    written = "%s, %s" % (counted(result["files_restored"], "file"), format_bytes(result["bytes_restored"]))
+    written = "%s, %s" % (_count(result["files_restored"], "file"), format_bytes(result["bytes_restored"]))
     yield "%s snapshot %s to %s: %s (%s)" % (
         "would restore" if request.dry_run else "restored",
         result["snapshot_id"],
@@ -183,7 +184,7 @@ def _restored(result: Result, request: Namespace) -> Iterator[str]:
         yield from _sample(result)
         return
     if result["kept"]:
-        yield "  %s kept in the undo directory" % counted(result["kept"], "path")
+        yield "  %s kept in the undo directory" % _count(result["kept"], "path")
     if result["verified"]:
         yield "  everything was read back and is as in the snapshot"
 
@@ -192,7 +193,7 @@ def question(result: Result, undo: Optional[str]) -> Iterator[str]:
     """What a person should know before saying yes to a restore in place."""
     yield "Snapshot %s would replace %s and delete %d in their own place:" % (
         result["snapshot_id"],
-        counted(result["files_replaced"], "path"),
+        _count(result["files_replaced"], "path"),
         result["files_removed"],
     )
     yield from _sample(result)
@@ -203,8 +204,8 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
     """What a verification found."""
     what = "snapshot %s" % result["snapshot_id"] if result["snapshot_id"] else "the sources"
     share = ", slice %s" % result["slice"] if result["slice"] else ""
-    read = "%s read, %s" % (counted(result["hashed_files"], "file"), format_bytes(result["hashed_bytes"]))
-    yield "%s%s: %s checked, %s (%s)" % (what, share, counted(result["checked"], "path"), read, format_duration(result["duration"]))
+    read = "%s read, %s" % (_count(result["hashed_files"], "file"), format_bytes(result["hashed_bytes"]))
+    yield "%s%s: %s checked, %s (%s)" % (what, share, _count(result["checked"], "path"), read, format_duration(result["duration"]))
     for item in result["damaged"]:
         yield "  damaged  %s (%s)" % (item["path"], item["reason"])
     for word in ("missing", "extra"):
@@ -231,7 +232,7 @@ def _pruned(result: Result, request: Namespace) -> Iterator[str]:
         yield from table([("SNAPSHOT", "CREATED (UTC)", "", "WHY"), *rows], "<<<<")
     yield "%s %s, %s kept, %s freed" % (
         "would remove" if request.dry_run else "removed",
-        counted(len(result["removed"]), "snapshot"),
+        _count(len(result["removed"]), "snapshot"),
         "{:,}".format(len(result["kept"])),
         format_bytes(result["bytes_freed"]),
     )
@@ -279,7 +280,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
     yield from fields(
         ("policy", "%s of host %s in %s" % (result["policy"], result["host"], result["target"])),
         ("protected", _protected(result)),
-        ("newest", "%s, %s, %s, %s" % (newest["id"], counted(newest["files"], "file"), format_bytes(newest["bytes"]), _condition(newest)) if newest else None),
+        ("newest", "%s, %s, %s, %s" % (newest["id"], _count(newest["files"], "file"), format_bytes(newest["bytes"]), _condition(newest)) if newest else None),
         ("snapshots", "{:,}".format(result["snapshots"])),
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
         ("running", "a run is under way" if result["running"] else None),
@@ -305,7 +306,7 @@ def _adopted(result: Result, request: Namespace) -> Iterator[str]:
 def _logs(result: Result, _request: Namespace) -> Iterator[str]:
     """What an audit found."""
     for log in result["logs"]:
-        state = "%s, whole" % counted(log["records"], "record") if log["ok"] else "BROKEN after %s" % counted(log["records"], "good record")
+        state = "%s, whole" % _count(log["records"], "record") if log["ok"] else "BROKEN after %s" % _count(log["records"], "good record")
         yield "%-5s  %s: %s" % (log["log"], log["path"], state)
         yield "       %s" % ("head %s" % log["head"] if log["ok"] else log["reason"])
 
@@ -342,13 +343,13 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
         return
     yield "policy %s%s" % (result["policy"], ", profile %s" % result["profile"] if result["profile"] else "")
     yield from table([("  " + item["path"], "{:,}".format(item["entries"]), format_bytes(item["bytes"])) for item in result["sources"]], "<>>")
-    yield "taken: %s, %s, %s" % (counted(result["entries"], "entry"), counted(result["files"], "file"), format_bytes(result["bytes"]))
+    yield "taken: %s, %s, %s" % (_count(result["entries"], "entry"), _count(result["files"], "file"), format_bytes(result["bytes"]))
     for item in result["left_out"]:
-        yield "left out by %s: %s" % (_rule(item), counted(item["paths"], "path"))
+        yield "left out by %s: %s" % (_rule(item), _count(item["paths"], "path"))
         for path in item["sample"][:3]:
             yield "  %s" % path
     if result["secrets"]["files"]:
-        yield "secrets: %s" % counted(result["secrets"]["files"], "file")
+        yield "secrets: %s" % _count(result["secrets"]["files"], "file")
     canary = result["canary"]
     if canary is not None:
         yield "canary: %s sent, verified, restored, compared and removed (%s)" % (format_bytes(canary["bytes"]), format_duration(canary["duration"]))
@@ -424,7 +425,7 @@ def _protected(result: Result) -> str:
 def _condition(item: Result) -> str:
     words = []
     if item["damaged"]:
-        words.append("damaged (%s)" % counted(item["damaged"].get("count", 0), "path"))
+        words.append("damaged (%s)" % _count(item["damaged"].get("count", 0), "path"))
     words.append("verified %s UTC" % _utc(item["verified"]["at"]) if item["verified"] else "not verified")
     if item["held"]:
         words.append("held")
