@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from typing import Callable, Iterator, NoReturn, Optional
+from typing import AbstractSet, Callable, Dict, Iterator, NoReturn, Optional, Tuple
 
 from .errors import LockedError, printable
 
@@ -203,3 +203,26 @@ def _guard(pipe: int, bind: Callable[[], None]) -> NoReturn:
             stop_group(int(group))
     finally:
         os._exit(0)
+
+
+def who_has_open(inodes: AbstractSet[Tuple[int, int]]) -> Dict[Tuple[int, int], str]:
+    """Of files, by (device, inode): the first process that has each open, as ``123 (name)``, as far as this user may see them."""
+    result: Dict[Tuple[int, int], str] = {}
+    for pid in sorted((int(name) for name in os.listdir("/proc") if name.isdecimal()) if inodes else ()):
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # gone, or another's
+            for fd in os.listdir("/proc/%d/fd" % pid):
+                with contextlib.suppress(OSError):
+                    at = "/proc/%d/fd/%s" % (pid, fd)
+                    if not os.readlink(at).startswith("/"):
+                        continue
+                    found = os.stat(at)
+                    if (found.st_dev, found.st_ino) in inodes:
+                        result.setdefault((found.st_dev, found.st_ino), "%d (%s)" % (pid, _name_of(pid)))
+    return result
+
+
+def _name_of(pid: int) -> str:
+    with open("/proc/%d/comm" % pid, "rb") as stream:
+        return printable(stream.read().rstrip(b"\n"))

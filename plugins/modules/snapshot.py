@@ -220,6 +220,12 @@ vanished:
   returned: success
   type: int
   sample: 0
+healed:
+  description:
+    - How many paths this snapshot has whole that the one before lacked or held damaged.
+  returned: success
+  type: int
+  sample: 0
 tagged:
   description:
     - Those O(tags) that the newest snapshot got because nothing had changed; RV(changed) is V(true) then.

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import sqlite3
-from contextlib import closing
+import signal
 from pathlib import Path
 from typing import Any, Dict, List, Set
 
@@ -21,8 +20,9 @@ from ansible_collections.openclaw.backup.plugins.module_utils.errors import Back
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
+from .test_databases import Keeper
 from .trees import fill
-from .world import AS_ROOT, World, error_of, fingerprint, mounted, needs_root
+from .world import AS_ROOT, NOBODY, World, error_of, fingerprint, give, in_child, mounted, needs_root
 
 
 def look(world: World, path: Any = None, canary: bool = False, **keys: Any) -> CheckResult:
@@ -48,6 +48,9 @@ SELECTIONS: List[Dict[str, Any]] = [
     {"include": ["*.txt", "/deep/"], "exclude": ["x"]},
     {"exclude_caches": True, "exclude_if_present": [".nobackup"]},
     {"sqlite": "off", "exclude": ["*-wal"]},
+    {"exclude": ["agent.db"]},
+    {"include": ["agent.db-wal", "/deep/one/", "notes-journal"]},
+    {"include": ["/deep/**.log", "*.db"], "exclude": ["*-journal"]},
 ]
 
 
@@ -58,11 +61,10 @@ def test_every_path_is_explained_as_a_run_treats_it(world: World, keys: Dict[str
         (world.src / name).write_text("content")
     (world.src / "tagged" / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
     (world.src / "link").symlink_to("deep")
-    with closing(sqlite3.connect(str(world.src / "agent.db"))) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE t (a)")
-        connection.commit()
-        (world.src / "agent.db-wal").exists()
+    (world.src / "empty" / "inside").mkdir(parents=True)
+    with Keeper(world.src / "agent.db") as keeper:
+        keeper.kill()
+    assert (world.src / "agent.db-wal").stat().st_size and (world.src / "agent.db-shm").exists()
     (world.src / "agent.db-journal").write_bytes(b"")
     (world.src / "notes-journal").write_text("a file like any other")
     result = world.backup(policy=world.policy(**keys))
@@ -73,13 +75,11 @@ def test_every_path_is_explained_as_a_run_treats_it(world: World, keys: Dict[str
         if explained["key"] == "sqlite" and "part of the database" in explained["why"]:
             assert path not in got
             continue
-        if os.path.isdir(path) and not os.path.islink(path) and not explained["selected"]:
-            assert path not in got, explained
-        elif not os.path.isdir(path) or os.path.islink(path):
-            assert explained["selected"] == (path in got), explained
+        assert explained["selected"] == (path in got), explained
     checked = look(world, **keys)
     left = {path for item in checked.left_out for path in item["sample"]}
     assert left.isdisjoint(got)
+    assert (checked.entries, checked.files) == (result.entries, world.snapshots()[0].receipt.files)
     assert checked.bytes >= result.bytes - (8192 if result.captured else 0)
 
 
@@ -110,6 +110,40 @@ def test_what_a_run_refuses_is_refused_and_what_is_odd_is_told(world: World) -> 
     assert "fewer than guards.min_files" in look(world).warnings[0]
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="root reads everything, and plays one who does not")
+def test_a_file_that_cannot_be_read_is_told_of_and_not_counted(world: World) -> None:
+    for name in ("mine", "closed"):
+        (world.src / name).write_text("x")
+    (world.src / "closed").chmod(0)
+    give(world.root, NOBODY)
+
+    def go() -> Any:
+        found = look(world)
+        return found.files, found.warnings, look(world, world.src / "closed").explained
+
+    files, warnings, explained = in_child(go, uid=NOBODY)
+    assert files == 1 and warnings == ["1 path cannot be read, the first is %s (Permission denied)" % (world.src / "closed")]
+    assert not explained["selected"] and "cannot be read" in explained["why"]
+
+
+def test_what_before_hooks_may_make_is_told_of_and_the_canary_flies(world: World) -> None:
+    made = str(world.root / "mounted" / "by" / "a" / "hook")
+    (world.src / "file").write_text("x")
+    keys: Dict[str, Any] = {"sources": [made, str(world.src)], "guards": {"require": [made + "/required"], "min_files": 5}}
+    error = error_of(lambda: look(world, **keys))
+    assert (error.kind, error.rc) == ("guard", 4) and "published" not in str(error)
+    found = look(world, canary=True, hooks={"before": [["/bin/true"]]}, **keys)
+    assert found.canary is not None and found.rc == 3 and found.files == 1
+    assert [text.split(";")[0] for text in found.warnings] == ["%s is missing" % made, "%s/required is missing" % made]
+
+
+def test_a_path_that_leads_into_a_source_by_a_link_is_told_its_real_name(world: World) -> None:
+    (world.src / "file").write_text("x")
+    (world.root / "link").symlink_to("src")
+    explained = look(world, world.root / "link" / "file").explained
+    assert explained is not None and not explained["selected"] and str(world.src / "file") in explained["why"]
+
+
 # ---- the canary ----------------------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +166,36 @@ def test_the_canary_does_not_run_hooks_and_is_not_held_up_by_guards(world: World
     hook = [["/bin/touch", str(world.root / "ran")]]
     assert look(world, canary=True, hooks={"before": hook}, guards={"min_files": 1}).canary is not None
     assert not (world.root / "ran").exists()
+
+
+@pytest.mark.parametrize("moment", ["verify", "_differences"])
+def test_a_canary_that_was_killed_is_buried_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    (world.src / "file").write_text("x")
+    killed = os.fork()
+    if not killed:
+        monkeypatch.setattr(check_module, moment, lambda *_words, **_keys: os.kill(os.getpid(), signal.SIGKILL))
+        look(world, canary=True)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGKILL
+    assert len(list(world.vault.glob("h/canary-*"))) == 1 and (world.state / "h" / "p" / "canary-scratch").exists()
+    look(world, canary=True)
+    assert os.listdir(world.vault) == ["format.json"]
+    assert not (world.state / "h" / "p" / "canary-scratch").exists() and (world.state / "h" / "p" / "canary").read_bytes() == b""
+
+
+def test_only_a_canary_is_ever_buried(world: World) -> None:
+    (world.src / "file").write_text("x")
+    world.backup()
+    (world.state / "h" / "p" / "canary").write_text("p")
+    look(world, canary=True)
+    world.check_history(count=1)
+
+
+def test_the_first_run_is_not_foretold_once_it_was(world: World) -> None:
+    (world.src / "file").write_text("x")
+    assert look(world, canary=True).estimate["seconds"] is not None
+    world.backup()
+    assert look(world, canary=True).estimate["seconds"] is None
 
 
 def test_a_canary_that_comes_back_changed_is_an_alarm_and_is_removed_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,6 +306,18 @@ def test_a_person_is_shown_what_the_failed_hook_said(world: Hooked) -> None:
     assert (answer["failed"], answer["rc"], answer["error"]["kind"], answer["hooks"][0]["output_tail"]) == (True, 1, "hook", ["one", "two"])
 
 
+def test_a_person_is_told_of_every_hook_that_failed_also_where_the_run_did(world: Hooked) -> None:
+    optional = {"command": "echo nothing to mount; exit 4", "essential": False}
+    policy = world.hooks(before=[optional], after=["echo still busy; exit 5"], on_failure=["exit 6"], sources=[str(world.root / "nowhere")])
+    failed = world.start(policy)
+    said = failed.communicate()[1]
+    for number in (4, 5, 6):
+        assert "failed, exit code %d" % number in said, said
+    assert failed.returncode == 4 and "missing source" in said
+    answer = json.loads(world.start(policy, "--json").communicate()[0])
+    assert [text.split(" ")[0] for text in answer["warnings"]] == ["hooks.before[0]", "hooks.after[0]", "hooks.on_failure[0]"]
+
+
 # ---- how long they take --------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from .state import HostState
 
 
 def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
-    """Check the hash chains. Writes nothing. ``is_own_history``: the history is this host's, which may not have begun yet.
+    """Check the hash chains. Writes nothing. ``is_own_history``: the history is this host's; that of another must be there.
 
     Keys: ``ok``, ``rc`` (0, or 7), ``logs``: for ``host`` and ``vault`` a mapping with ``log``, ``path``, ``ok``, ``records`` (good lines), ``head`` (the
     hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read, and where another
@@ -41,7 +41,7 @@ def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) 
 
 
 def _check(name: str, path: bytes, lost: str) -> Dict[str, Any]:
-    """``lost``: what it means that no record is left of such a log; empty where there need not be one."""
+    """``lost``: what it means that there is no record; empty where there need not be one."""
     report = verify_chain(path)
     if lost and report.ok and not report.records:
         report = ChainReport(False, 0, None, lost)

@@ -29,6 +29,7 @@ from ..policy.checks import check_tag
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
+from ..target.tree.layout import damaged_paths
 from ..target.tree.target import TreeTarget
 from ..version import VERSION
 from .locate import check_apart, history_lost, open_target
@@ -51,7 +52,8 @@ class BackupResult(Result):
     """What a run did, or in check mode would do.
 
     ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
-    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``tagged``: tags that the newest snapshot got
+    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``healed``: paths that the
+    newest snapshot lacked or held damaged, and this one has; ``tagged``: tags that the newest snapshot got
     because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``hooks``: what became of the
     policy's hooks (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
     """
@@ -76,6 +78,7 @@ class BackupResult(Result):
     stale: int = 0
     unstable: int = 0
     vanished: int = 0
+    healed: int = 0
     tagged: List[str] = field(default_factory=list)
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
@@ -178,6 +181,7 @@ class _Run:
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
         self._needs_healing = False
+        self._damaged: Set[bytes] = set()  # what the newest snapshot lacks or holds damaged
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
         self._told: AbstractSet[bytes] = frozenset()  # databases that are told of by themselves
@@ -525,10 +529,25 @@ class _Run:
         if self.policy.found_profile is not None:
             self.state.set_sources(self.policy.sources)
         result.snapshot_id, result.receipt = receipt.id, receipt.to_dict()
+        result.healed = sum(entry.path in self._damaged for entry in manifest.entries) if self._damaged else 0
+        self._tell_of_mass_change(parent, receipt.id)
+
+    def _tell_of_mass_change(self, parent: Optional[str], successor: str) -> None:
+        from ..target.tree.session import ANOMALY_FROM, ANOMALY_PERCENT
+
+        gone = self.result.modified + self.result.removed
+        if self.baseline is None or gone < ANOMALY_FROM or gone * 100 <= ANOMALY_PERCENT * self.baseline.files:
+            return  # so that few runs ask
+        held = next((snapshot.held for snapshot in self.target.list() if snapshot.id == parent), None)
+        if held is not None and successor in str(held.get("reason")):
+            self._warn("%s; snapshot %s, the one before, is held: release it if that was meant" % (held["reason"], parent))
 
     def _known_damage(self) -> bool:
         latest = self.target.latest()
-        return latest is not None and bool(latest.damaged)
+        if latest is None or not latest.damaged:
+            return False
+        self._damaged = damaged_paths(latest)
+        return True
 
     def _converse(self, session: Session, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Staging) -> Tuple[Receipt, Manifest]:
         """Send and commit; what did not arrive as scanned is read again, from a private copy, and sent again."""
@@ -556,6 +575,7 @@ class _Run:
                 if attempt == _ROUNDS - 1:
                     raise
                 again = {item.path for item in error.shortfalls if item.reason != "base"}
+                self._damaged.update(item.path for item in error.shortfalls if item.reason == "base")
                 self.progress.note("changed on the way and read again: %s" % counted(len(error.shortfalls), "file"))
                 manifest = self._reread(manifest, again, root, staging, staged, databases)
                 wanted = session.wanted(manifest)

@@ -38,7 +38,7 @@ def find_snapshot(snapshots: Sequence[Snapshot], wish: str, where: str) -> Snaps
         raise _absent(wish, snapshots)
     moment = _parse_time(wish)
     if moment is None:
-        raise UsageError("%s names no snapshot" % wish, field="snapshot", found=wish, allowed=_ALLOWED, next="`openclaw-backup list POLICY` shows them all")
+        raise UsageError("%s names no snapshot" % wish, field="snapshot", found=wish, allowed=_ALLOWED, next=_advice(wish, snapshots))
     for snapshot in snapshots:
         if seconds_of(snapshot.receipt.created) <= moment:
             return snapshot
@@ -63,8 +63,15 @@ def _absent(wish: str, snapshots: Sequence[Snapshot]) -> BackupError:
         field="snapshot",
         found=wish,
         allowed="%s from %s to %s" % (counted(len(snapshots), "snapshot"), snapshots[-1].id, snapshots[0].id),
-        next="`openclaw-backup list POLICY` shows them all",
+        next=_advice(wish, snapshots),
     )
+
+
+def _advice(wish: str, snapshots: Sequence[Snapshot]) -> str:
+    bearers = [snapshot.id for snapshot in snapshots if wish in snapshot.tags]
+    if bearers:  # any number may bear it, so that it names none
+        return "it is a tag; give the id of a snapshot that bears it: %s" % ", ".join(bearers[:5])
+    return "`openclaw-backup list POLICY` shows them all"
 
 
 def _parse_time(text: str) -> Optional[float]:

@@ -10,10 +10,10 @@ import stat
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
-from ..manifest.database import CaptureError, database_of
+from ..manifest.database import CaptureError, database_of, has_openers
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import DeviceInode, Losses, apply
@@ -22,10 +22,11 @@ from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.model import Policy
+from ..process import who_has_open
 from ..target.contract import Snapshot
 from ..target.tree.target import overlaps
 from .choose import find_snapshot
-from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing
+from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, lost_databases, make_scope, missing, without_parted_journals
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
@@ -41,9 +42,10 @@ class RestoreResult(Result):
     """What a restore did, or in check mode would do.
 
     ``bytes_restored``: content written; ``files_replaced``: paths where something else was before; ``files_removed``: paths deleted because
-    ``delete`` was asked for; ``kept``: paths moved into the undo directory; ``verified``: everything in scope was read back and is as the
-    manifest says; ``damaged``: paths whose content in the target is not what its manifest says, which were left as they were; ``sample``: up
-    to 20 changes as ``{path, change}``, first those that cost data.
+    ``delete`` was asked for; ``kept``: paths moved into the undo directory; ``would_capture``: in check mode, how many of those that would be
+    replaced are databases, which only a restore captures, and leaves alone where they hold what the snapshot does; ``verified``: everything in
+    scope was read back and is as the manifest says; ``damaged``: paths whose content in the target is not what its manifest says, which were left
+    as they were; ``sample``: up to 20 changes as ``{path, change}``, first those that cost data.
     """
 
     changed: bool = False
@@ -56,6 +58,7 @@ class RestoreResult(Result):
     files_replaced: int = 0
     files_removed: int = 0
     kept: int = 0
+    would_capture: int = 0
     verified: bool = False
     damaged: List[str] = field(default_factory=list)
     sample: List[Dict[str, str]] = field(default_factory=list)
@@ -168,17 +171,13 @@ class _Restore:
             root = self._open_dest(dry_run)
             if root is not None:
                 stack.enter_context(root)
+                scope = self._without_parted_journals(root, scope)
             plan = self._plan(root, scope, manifest, dry_run)
             self._describe(plan)
-            lost = plan.replaced.union(plan.extra)
-            if in_place and lost and not (request.confirm or request.undo):
-                raise RefusedError(
-                    "This would replace or delete %s in place" % counted(len(lost), "path"),
-                    kind="confirm",
-                    field="confirm",
-                    found=printable(b"/" + min(lost)),
-                    next="confirm it, or name an undo directory that keeps what is replaced, or restore to another directory",
-                )
+            if root is not None:
+                self._tell_of_users(root, plan)
+            if in_place and not (request.confirm or request.undo):
+                self._want_confirmation(plan.replaced.union(plan.extra), dry_run)
             if dry_run or root is None:
                 return
             tree = stack.enter_context(self.target.fetch(snapshot, plan.content))
@@ -187,6 +186,19 @@ class _Restore:
             if in_place and is_own_history and not request.paths and not failed:
                 self._take_baseline(snapshots[0])
         self._record(snapshot)
+
+    def _want_confirmation(self, lost: AbstractSet[bytes], dry_run: bool) -> None:
+        if not lost:
+            return
+        what = "This would replace or delete %d paths in their own place" % len(lost)
+        how = (
+            "set confirm, or name with undo a directory that keeps what is replaced, or with dest another one to restore to "
+            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest)"
+        )
+        if dry_run:
+            self.result.warnings.append("%s, and be refused: %s" % (what, how))
+            return
+        raise RefusedError(what, kind="confirm", field="confirm", found=printable(b"/" + min(lost)), next=how)
 
     # ---- what and where ----------------------------------------------------------------------------------------------------
 
@@ -252,12 +264,16 @@ class _Restore:
         self.progress.stage("compare", files=len(scope.entries))
         if root is None:
             return missing(scope, as_root=self.as_root)
+        unseen: Set[bytes] = set()
         with ExitStack() as stack:
             staging: Optional[Staging] = None
 
             def captured(names: Sequence[bytes]) -> Optional[str]:
                 nonlocal staging
-                if dry_run or self.policy.sqlite != "auto":
+                if self.policy.sqlite != "auto":
+                    return None
+                if dry_run:
+                    unseen.update(names)
                     return None
                 if staging is None:
                     staging = Staging(stack.enter_context(self.state.scratch()))
@@ -267,7 +283,7 @@ class _Restore:
                 except CaptureError:
                     return None
 
-            return compare(
+            plan = compare(
                 root,
                 scope,
                 manifest,
@@ -278,6 +294,17 @@ class _Restore:
                 advance=self.progress.advance,
                 captured=captured,
             )
+        self.result.would_capture = sum(entry.path in unseen for entry in plan.content)
+        return plan
+
+    def _without_parted_journals(self, root: Descent, scope: Scope) -> Scope:
+        scope, parted = without_parted_journals(root, scope)
+        if parted:
+            self.result.warnings.append(
+                "%d journals are left out, because they would be played back into databases that are here and not restored with them, the first is %s"
+                % (len(parted), printable(b"/" + parted[0]))
+            )
+        return scope
 
     def _guarded(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of what no restore may delete: this machine's state, the vault, and what the undo directory already keeps."""
@@ -303,6 +330,21 @@ class _Restore:
             result.warnings.append(
                 "what the snapshot does not have stays where it lies on another file system: %s, the first is %s"
                 % (counted(len(plan.spared), "path"), printable(b"/" + plan.spared[0]))
+            )
+
+    def _tell_of_users(self, root: Descent, plan: Plan) -> None:
+        """Who has a database open goes on writing into the file that is replaced, and nobody ever reads that again."""
+        databases = lost_databases(root, plan)
+        if not databases:
+            return
+        users = who_has_open(frozenset(databases.values()))
+        base = os.fsencode(self.result.dest).rstrip(b"/") + b"/"
+        busy = [(path, users.get(inode)) for path, inode in databases.items() if inode in users or has_openers(base + path)]
+        if busy:
+            path, user = busy[0]
+            self.result.warnings.append(
+                "%d databases that are to be replaced or removed are in use, the first is %s, by %s: what goes on to be written there is lost; "
+                "stop the program, and restore again" % (len(busy), printable(base + path), "process " + user if user else "a process that is not seen here")
             )
 
     def _check_space(self, root: Descent, tree: Descent, plan: Plan) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from contextlib import contextmanager
-from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import BackupError, IntegrityError, printable
 from ..manifest.database import Facts
@@ -29,6 +29,7 @@ from ..target.contract import Receipt
 from ..target.tree.layout import make_private, read_json, write_file, write_json
 
 _SCRATCH_SECONDS = 86400
+_CANARY = re.compile("canary-[0-9a-f]{32}")
 _HOST = re.compile("[A-Za-z0-9](?:[A-Za-z0-9_-]|[.](?![.]))*")
 
 
@@ -270,6 +271,24 @@ class HostState:
             yield self.directory + b"/" + name
         finally:
             self._remove(name)
+
+    @contextmanager
+    def canary(self, name: str, bury: Callable[[str], None]) -> Iterator[bytes]:
+        """A private directory for the canary ``name``, of which there is one at a time (``LockedError``). One that was killed is first buried, by name."""
+        make_private(self.directory)
+        fd = lock(self.directory + b"/canary", fcntl.LOCK_EX, "Another check of %s" % self.policy.name)
+        try:
+            before = os.pread(fd, 100, 0).decode("ascii", "replace")
+            if _CANARY.fullmatch(before):
+                bury(before)
+            self._remove(b"canary-scratch")
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, name.encode("ascii"), 0)
+            yield self.directory + b"/canary-scratch"
+            os.ftruncate(fd, 0)
+        finally:
+            self._remove(b"canary-scratch")
+            os.close(fd)
 
     def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Write the record of a run, and the operation into the audit log of this machine."""

@@ -53,6 +53,9 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     for snapshot in (snapshots or ())[1:]:
         if snapshot.damaged:
             problems.append("snapshot %s is damaged" % snapshot.id)
+    for snapshot in snapshots or ():
+        if snapshot.held and snapshot.held.get("by") == "anomaly":
+            problems.append("snapshot %s is held: %s; release it if that was meant, else hold it with a reason" % (snapshot.id, snapshot.held.get("reason")))
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     if newest is not None and baseline is None and is_own_history:

@@ -211,9 +211,9 @@ VERBS: Dict[str, Verb] = {
     ),
     "hold": Verb(
         "keep a snapshot whatever the retention says",
-        "A held snapshot stays until it is released. `list` and `show` tell that it is held, and why.",
+        "A held snapshot stays until it is released. `list` tells that it is held, `show` also why.",
         (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
-        (Option("--reason", "why, in one line (default: held by hand)", "TEXT"), _HOST, _QUIET),
+        (Option("--reason", "why, in one line (default: the reason that it has, or held by hand)", "TEXT"), _HOST, _QUIET),
         (("hold web 20261120 --reason upgrade", "this one stays"),),
     ),
     "release": Verb(
@@ -326,8 +326,17 @@ def parser_for(name: str) -> argparse.ArgumentParser:
         elif option.repeats:
             options.add_argument(option.flag, help=text, metavar=option.metavar, action="append", default=[])
         else:
-            options.add_argument(option.flag, help=text, metavar=option.metavar)
+            options.add_argument(option.flag, help=text, metavar=option.metavar, action=_Once)
     return parser
+
+
+class _Once(argparse.Action):
+    """A value that is given once: of two, nobody knows which is meant."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: Optional[str] = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error("argument %s: given twice" % option_string)
+        setattr(namespace, self.dest, values)
 
 
 class _Parser(argparse.ArgumentParser):

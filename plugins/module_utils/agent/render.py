@@ -57,6 +57,8 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
+        if result["healed"]:
+            yield "  sent again %s that the snapshot before holds damaged" % _count(result["healed"], "path")
 
 
 def _planned(result: Result, request: Namespace) -> Iterator[str]:
@@ -100,7 +102,11 @@ def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
         ("sources", ", ".join(result["sources"])),
         ("selection", "; ".join("%s %s" % (name, _listed(value)) for name, value in sorted(chosen.items())) or "everything"),
         ("holds", "%s: %s, %s" % (_count(item["entries"], "entry"), _count(item["files"], "file"), format_bytes(item["bytes"]))),
-        ("brought", "%s new, {linked:,} shared with the parent, {copied:,} copied in the vault".format(**receipt) % _count(receipt["received_files"], "file")),
+        (
+            "brought",
+            "%s new; {linked:,} paths shared with the parent (links and FIFOs among them), {copied:,} copied in the vault".format(**receipt)
+            % _count(receipt["received_files"], "file"),
+        ),
         ("storage", "{storage}, clone {clone}, written by version {engine}".format(**receipt)),
         ("digest", item["digest"]),
         ("state", _condition(item)),
@@ -131,8 +137,8 @@ def _found(result: Result, request: Namespace) -> Iterator[str]:
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
     if not result["paths"]:
-        where = " and lies below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
-        yield "nothing found: no path in %s matches %s%s" % (searched, result["pattern"], where)
+        below = " below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
+        yield "nothing found: no path%s in %s matches %s" % (below, searched, result["pattern"])
         return
     rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
     for path in result["paths"]:
@@ -181,6 +187,7 @@ def _restored(result: Result, request: Namespace) -> Iterator[str]:
     )
     yield "  {files_replaced:,} replaced, {files_removed:,} removed, {metadata_restored:,} only in metadata".format(**result)
     if request.dry_run:
+        yield from _predicted_databases(result)
         yield from _sample(result)
         return
     if result["kept"]:
@@ -189,14 +196,22 @@ def _restored(result: Result, request: Namespace) -> Iterator[str]:
         yield "  everything was read back and is as in the snapshot"
 
 
+def _predicted_databases(result: Result) -> Iterator[str]:
+    if result["would_capture"]:
+        yield "  %s of them: one that holds what the snapshot does stays, which only a restore finds out" % _count(result["would_capture"], "database")
+
+
 def question(result: Result, undo: Optional[str]) -> Iterator[str]:
-    """What a person should know before saying yes to a restore in place."""
-    yield "Snapshot %s would replace %s and delete %d in their own place:" % (
+    """What a person should know before saying yes to a restore that costs data."""
+    yield "Snapshot %s would replace %s and delete %d in %s:" % (
         result["snapshot_id"],
         _count(result["files_replaced"], "path"),
         result["files_removed"],
+        "their own place" if result["dest"] == "/" else result["dest"],
     )
+    yield from _predicted_databases(result)
     yield from _sample(result)
+    yield from ("warning: " + text for text in result["warnings"])
     yield "What is there now %s." % ("is kept in %s" % undo if undo else "is not kept (--undo DIR would keep it)")
 
 
@@ -215,7 +230,7 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
     if unlisted:
         yield "  … and %s more" % "{:,}".format(unlisted)
     if result["ok"]:
-        yield "  no errors were found"
+        yield "  no errors were found%s" % (" in what was read" if result["warnings"] else "")
 
 
 def _pruned(result: Result, request: Namespace) -> Iterator[str]:
@@ -306,7 +321,8 @@ def _adopted(result: Result, request: Namespace) -> Iterator[str]:
 def _logs(result: Result, _request: Namespace) -> Iterator[str]:
     """What an audit found."""
     for log in result["logs"]:
-        state = "%s, whole" % _count(log["records"], "record") if log["ok"] else "BROKEN after %s" % _count(log["records"], "good record")
+        whole = "%s, whole" % _count(log["records"], "record") if log["records"] else "no record yet"
+        state = whole if log["ok"] else "BROKEN after %s" % _count(log["records"], "good record")
         yield "%-5s  %s: %s" % (log["log"], log["path"], state)
         yield "       %s" % ("head %s" % log["head"] if log["ok"] else log["reason"])
 

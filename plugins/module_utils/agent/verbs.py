@@ -219,7 +219,7 @@ def _restore(job: Job) -> Outcome:
     def go(*, dry_run: bool) -> RestoreResult:
         return restore(job.policy, wish, state_directory=job.state_directory, dry_run=dry_run, progress=job.progress, is_own_history=job.is_own_history)
 
-    if wish.dest is None and not (request.dry_run or request.yes) and terminal.can_ask():
+    if not (request.dry_run or request.yes) and terminal.can_ask():
         from . import render
 
         preview = go(dry_run=True)
@@ -283,9 +283,13 @@ def _positive(text: str, flag: str) -> int:
 def _hold(job: Job) -> Outcome:
     from ..action.prune import hold
 
-    request = job.request
-    reason = None if request.verb == "release" else request.reason or "held by hand"
-    return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, reason=reason))
+    return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=job.request.snapshot, reason=job.request.reason))
+
+
+def _release(job: Job) -> Outcome:
+    from ..action.prune import release
+
+    return Outcome(release(job.policy, state_directory=job.state_directory, snapshot=job.request.snapshot))
 
 
 def _tag(job: Job) -> Outcome:
@@ -350,7 +354,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "verify": _verify,
     "prune": _prune,
     "hold": _hold,
-    "release": _hold,
+    "release": _release,
     "tag": _tag,
     "status": _status,
     "check": _check,

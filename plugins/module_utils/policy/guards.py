@@ -111,6 +111,4 @@ def _missing(field: str, noun: str, names: Sequence[str], hint: str) -> RefusedE
     shown = ", ".join(printable(name) for name in names[:NAMED])
     if len(names) > NAMED:
         shown += " and %d more" % (len(names) - NAMED)
-    return RefusedError(
-        "nothing was published: missing %s %s" % (noun, shown), kind="guard", field=field, found=shown, allowed="every %s present" % noun, next=hint
-    )
+    return RefusedError("missing %s %s" % (noun, shown), kind="guard", field=field, found=shown, allowed="every %s present" % noun, next=hint)

@@ -149,3 +149,13 @@ def test_help_and_version_can_be_typed_as_words() -> None:
 
 def test_verbs_of_later_versions_are_not_offered() -> None:
     assert not set(VERBS) & set("replicate drill rekey serve".split())
+
+
+@pytest.mark.parametrize("words", [["check", "web", "--explain", "/a", "--explain", "/b"], ["restore", "web", "--dest=/a", "--path", "/x", "--dest", "/b"]])
+def test_a_value_that_is_given_twice_is_refused(words: List[str]) -> None:
+    error = refused(*words)
+    assert "given twice" in str(error) and error.field in ("--explain", "--dest")
+
+
+def test_a_switch_and_what_repeats_may_be_given_twice() -> None:
+    assert parsed("restore", "web", "--yes", "--yes", "--path", "/a", "--path", "/b").path == ["/a", "/b"]

@@ -553,6 +553,8 @@ class TreeSession(Session):
         lost = sum(1 for entry in gone if entry.type == FILE and entry.hash not in present)
         if lost >= ANOMALY_FROM and lost * 100 > ANOMALY_PERCENT * files:
             reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, successor)
+            if self.base.held:
+                reason += "; before: %s" % self.base.held.get("reason")
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
             self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
 
