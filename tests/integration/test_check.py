@@ -22,7 +22,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.policy.model impor
 
 from .test_databases import Keeper
 from .trees import fill
-from .world import AS_ROOT, NOBODY, World, error_of, fingerprint, give, in_child
+from .world import AS_ROOT, NOBODY, World, error_of, fingerprint, give, in_child, mounted, needs_root
 
 
 def look(world: World, path: Any = None, canary: bool = False, **keys: Any) -> CheckResult:
@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_read_is_told_of_and_not_counted(world: World) -> 
         return found.files, found.warnings, look(world, world.src / "closed").explained
 
     files, warnings, explained = in_child(go, uid=NOBODY)
-    assert files == 1 and warnings == ["1 paths cannot be read, the first is %s (Permission denied)" % (world.src / "closed")]
+    assert files == 1 and warnings == ["1 path cannot be read, the first is %s (Permission denied)" % (world.src / "closed")]
     assert not explained["selected"] and "cannot be read" in explained["why"]
 
 
@@ -340,3 +340,44 @@ def test_a_tree_of_everything_is_counted_as_a_run_counts_it(world: World) -> Non
     found = look(world)
     result = world.backup(dry_run=True)
     assert (found.entries, found.bytes) == (result.entries, result.bytes)
+
+
+def test_a_profile_that_finds_nothing_names_what_it_looked_for(world: World, home: Path) -> None:
+    (home / ".openclaw").rename(home / "elsewhere")
+    error = error_of(world.backup, policy=agents(world))
+    assert error.field == "profile" and "~/.clawdbot" in str(error.allowed) and "/root/clawd" in str(error.allowed)
+
+
+def test_a_pattern_that_takes_for_ever_costs_the_version_and_not_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_module, "_SEARCH_SECONDS", 1)
+    (world.src / "version").write_text("a" * 40 + "!")
+    profile = world.root / "slow.json"
+    profile.write_text(json.dumps({"sources": [str(world.src)], "version": {"files": ["/version"], "pattern": "((?:a+)+)$"}}))
+    made = world.policy().to_mapping()
+    policy = Policy.from_mapping({"name": "p", "profile": str(profile), "target": made["target"]}, default_host="h")
+    result = world.backup(policy=policy)
+    assert result.changed and len(result.warnings) == 1 and "given up" in result.warnings[0]
+    assert world.target.manifest(world.snapshots()[0]).header.application == {"profile": str(profile)}
+    profile.write_text(profile.read_text().replace("((?:a+)+)$", "(a+)"))
+    policy = Policy.from_mapping({"name": "p", "profile": str(profile), "target": made["target"]}, default_host="h")
+    (world.src / "version").write_text("b" + "a" * 5000)
+    assert world.backup(policy=policy).warnings == []
+    assert world.target.manifest(world.snapshots()[0]).header.application["version"] == "a" * 200
+
+
+@needs_root
+def test_a_vault_that_the_canary_does_not_fit_in_is_not_called_full_of_the_sources(world: World) -> None:
+    with mounted("tmpfs", "size=4m") as small:
+        world.vault = small / "vault"
+        error = error_of(look, world, canary=True)
+        assert error.message.startswith("The canary, 8388608 bytes") and error.kind in ("vault_full", "no_space")
+
+
+def test_the_root_directory_as_a_source_gets_advice_that_can_be_followed(world: World) -> None:
+    error = error_of(world.backup, policy=world.policy(sources=["/"]))
+    assert "name the directories below /" in str(error.next) and "another disk" not in str(error.next)
+
+
+def test_a_layout_of_later_versions_is_refused_by_its_name(world: World) -> None:
+    error = error_of(world.backup, policy=world.policy(target={"url": str(world.vault), "layout": "pack"}))
+    assert error.kind == "unsupported" and "target.layout" in str(error.next)

@@ -62,7 +62,7 @@ def site(tmp_path: Path, ansible_playbook: Run) -> Site:
 def test_the_local_inventory_backs_up_verifies_and_restores(site: Site) -> None:
     predicted = site.local("backup", "--check")
     assert predicted["changed"] and predicted["snapshot_id"] is None and not (site.home / "vault").exists()
-    assert "1 files, 7.00 Bytes would be sent" in site.output
+    assert "1 file, 7.00 Bytes would be sent" in site.output
     first = site.local("backup")
     assert first["changed"] and first["files_sent"] == 1 and first["snapshot_id"] in site.output
     again = site.local("backup", "--check", "--diff")

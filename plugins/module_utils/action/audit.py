@@ -11,19 +11,23 @@ from typing import Any, Dict
 from ..errors import EXIT_DONE, EXIT_INTEGRITY, printable
 from ..observe.audit import ChainReport, head, verify_chain
 from ..policy.model import Policy
-from .locate import open_target
+from .choose import no_snapshot
+from .locate import name_of, open_target
 from .state import HostState
 
 
-def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
-    """Check the hash chains. Writes nothing.
+def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
+    """Check the hash chains. Writes nothing. ``is_own_history``: the history is this host's, which may not have begun yet.
 
     Keys: ``ok``, ``rc`` (0, or 7), ``logs``: for ``host`` and ``vault`` a mapping with ``log``, ``path``, ``ok``, ``records`` (good lines), ``head`` (the
-    hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read.
+    hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read, and where another
+    host has no history to have a log of.
     """
     state = HostState(state_directory, policy)
     target = open_target(policy.target, policy.host, policy.name)
     baseline, latest = state.baseline(), target.latest()
+    if not is_own_history and baseline is None and latest is None and not os.path.lexists(target.history.audit):
+        raise no_snapshot(name_of(policy))
     gone = "the log is gone, and what it told of is still there"
     if latest is not None:
         lost = gone
@@ -37,8 +41,8 @@ def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
 
 
 def _check(name: str, path: bytes, lost: str) -> Dict[str, Any]:
-    """``lost``: what it means that there is no such log; empty where there need not be one."""
+    """``lost``: what it means that no record is left of such a log; empty where there need not be one."""
     report = verify_chain(path)
-    if lost and not os.path.exists(path):
+    if lost and report.ok and not report.records:
         report = ChainReport(False, 0, None, lost)
     return {"log": name, "path": printable(path), **report._asdict(), "head": head(path) if report.ok else None}

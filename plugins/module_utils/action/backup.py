@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.database import Facts, database_of
@@ -224,6 +224,8 @@ class _Run:
         if isinstance(failure, OSError):
             assert told is not None
             told.__cause__, failure = failure, told
+        elif isinstance(failure, (KeyboardInterrupt, SystemExit)):
+            failure.__cause__ = told  # which bears what hooks came to: one that could not undo its work must be told of here too
         self.finish(told)
         return failure
 
@@ -302,6 +304,8 @@ class _Run:
         entries = scanned.entries
         self._tell_of_uncaptured(scanned)
         self._tell_of_odd(entries, scanned.unreadable)
+        application, warnings = application_of(self.policy, root)
+        self.result.warnings += warnings
         header = Header(
             host=self.policy.host,
             policy=self.policy.name,
@@ -311,7 +315,7 @@ class _Run:
             claimed=rfc3339(self.now),
             names=user_names({entry.uid for entry in entries}, {entry.gid for entry in entries}),
             databases=_counts(scanned.databases),
-            application=application_of(self.policy, root),
+            application=application,
             parent=self.baseline.id if self.baseline is not None else None,
         )
         return Manifest(header, scanned.lines, entries)
@@ -324,7 +328,7 @@ class _Run:
             what = "is kept as it was in the last snapshot" if path in scanned.kept else "was copied as it lies, with its journals"
             self._warn("the database %s could not be captured (%s) and %s" % (printable(b"/" + path), reason, what))
         if len(scanned.uncaptured) > SAMPLE:
-            self._warn("%d more databases could not be captured" % (len(scanned.uncaptured) - SAMPLE))
+            self._warn("%s more could not be captured" % counted(len(scanned.uncaptured) - SAMPLE, "database"))
 
     def _tell_of_odd(self, entries: Sequence[Entry], unreadable: Mapping[bytes, int]) -> None:
         """Say once, with counts, what could not be read and what moved, in this scan or when something of it was read again."""
@@ -336,12 +340,12 @@ class _Run:
         if self._unreadable:
             path, code = min(self._unreadable.items())
             self._odd.append(
-                "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
-                % (len(self._unreadable), printable(b"/" + path), os.strerror(code), result.stale)
+                "%s could not be read, the first is %s (%s); kept from the last snapshot: %s"
+                % (counted(len(self._unreadable), "path"), printable(b"/" + path), os.strerror(code), counted(result.stale, "entry"))
             )
         moved = [entry.path for entry in entries if entry.unstable and entry.path not in self._told and database_of(entry.path) not in self._told]
         if moved:
-            self._odd.append("%d files changed while they were copied, the first is %s" % (len(moved), printable(b"/" + min(moved))))
+            self._odd.append("%s changed while being copied, the first is %s" % (counted(len(moved), "file"), printable(b"/" + min(moved))))
         result.warnings = self._odd + [text for text in result.warnings if text not in told]
 
     def _warn(self, text: str) -> None:
@@ -572,7 +576,7 @@ class _Run:
                     raise
                 again = {item.path for item in error.shortfalls if item.reason != "base"}
                 self._damaged.update(item.path for item in error.shortfalls if item.reason == "base")
-                self.progress.note("%d files changed on the way and are read again" % len(error.shortfalls))
+                self.progress.note("changed on the way and read again: %s" % counted(len(error.shortfalls), "file"))
                 manifest = self._reread(manifest, again, root, staging, staged, databases)
                 wanted = session.wanted(manifest)
                 counts = {}

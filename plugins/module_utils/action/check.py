@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import AbstractSet, Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..errors import BackupError, IntegrityError, UsageError, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, UsageError, counted, printable, refused_by_system
 from ..manifest.cache import ROW, Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of
@@ -87,7 +87,12 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
             speed = _reading_speed(found, root, progress)
         if canary:
             progress.stage("canary", bytes=_CANARY_BYTES)
-            result.canary = _fly(policy, state)
+            try:
+                result.canary = _fly(policy, state)
+            except BackupError as error:
+                if error.kind in ("vault_full", "no_space"):  # else it reads as if a first snapshot had been tried
+                    error.message = "The canary, %d bytes that are only sent for a try, does not fit: %s" % (_CANARY_BYTES, error.message)
+                raise
         _estimate(policy, speed, result, is_first=state.baseline() is None)
     except OSError as error:
         raise refused_by_system(error, "checking the policy") from error
@@ -127,9 +132,9 @@ def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, 
     unreadable = {**found.unreadable, **closed}
     if unreadable:
         path, code = min(unreadable.items())
-        result.warnings.append("%d paths cannot be read, the first is %s (%s)" % (len(unreadable), printable(b"/" + path), os.strerror(code)))
+        result.warnings.append("%s cannot be read, the first is %s (%s)" % (counted(len(unreadable), "path"), printable(b"/" + path), os.strerror(code)))
     if result.files < policy.guards.min_files and len(policy.sources) == count:
-        result.warnings.append("%d files are selected, fewer than guards.min_files: a run would be refused" % result.files)
+        result.warnings.append("%s selected, fewer than guards.min_files: a run would be refused" % counted(result.files, "file"))
     return found
 
 
@@ -186,7 +191,7 @@ def _count(found: Survey, policy: Policy, root: Descent, result: CheckResult) ->
     result.secrets = {"files": secrets, "readable": [printable(b"/" + path) for path in sorted(readable)[:SAMPLE]]}
     if readable:
         result.warnings.append(
-            "%d files with secrets can be read by every user of this machine, the first is %s" % (len(readable), printable(b"/" + min(readable)))
+            "%s with secrets can be read by every user of this machine, the first is %s" % (counted(len(readable), "file"), printable(b"/" + min(readable)))
         )
     return closed
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import AbstractSet, Any, Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
 from ..manifest.database import CaptureError, database_of, has_openers
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
@@ -86,7 +86,7 @@ class RestoreResult(Result):
         if not self.damaged:
             return None
         return IntegrityError(
-            "%d files are damaged in snapshot %s and were not restored, the first is %s" % (len(self.damaged), self.snapshot_id, self.damaged[0]),
+            "Not restored, because damaged in snapshot %s: %s, the first is %s" % (self.snapshot_id, counted(len(self.damaged), "file"), self.damaged[0]),
             field="snapshot",
             found=self.damaged[0],
             next="take them from an older snapshot, or from another copy of the vault",
@@ -162,7 +162,7 @@ class _Restore:
         result.entries = len(scope.entries)
         self._check_undo(scope)
         if snapshot.damaged:
-            self.progress.note("snapshot %s is known to be damaged in %s paths" % (snapshot.id, snapshot.damaged.get("count")))
+            self.progress.note("snapshot %s is known to be damaged in %s" % (snapshot.id, counted(snapshot.damaged.get("count", 0), "path")))
         with ExitStack() as stack:
             if in_place and is_own_history and not dry_run:
                 # A backup in the middle of it would keep a mixture.
@@ -249,13 +249,14 @@ class _Restore:
         except OSError as error:
             if dry_run and isinstance(error, FileNotFoundError):
                 return None
-            raise UsageError(
-                "%s cannot be restored to: %s" % (printable(dest), "it is not a directory" if os.path.isfile(dest) else error.strerror),
-                field="dest",
-                found=dest,
-                allowed="a directory that this user can write",
-                next="choose another directory",
-            ) from error
+            raise _unusable("dest", dest, "cannot be restored to", error) from error
+
+    def _open_undo(self, undo: str) -> Descent:
+        try:
+            os.makedirs(undo, 0o700, exist_ok=True)
+            return Descent(os.fsencode(os.path.realpath(undo)))
+        except OSError as error:
+            raise _unusable("undo", undo, "cannot keep what is replaced", error) from error
 
     # ---- planning ----------------------------------------------------------------------------------------------------------
 
@@ -327,8 +328,8 @@ class _Restore:
         result.truncated = sum(len(paths) for _word, paths in changes) > SAMPLE
         if plan.spared:
             result.warnings.append(
-                "%d paths that the snapshot does not have lie on another file system and stay, the first is %s"
-                % (len(plan.spared), printable(b"/" + plan.spared[0]))
+                "what the snapshot does not have stays where it lies on another file system: %s, the first is %s"
+                % (counted(len(plan.spared), "path"), printable(b"/" + plan.spared[0]))
             )
 
     def _tell_of_users(self, root: Descent, plan: Plan) -> None:
@@ -368,8 +369,7 @@ class _Restore:
         with ExitStack() as stack:
             undo = None
             if self.request.undo is not None:
-                os.makedirs(self.request.undo, 0o700, exist_ok=True)
-                undo = stack.enter_context(Descent(os.fsencode(os.path.realpath(self.request.undo))))
+                undo = stack.enter_context(self._open_undo(self.request.undo))
             placer = Placer(root, undo, plan.replaced)
             self._open_up(root, scope, plan)
             unmoved = []
@@ -463,25 +463,30 @@ class _Restore:
         unwritten = sorted(item for item in [*failed, *unmoved] if item.reason)
         if unwritten:
             path, reason = unwritten[0]
-            result.warnings.append("%d paths could not be written or removed, the first is %s (%s)" % (len(unwritten), printable(b"/" + path), reason))
+            result.warnings.append(
+                "%s could not be written or removed, the first is %s (%s)" % (counted(len(unwritten), "path"), printable(b"/" + path), reason)
+            )
 
     def _tell_wrong(self, wrong: Sequence[bytes], failed: Sequence[Failed]) -> None:
         self.result.verified = self.request.verify and not wrong
         told = {item.path for item in failed}
         lost = [path for path in wrong if path not in told]
         if lost:
-            self.result.warnings.append("%d paths are not as in the snapshot after the restore, the first is %s" % (len(lost), printable(b"/" + min(lost))))
+            self.result.warnings.append(
+                "after the restore, not as in the snapshot: %s, the first is %s" % (counted(len(lost), "path"), printable(b"/" + min(lost)))
+            )
 
     def _tell_losses(self, losses: Losses) -> None:
         words = {
-            "owner": "the owner of %d paths could not be kept (only root can)",
-            "setuid": "%d setuid or setgid programs lost that bit with their owner",
-            "xattrs": "%d extended attributes or ACLs could not be kept",
-            "devices": "%d devices could not be made (only root can)",
+            "owner": ("the owner of %s could not be kept (only root can)", "path"),
+            "setuid": ("%s lost the setuid or setgid bit with the owner", "program"),
+            "xattrs": ("%s could not be kept (an ACL is one, too)", "extended attribute"),
+            "devices": ("%s could not be made (only root can)", "device"),
         }
         for kind, count in sorted(losses.counts.items()):
             if count:
-                self.result.warnings.append(words[kind] % count)
+                text, noun = words[kind]
+                self.result.warnings.append(text % counted(count, noun))
 
     def _take_baseline(self, newest: Snapshot) -> None:
         """This host now holds what its history holds: it may back up again."""
@@ -512,6 +517,16 @@ class _Restore:
             self.state.record(run, {"event": "restore", "snapshot": snapshot.id, "dest": printable(result.dest), "result": run["result"]})
         except (OSError, BackupError) as error:
             result.warnings.append("the record of this restore could not be written: %s" % error)
+
+
+def _unusable(field: str, path: str, why: str, error: OSError) -> UsageError:
+    return UsageError(
+        "%s %s: %s" % (printable(path), why, "it is not a directory" if os.path.isfile(path) else error.strerror),
+        field=field,
+        found=path,
+        allowed="a directory that this user can write",
+        next="choose another directory",
+    )
 
 
 def _make_directory(root: Descent, path: bytes, plan: Plan, as_root: bool) -> None:

@@ -118,6 +118,10 @@ def verify(
     """
     if depth not in DEPTHS:
         raise UsageError("The depth %s is unknown" % depth, field="depth", found=depth, allowed=" or ".join(DEPTHS), next="leave it out for full")
+    if depth == "quick" and part is not None:
+        raise UsageError(
+            "A slice is read in full, and depth quick reads nothing", field="depth", found=depth, allowed="a slice, or depth quick", next="leave one out"
+        )
     progress = progress or Progress()
     started = time.time()
     state = HostState(state_directory, policy)

@@ -93,10 +93,14 @@ def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
         return error
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         if words[:1] in (["run"], ["restore"], ["prune"]):
-            return BackupError(
+            told = BackupError(
                 "Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there"
             )
-        return BackupError("Interrupted; nothing is left half done", kind="interrupted", next="run it again")
+        else:
+            told = BackupError("Interrupted; nothing is left half done", kind="interrupted", next="run it again")
+        if isinstance(error.__cause__, BackupError):
+            told.done = error.__cause__.done
+        return told
     if os.environ.get("OPENCLAW_BACKUP_DEBUG") == "1":
         import traceback
 

@@ -11,6 +11,7 @@ from argparse import Namespace
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence
 
 from ..errors import BackupError
+from ..errors import counted as _count
 from ..observe.progress import format_bytes
 from ..policy import durations
 
@@ -274,13 +275,16 @@ def _simulated(result: Result) -> Iterator[str]:
 def _held(result: Result, request: Namespace) -> Iterator[str]:
     """What a hold or a release did."""
     state = "held: %s" % result["held"]["reason"] if result["held"] else "not held"
+    if not (result["changed"] or result["held"]):
+        yield "snapshot %s was not held" % result["snapshot_id"]
+        return
     yield "snapshot %s is %s%s" % (result["snapshot_id"], "" if result["changed"] else "already ", state)
 
 
 def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
     """Which tags a snapshot bears."""
     tags = "the tags %s" % ", ".join(result["tags"]) if result["tags"] else "no tags"
-    yield "snapshot %s %s %s" % (result["snapshot_id"], "bears" if result["changed"] else "already bears", tags)
+    yield "snapshot %s %s %s" % (result["snapshot_id"], "bears" if result["changed"] or not result["tags"] else "already bears", tags)
 
 
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
@@ -354,7 +358,7 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
     yield from table([("  " + item["path"], "{:,}".format(item["entries"]), format_bytes(item["bytes"])) for item in result["sources"]], "<>>")
     yield "taken: %s, %s, %s" % (_count(result["entries"], "entry"), _count(result["files"], "file"), format_bytes(result["bytes"]))
     for item in result["left_out"]:
-        yield "left out by %s%s: %s" % (item["key"], " " + item["rule"] if item["rule"] else "", _count(item["paths"], "path"))
+        yield "left out by %s: %s" % (_rule(item), _count(item["paths"], "path"))
         for path in item["sample"][:3]:
             yield "  %s" % path
     if result["secrets"]["files"]:
@@ -417,6 +421,13 @@ def format_duration(seconds: float) -> str:
     return "%dh %02dm" % (hours, minutes) if hours else "%dm %02ds" % (minutes, rest)
 
 
+def _rule(item: Result) -> str:
+    """The key of a policy that leaves something out, with its pattern, or with what it means where no pattern does it."""
+    if not item["rule"]:
+        return str(item["key"])
+    return ("%s %s" if item["key"] == "exclude" else "%s (%s)") % (item["key"], item["rule"])
+
+
 def _protected(result: Result) -> str:
     if result["age"] is None:
         return "no"
@@ -440,12 +451,6 @@ def _sample(result: Result) -> Iterator[str]:
         yield "  %-8s  %s" % (item["change"], item["path"])
     if result["truncated"]:
         yield "  … and more"
-
-
-def _count(number: int, noun: str) -> str:
-    if number == 1:
-        return "1 " + noun
-    return "{:,} {}".format(number, noun[:-1] + "ies" if noun.endswith("y") else noun + "s")
 
 
 def _utc(rfc3339: str) -> str:

@@ -124,14 +124,21 @@ def test_what_was_not_given_is_none_false_or_empty() -> None:
         (("list", "web", "more"), "list: unrecognized arguments: more", "more", "`openclaw-backup list --help`"),
         (("run", "web", "--host", "web2"), "run: unrecognized arguments: --host web2", "--host", "`openclaw-backup run --help`"),
         (("verify", "web", "--depth"), "verify: argument --depth: expected one argument", "--depth", "`openclaw-backup verify --help`"),
-        (("run", "web", "--json=1"), "run: argument --json: ignored explicit argument '1'", "--json", "`openclaw-backup run --help`"),
-        (("li\x1b[2Jst",), "There is no verb li\\x1b[2Jst", "verb", "did you mean list?"),
+        (("run", "web", "--json=1"), "run: argument --json: takes no value", "--json", "`openclaw-backup run --help`"),
+        (("li\x1b[2Jst",), "There is no verb li\\x1b[2Jst", "verb", "`openclaw-backup --help`"),
+        (("run", ""), "run: POLICY is empty", "POLICY", "name the policy"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong_what_is_allowed_and_what_next(words: Tuple[str, ...], message: str, field: str, advice: str) -> None:
     error = refused(*words)
     assert (error.message.replace("argument --", "--"), error.field) == (message.replace("argument --", "--"), field)
     assert error.allowed and advice in str(error.next)
+
+
+@pytest.mark.parametrize("words", ["run --nope", "run --host x", "run --accepted-loss", "restore --verify", "restore --depth quick", "list --sites"])
+def test_an_option_that_does_something_else_is_not_proposed(words: str) -> None:
+    verb, *rest = words.split()
+    assert refused(verb, "web", *rest).next == "`openclaw-backup %s --help` explains them" % verb
 
 
 def test_help_and_version_can_be_typed_as_words() -> None:
