@@ -518,10 +518,6 @@ def test_an_undo_directory_that_cannot_be_one_is_refused_before_anything_is_move
         assert (history.source / "docs" / "one").read_text() == "spoiled"
 
 
-def test_a_log_without_a_record_is_not_called_whole(host: Host) -> None:
-    assert host.call("audit", "web.json").stdout.count(": no record yet\n") == 2
-
-
 def test_a_tag_is_no_name_of_a_snapshot_and_its_bearers_are_named(history: Host) -> None:
     new, old = ids(history)
     for snapshot in (new, old):

@@ -694,6 +694,8 @@ class _Run:
         if failure is not None:
             if result.hooks:
                 failure.done["hooks"] = result.hooks
+            if result.warnings:
+                failure.done["warnings"] = result.warnings
             run["error"] = {"message": failure.message, **failure.to_dict()}
         event = {"event": "run", "result": outcome.result, "snapshot": result.snapshot_id}
         try:

@@ -54,8 +54,7 @@ def _answer(request: Namespace) -> Answer:
     if request.json:
         failure = {} if wrong is None else {"msg": str(wrong), "error": wrong.to_dict()}
         return Answer(rc, [_json({**result, "failed": wrong is not None, **failure})], [])
-    complaints = ["warning: " + text for text in result.get("warnings", ())]
-    complaints += _said(result)
+    complaints = [*_warnings(result), *_said(result)]
     if wrong is not None:
         complaints += _complaint(wrong, request.policy)
     if getattr(request, "quiet", False):
@@ -75,7 +74,11 @@ def _complaint(error: BackupError, policy: Optional[str]) -> List[str]:
     from . import render
 
     first, *more = render.failure(error, policy)
-    return ["%s: %s" % (PROGRAM, first), *more, *_said(error.done)]
+    return ["%s: %s" % (PROGRAM, first), *more, *_warnings(error.done), *_said(error.done)]
+
+
+def _warnings(result: Mapping[str, Any]) -> List[str]:
+    return ["warning: " + text for text in result.get("warnings", ())]
 
 
 def _said(result: Mapping[str, Any]) -> List[str]:

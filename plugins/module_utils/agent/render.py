@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from argparse import Namespace
@@ -131,12 +132,13 @@ def _paths(result: Result, _request: Namespace) -> Iterator[str]:
     return table(rows, "<>>><<")
 
 
-def _found(result: Result, _request: Namespace) -> Iterator[str]:
+def _found(result: Result, request: Namespace) -> Iterator[str]:
     """What has a name, and where."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
     if not result["paths"]:
-        yield "nothing found: no path in %s matches %s" % (searched, result["pattern"])
+        where = " and lies below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
+        yield "nothing found: no path in %s matches %s%s" % (searched, result["pattern"], where)
         return
     rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
     for path in result["paths"]:

@@ -325,7 +325,7 @@ def _adopt(job: Job) -> Outcome:
 def _audit(job: Job) -> Outcome:
     from ..action.audit import audit
 
-    result = audit(job.policy, state_directory=job.state_directory)
+    result = audit(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
     broken = [log for log in result["logs"] if not log["ok"]]
     failure = None
     if broken:
