@@ -15,6 +15,8 @@ from typing import Any, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import receive
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
 from ansible_collections.openclaw.backup.tests.integration.world import World, differences, error_of, fingerprint
 from ansible_collections.openclaw.backup.tests.torture import make_source, torture
@@ -54,6 +56,44 @@ def test_a_transfer_that_was_killed_is_gone_on_with(world: World) -> None:
     assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
 
 
+def test_what_copying_was_killed_at_is_gone_on_with_and_half_a_file_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_source(world.src, random.Random(1))
+    copied = 0
+
+    def fall(source: int, destination: int, **more: Any) -> Any:
+        nonlocal copied
+        copied += 1
+        if copied == 150 and os.fstat(source).st_size:
+            os.write(destination, os.read(source, os.fstat(source).st_size // 2))
+            os.killpg(0, signal.SIGKILL)
+        return copy_file(source, destination, **more)
+
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        monkeypatch.setattr(receive, "copy_file", fall)
+        world.backup()
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    (files,) = world.history.glob("incoming/*/files")
+    received = {}
+    for path in files.rglob("*"):
+        seen = path.stat()
+        if path.is_file() and seen.st_size and seen.st_mtime_ns == Path("/", path.relative_to(files)).stat().st_mtime_ns:
+            received[path] = seen
+    assert len(received) > 80
+    # One that passes for whole by size and time, as after a loss of power.
+    path, seen = next((path, seen) for path, seen in received.items() if seen.st_size == 3000)
+    path.write_bytes(bytes(3000))
+    os.utime(path, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+    result = world.backup()
+    assert result.files_sent > 500
+    assert result.bytes_sent - result.bytes_wire == sum(seen.st_size for seen in received.values()), "what was whole was not copied again"
+    world.check_history(count=1)
+    assert world.restore(dest=world.root / "out").verified
+    assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
+
+
 def members(group: int) -> List[str]:
     """The living processes of a process group; zombies are another's business."""
     found = []
@@ -69,10 +109,8 @@ def members(group: int) -> List[str]:
 
 def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     make_source(world.src, random.Random(1))
-    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import build
-
     parent = os.getpid()
-    real = build._check_one
+    real = receive._copy
 
     def fall(*args: Any) -> Any:
         if os.getpid() != parent:
@@ -81,7 +119,7 @@ def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(pool, "FORK_PAYS_ITEMS", 100)
-        patch.setattr(build, "_check_one", fall)
+        patch.setattr(receive, "_copy", fall)
         if len(os.sched_getaffinity(0)) > 1:
             error = error_of(world.backup)
             assert (error.kind, error.rc) == ("system", 1) and "worker" in error.message
