@@ -124,6 +124,12 @@ def test_what_is_limited_goes_by_rsync(wrapped: Wrapped, policy: Policy, limited
     assert (tmp_path / "count").read_text() == "1\n"
 
 
+def test_what_rsync_brings_along_of_a_whole_directory_is_no_part_of_the_first_snapshot(limited: Policy, tmp_path: Path) -> None:
+    os.link(tmp_path / "source" / "file1", tmp_path / "source" / "another name of file1")
+    assert run(limited, tmp_path).rc == 0
+    assert verify(limited, state_directory=str(tmp_path / "state"), depth="full").ok
+
+
 class Heard(Progress):
     """What a run told of its stages: a name, totals, and every step."""
 

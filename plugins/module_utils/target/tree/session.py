@@ -81,6 +81,7 @@ class TreeSession(Session):
         self._proven: Dict[bytes, Entry] = {}
         self._hashed = 0
         self._resumed = False
+        self._is_pure = True  # what was received is what was wanted, and nothing else
         self._distrusted = layout.damaged_paths(base) if base is not None else set()
         self._planned: Optional[Tuple[Manifest, Sources]] = None
         self._locks: List[int] = []
@@ -191,6 +192,7 @@ class TreeSession(Session):
         wire = 0
         messages: Tuple[str, ...] = ()
         if options.bwlimit:
+            self._is_pure = False
             delivery, wire, messages = self._send_limited(delivery, options, tell)
         with Descent(self._files) as files:
             received = receive(delivery, files, laid, self.storage, resume=self._resumed, tell=tell)
@@ -376,6 +378,7 @@ class TreeSession(Session):
             short = {item.path for item in shortfalls}
             self._proven.update((entry.path, entry) for entry in unproven if entry.path not in short)
             if shortfalls:
+                self._is_pure = False
                 raise IncompleteError(shortfalls)
             is_clone = self._is_clone
             known = [] if is_clone else self._take_ahead(plan)
@@ -385,7 +388,7 @@ class TreeSession(Session):
                     if is_clone:
                         built = self._edit(tree, base_tree, files, plan, manifest)
                     else:
-                        built = build(tree, base_tree, files, plan, self.storage, self.clone, known)
+                        built = build(tree, base_tree, files, plan, self.storage, self.clone, known, is_pure=self._is_pure)
                     tree.forget()
                     proof, _apart = prove(tree, manifest, self.storage, finish=True)
             finally:
