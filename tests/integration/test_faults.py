@@ -128,14 +128,26 @@ def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monke
     world.check_history(count=1)
 
 
-def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World) -> None:
+def slow_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the copying take as long as a limited transfer does."""
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        time.sleep(0.01)
+        return copy_file(*args, **more)
+
+    monkeypatch.setattr(receive, "copy_file", slowly)
+
+
+@pytest.mark.parametrize("limited", [True, False], ids=["rsync", "copying"])
+def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World, monkeypatch: pytest.MonkeyPatch, limited: bool) -> None:
     make_source(world.src, random.Random(1))
     pid = os.fork()
     if pid == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt()))
         try:
-            world.backup(policy=world.policy(transfer={"bwlimit": "2m"}))
+            slow_down(monkeypatch)
+            world.backup(policy=world.policy(transfer={"bwlimit": "2m"} if limited else {}))
         finally:
             os._exit(3)
     deadline = time.monotonic() + 20
@@ -153,13 +165,14 @@ def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World
 
 
 @pytest.mark.parametrize("group", [True, False], ids=["group", "parent alone"])
-def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, group: bool) -> None:
+def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, monkeypatch: pytest.MonkeyPatch, group: bool) -> None:
     make_source(world.src, random.Random(1))
-    for bwlimit, wanted in ((None, "writer.lock"), ("2m", "incoming/*/files/**/f*")):
+    for number, (bwlimit, wanted) in enumerate(((None, "writer.lock"), ("2m", "incoming/*/files/**/f*"), (None, "incoming/*/files/**/f*"))):
         pid = os.fork()
         if pid == 0:
             os.setsid()
             try:
+                slow_down(monkeypatch)
                 world.backup(policy=world.policy(transfer={"bwlimit": bwlimit} if bwlimit else {}))
             finally:
                 os._exit(0)
@@ -171,7 +184,7 @@ def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, group
         # What the dead run started must neither refuse this one nor write into what it takes over.
         assert world.backup().rc == 0
         assert members(pid) == []
-        make_source(world.src / str(wanted[0]), random.Random(2))
+        make_source(world.src / str(number), random.Random(2 + number))
     assert world.verify().ok
 
 

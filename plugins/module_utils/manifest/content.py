@@ -118,27 +118,29 @@ def _write_all(fd: int, block: memoryview) -> None:
 
 def _copy_sparse(source: int, destination: int, enough: int, tell: Optional[Callable[[int], None]]) -> Tuple[bytes, int]:
     digest = hashlib.sha256()
-    at = 0
+    at = end = 0  # where the data at hand end: asked for once, because tmpfs looks at every page on the way there
     while True:
-        try:
-            data = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = os.fstat(source).st_size  # nothing but a hole is left
-        data = min(data, enough)
-        while at < data:
-            step = min(data - at, _BLOCK)
-            digest.update(_zeros[:step])
-            at += step
+        if at >= end:
+            try:
+                data = os.lseek(source, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = os.fstat(source).st_size  # nothing but a hole is left
+            data = min(data, enough)
+            while at < data:
+                step = min(data - at, _BLOCK)
+                digest.update(_zeros[:step])
+                at += step
         got = os.preadv(source, [_view[: enough - at]], at)
         if not got:
             os.ftruncate(destination, at)
             return digest.digest(), at
-        try:
-            end = os.lseek(source, at, os.SEEK_HOLE)
-        except OSError:  # cut short since
-            end = at + got
+        if at >= end:
+            try:
+                end = os.lseek(source, at, os.SEEK_HOLE)
+            except OSError:  # cut short since
+                end = at + got
         block = _view[: max(1, min(got, end - at))]
         digest.update(block)
         os.lseek(destination, at, os.SEEK_SET)

@@ -81,7 +81,7 @@ class TreeSession(Session):
         self._proven: Dict[bytes, Entry] = {}
         self._hashed = 0
         self._resumed = False
-        self._is_pure = True  # what was received is what was wanted, and nothing else
+        self._is_pure = False  # what was received is what was wanted, and nothing else
         self._distrusted = layout.damaged_paths(base) if base is not None else set()
         self._planned: Optional[Tuple[Manifest, Sources]] = None
         self._locks: List[int] = []
@@ -188,11 +188,11 @@ class TreeSession(Session):
             self._clear_unwanted(wanted)
         else:
             self._check_space(delivery, laid)
+        self._is_pure = not options.bwlimit and (self._resumed or not os.listdir(self._files))
         self._begin_ahead()
         wire = 0
         messages: Tuple[str, ...] = ()
         if options.bwlimit:
-            self._is_pure = False
             delivery, wire, messages = self._send_limited(delivery, options, tell)
         with Descent(self._files) as files:
             received = receive(delivery, files, laid, self.storage, resume=self._resumed, tell=tell)
