@@ -17,7 +17,7 @@ description:
 author:
   - The openclaw.backup contributors (@openclaw)
 requirements:
-  - rsync 3.2.3 or newer on the host
+  - rsync 3.2.3 or newer on the host, where the policy sets C(transfer.bwlimit)
 extends_documentation_fragment:
   - openclaw.backup.attributes
   - openclaw.backup.history

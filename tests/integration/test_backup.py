@@ -591,7 +591,7 @@ def test_what_is_done_ahead_of_the_transfer_is_used_or_done_again(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
     used: List[bool] = []
     real = session.build
-    monkeypatch.setattr(session, "build", lambda *args: used.append(bool(args[-1])) or real(*args))
+    monkeypatch.setattr(session, "build", lambda *args, **more: used.append(bool(args[-1])) or real(*args, **more))
     for number in range(60):
         path = world.src / ("d%d" % (number % 7)) / ("f%d" % number)
         path.parent.mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ SAMPLE = 20
 _SAMPLED_BYTES = 32 << 20
 _SAMPLED_SECONDS = 2.0
 _CANARY_BYTES = 8 << 20
-# What a file costs besides its bytes: the walk, rsync, the proof (measured by make bench: 58,840 files take 4 s more than their bytes).
+# What a file costs besides its bytes: the walk, the copy, the proof (measured by make bench: 58,840 files take 4 s more than their bytes).
 _SECONDS_A_FILE = 70e-6
 _OWN = "the state of this program, or the vault"
 

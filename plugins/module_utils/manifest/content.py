@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional, Tuple
 
 _BLOCK = 1 << 18
 _buffer = bytearray(_BLOCK)
@@ -39,22 +39,31 @@ def hash_file(fd: int, *, unless: Optional[bytes] = None, size: int = -1) -> Tup
     return digest.digest(), total
 
 
-def copy_file(source: int, destination: int) -> Tuple[bytes, int]:
-    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written."""
-    found = os.fstat(source)
+def copy_file(source: int, destination: int, *, found: Optional[os.stat_result] = None, tell: Optional[Callable[[int], None]] = None) -> Tuple[bytes, int]:
+    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written.
+
+    ``found``: what ``fstat`` has just said of the source; ``tell`` hears the length of each block of a file that takes several.
+    """
+    if found is None:
+        found = os.fstat(source)
     if found.st_blocks * 512 < found.st_size:
-        return _copy_sparse(source, destination, found.st_size + _GROWTH)
-    digest = hashlib.sha256()
-    total = 0
-    for block in _blocks(source):
+        return _copy_sparse(source, destination, found.st_size + _GROWTH, tell)
+    total = os.readv(source, [_buffer])
+    digest = hashlib.sha256(_view[:total])
+    _write_all(destination, _view[:total])
+    if total == found.st_size < _BLOCK:
+        return digest.digest(), total
+    for block in _blocks(source, total) if total else ():
         digest.update(block)
         _write_all(destination, block)
         total += len(block)
+        if tell is not None:
+            tell(len(block))
     return digest.digest(), total
 
 
-def patch_file(source: int, destination: int) -> int:
-    """Make an open file, readable and writable, like another, and write only where they differ; bytes written."""
+def patch_file(source: int, destination: int, *, tell: Optional[Callable[[int], None]] = None) -> int:
+    """Make an open file, readable and writable, like another, and write only where they differ; bytes written. ``tell``: as of ``copy_file``."""
     other = bytearray(_BLOCK)
     at = written = 0
     for block in _blocks(source):
@@ -71,6 +80,8 @@ def patch_file(source: int, destination: int) -> int:
                     _write_all(destination, block[start:end])
                     written += end - start
         at += size
+        if tell is not None:
+            tell(size)
     os.ftruncate(destination, at)
     return written
 
@@ -105,31 +116,35 @@ def _write_all(fd: int, block: memoryview) -> None:
         block = block[os.write(fd, block) :]
 
 
-def _copy_sparse(source: int, destination: int, enough: int) -> Tuple[bytes, int]:
+def _copy_sparse(source: int, destination: int, enough: int, tell: Optional[Callable[[int], None]]) -> Tuple[bytes, int]:
     digest = hashlib.sha256()
-    at = 0
+    at = end = 0  # where the data at hand end: asked for once, because tmpfs looks at every page on the way there
     while True:
-        try:
-            data = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = os.fstat(source).st_size  # nothing but a hole is left
-        data = min(data, enough)
-        while at < data:
-            step = min(data - at, _BLOCK)
-            digest.update(_zeros[:step])
-            at += step
+        if at >= end:
+            try:
+                data = os.lseek(source, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = os.fstat(source).st_size  # nothing but a hole is left
+            data = min(data, enough)
+            while at < data:
+                step = min(data - at, _BLOCK)
+                digest.update(_zeros[:step])
+                at += step
         got = os.preadv(source, [_view[: enough - at]], at)
         if not got:
             os.ftruncate(destination, at)
             return digest.digest(), at
-        try:
-            end = os.lseek(source, at, os.SEEK_HOLE)
-        except OSError:  # cut short since
-            end = at + got
+        if at >= end:
+            try:
+                end = os.lseek(source, at, os.SEEK_HOLE)
+            except OSError:  # cut short since
+                end = at + got
         block = _view[: max(1, min(got, end - at))]
         digest.update(block)
         os.lseek(destination, at, os.SEEK_SET)
         _write_all(destination, block)
         at += len(block)
+        if tell is not None:
+            tell(len(block))

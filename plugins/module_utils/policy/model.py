@@ -63,6 +63,8 @@ NOT_YET = (
 )
 # Between two processes of one machine whole files are copied as they are ...
 REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
+# ... by rsync only where a rate is set ...
+RSYNC_ONLY = ("transfer.checksum", "transfer.streams", "transfer.timeout")
 # ... and rsync sets socket options on connections to its own daemon alone, none of which is a target.
 NEVER = ("transfer.sockopts",)
 
@@ -393,7 +395,9 @@ class Policy:
 
     def without_effect(self) -> List[str]:
         """The keys that were set to ask for something which this kind of target has no use for."""
-        idle = NEVER if self.target.scheme == "ssh" else REMOTE_ONLY + NEVER
+        idle: Tuple[str, ...] = NEVER
+        if self.target.scheme != "ssh":
+            idle += REMOTE_ONLY if self.transfer.bwlimit else REMOTE_ONLY + RSYNC_ONLY
         return [name for name in self._asked_for() if name in idle]
 
     def _asked_for(self) -> List[str]:

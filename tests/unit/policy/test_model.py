@@ -467,6 +467,10 @@ def test_what_acts_only_over_a_network_is_named_for_a_directory_and_not_for_a_va
     here = made(transfer=transfer, target="/v")
     assert here.without_effect() == ["transfer.compress", "transfer.compress_level", "transfer.block_size", "transfer.sockopts"]
     assert here.unsupported() == []
+    assert made(transfer={**transfer, "bwlimit": ""}, target="/v").without_effect() == [
+        *["transfer.compress", "transfer.compress_level", "transfer.checksum", "transfer.block_size", "transfer.streams", "transfer.sockopts"]
+    ], "without a limit rsync has no part in it"
+    assert made(transfer={"timeout": 5}, target="/v").without_effect() == ["transfer.timeout"]
     assert made(transfer=transfer, target="ssh://vault/v").without_effect() == ["transfer.sockopts"], "rsync has no socket of its own there"
     assert made(transfer={"compress": "zstd", "compress_level": 3, "block_size": "auto", "sockopts": ""}, target="/v").without_effect() == []
 
