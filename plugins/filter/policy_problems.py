@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List
 
 from ..module_utils.errors import PolicyError
 from ..module_utils.policy.model import Policy
-from ..module_utils.policy.profiles import PROFILES, check_profile
+from ..module_utils.policy.profiles import PROFILES, Profile, parse_profile, unknown_profile
 
 DOCUMENTATION = r"""
 name: policy_problems
@@ -30,9 +30,14 @@ options:
     description: The name that stands for O(_input[].host) in policies that have none.
     type: str
     required: true
-positional: host
+  profiles:
+    description:
+      - The profiles that the policies may name besides those of the collection, by name.
+      - Without it any name of a profile may be one that the host has.
+    type: dict
+positional: host, profiles
 notes:
-  - Whether paths exist is not asked, only a host knows; nor is what a profile says that does not come with the collection.
+  - Whether paths exist is not asked, only a host knows; nor is what a profile says that is a file of the host.
 """
 
 EXAMPLES = r"""
@@ -52,14 +57,17 @@ _value:
 """
 
 
-def _plain(value: Any) -> Any:
+_UNSEEN = Profile(sources=("/",))
+
+
+def plain_value(value: Any) -> Any:
     """``value`` made of exact built-in types: Ansible hands over subclasses, and lazy containers that only iterating resolves."""
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(value[key]) for key in value}
+        return {plain_value(key): plain_value(value[key]) for key in value}
     if isinstance(value, str):
         return "".join(value)
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
     for number in (int, float):
@@ -68,18 +76,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _without_foreign_profile(policy: Any) -> Any:
-    """The policy, where its profile is a file of the host, without it."""
-    name = policy.get("profile") if isinstance(policy, dict) else None
-    if not isinstance(name, str) or name in PROFILES:
-        return policy
-    check_profile(name, "profile")
-    return {"sources": ["/"], **{key: value for key, value in policy.items() if key != "profile"}}
+def _finder(profiles: Any) -> Callable[[str], Profile]:
+    """How a policy's profile is found: among those of the collection and ``profiles``. One that only the host knows has sources, and leaves nothing out."""
+
+    def find(name: str) -> Profile:
+        own = profiles or {}
+        if name in own:
+            try:
+                return parse_profile(own[name])
+            except PolicyError:  # the filter profile_problems says what is wrong
+                return _UNSEEN
+        if name in PROFILES:
+            return PROFILES[name]
+        if profiles is None or name.startswith("/"):
+            return _UNSEEN
+        raise unknown_profile(name, sorted({*PROFILES, *own}), "one of openclaw_backup_profiles; or the absolute path of a file of the host")
+
+    return find
 
 
-def policy_problems(policies: Any, host: str) -> List[str]:
+def policy_problems(policies: Any, host: str, profiles: Any = None) -> List[str]:
     """One text for each policy that ``Policy.from_mapping`` refuses, and for each name that an earlier one has."""
-    plain = _plain(policies)
+    plain = plain_value(policies)
+    find = _finder(plain_value(profiles))
     if not isinstance(plain, list):
         return ["all of them: must be a list of policies, found %s. Next: write each as an item of a list." % type(plain).__name__]
     problems = []
@@ -88,7 +107,7 @@ def policy_problems(policies: Any, host: str) -> List[str]:
         name = policy.get("name") if isinstance(policy, dict) else None
         label = "policy %d (%s)" % (number, name) if isinstance(name, str) and name else "policy %d" % number
         try:
-            checked = Policy.from_mapping(_without_foreign_profile(policy), default_host=_plain(host))
+            checked = Policy.from_mapping(policy, default_host=plain_value(host), find=find)
         except PolicyError as error:
             problems.append("%s: %s" % (label, error))
             continue

@@ -133,7 +133,9 @@ def test_replacing_in_place_wants_a_word(world: World) -> None:
     for request in ({}, {"dest": "/"}, {"dest": world.root / ".." / ".." / ".."}):
         error = error_of(world.restore, **request)
         assert (error.kind, error.field, error.rc) == ("confirm", "confirm", 4)
-        assert error.found == str(world.src / "a")
+        assert error.found == str(world.src / "a") and "openclaw_backup_confirm" in str(error.next)
+        told = world.restore(dry_run=True, **request)
+        assert told.files_replaced == 1 and "would" in told.warnings[0] and "be refused" in told.warnings[0]
     (world.src / "a").write_text("content of a")
     os.utime(world.src / "a", ns=(0, (world.src / "b").stat().st_mtime_ns))
     (world.src / "extra").write_text("x")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from ..errors import PolicyError, printable
 from ..manifest.selection import Selection
@@ -60,11 +60,14 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
     "schedule.watch",
-    "objectives",
+    "objectives.rto",
+    "objectives.drill_every",
     "probes",
 )
 # Between two processes of one machine whole files are copied as they are ...
 REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
+# ... by rsync only where a rate is set ...
+RSYNC_ONLY = ("transfer.checksum", "transfer.streams", "transfer.timeout")
 # ... and rsync sets socket options on connections to its own daemon alone, none of which is a target.
 NEVER = ("transfer.sockopts",)
 
@@ -193,7 +196,7 @@ def _check_hook(value: Any, where: str) -> Hook:
 
 
 def _check_hook_timeout(value: Any, where: str) -> int:
-    seconds = parse_duration(value, where)
+    seconds = 0 if type(value) is int and value == 0 else parse_duration(value, where)  # else the advice would be to write 0s
     if seconds == 0:
         raise bad(where, "must be longer than nothing", value, "at least 1s", "write the longest time that the command may take")
     return seconds
@@ -335,15 +338,18 @@ class Policy:
     found_profile: Optional[Profile] = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def from_mapping(cls, data: Mapping[str, Any], *, default_host: str) -> Policy:
-        """The policy of a mapping with the keys of docs/policy.md; ``host`` is ``default_host`` where the mapping has none.
+    def from_mapping(cls, data: Mapping[str, Any], *, default_host: str, find: Callable[[str], Profile] = find_profile) -> Policy:
+        """The policy of a mapping with the keys of docs/policy.md; ``host`` is ``default_host`` where the mapping has none, ``find`` knows profiles by name.
 
         Raises PolicyError for the first key that is unknown, missing or not exactly right.
         """
         filled = {"host": default_host, **data} if isinstance(data, Mapping) else data
         name = data.get("profile") if isinstance(data, Mapping) else None
-        profile = None if name is None else find_profile(check_profile(name, "profile"))
-        has_none = profile is not None and bool(profile.sources) and "sources" not in filled
+        profile = None if name is None else find(check_profile(name, "profile"))
+        is_bare = profile is not None and "sources" not in filled
+        has_none = is_bare and profile is not None and bool(profile.sources)
+        if is_bare and not has_none:
+            raise _no_sources(name)
         values = read(cls, {**filled, "sources": ["/"]} if has_none else filled)
         if has_none:
             values["sources"] = ()
@@ -411,7 +417,9 @@ class Policy:
 
     def without_effect(self) -> List[str]:
         """The keys that were set to ask for something which this kind of target has no use for."""
-        idle = NEVER if self.target.scheme == "ssh" else REMOTE_ONLY + NEVER
+        idle: Tuple[str, ...] = NEVER
+        if self.target.scheme != "ssh":
+            idle += REMOTE_ONLY if self.transfer.bwlimit else REMOTE_ONLY + RSYNC_ONLY
         return [name for name in self._asked_for() if name in idle]
 
     def _asked_for(self) -> List[str]:
@@ -420,6 +428,16 @@ class Policy:
         level = COMPRESS_LEVELS[self.transfer.compress][2]
         idle = {**_leaves(_DEFAULTS.to_mapping()), "sqlite": "off", "transfer.compress_level": level}
         return [name for name, value in _leaves(self.to_mapping()).items() if name in self.given and value != idle[name]]
+
+
+def _no_sources(profile: Any) -> PolicyError:
+    return PolicyError(
+        "sources is missing, and the profile %s has none of its own" % printable(profile),
+        field="sources",
+        found="nothing",
+        allowed="a list of absolute paths",
+        next="say in `sources` what it is to protect",
+    )
 
 
 _DEFAULTS = Policy(name="default", host="default", sources=("/",), target=TargetSpec(url="/", scheme="file", path="/"))

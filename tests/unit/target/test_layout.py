@@ -156,6 +156,21 @@ def test_a_directory_that_is_something_else_is_no_vault(tmp_path: Path) -> None:
     assert caught.value.kind == "not_a_vault" and caught.value.next
 
 
+@pytest.mark.parametrize("text", ['{"format":99}', '{"format":2,"layout":"tree","storage":"native"}'])
+def test_a_vault_of_a_newer_version_is_not_called_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "format.json").write_text(text)
+    with pytest.raises(TargetError, match="newer than this version") as caught:
+        layout.read_format(os.fsencode(tmp_path))
+    assert caught.value.kind == "vault_format" and "restore it from a copy" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['{"format":1}', '{"format":"2"}', '{"format":true}', '{"format":1e9}', "{}"])
+def test_what_no_version_writes_is_damaged_still(tmp_path: Path, text: str) -> None:
+    (tmp_path / "format.json").write_text(text)
+    with pytest.raises(TargetError, match="is damaged"):
+        layout.read_format(os.fsencode(tmp_path))
+
+
 def test_a_history_is_listed_by_sequence_whatever_the_clock_said(tmp_path: Path) -> None:
     layout.create_vault(os.fsencode(tmp_path / "v"), "portable")
     target = TreeTarget(str(tmp_path / "v"), "h", "p")

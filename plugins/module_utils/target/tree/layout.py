@@ -96,7 +96,10 @@ def read_format(vault: bytes) -> Optional[str]:
         return _absent_or_foreign(vault)
     try:
         item = json.loads(text)
-        layout, number, storage = item["layout"], item["format"], item["storage"]
+        number = item["format"]
+        if type(number) is int and FORMAT < number < 1 << 31:
+            raise _newer(vault, number)  # of which nothing else is known, not even that it has a layout
+        layout, storage = item["layout"], item["storage"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(
             "%s/format.json is damaged: %s" % (printable(vault), error),
@@ -114,6 +117,17 @@ def read_format(vault: bytes) -> Optional[str]:
             next="use the version of openclaw-backup that made it, or another directory",
         )
     return str(storage)
+
+
+def _newer(vault: bytes, number: int) -> TargetError:
+    return TargetError(
+        "The vault %s has format %d, which is newer than this version of openclaw-backup" % (printable(vault), number),
+        kind="vault_format",
+        field="format.json",
+        found="format %d" % number,
+        allowed="format %d" % FORMAT,
+        next="use the version of openclaw-backup that made it, or a newer one",
+    )
 
 
 def _absent_or_foreign(vault: bytes) -> Optional[str]:
