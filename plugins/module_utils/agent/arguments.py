@@ -316,7 +316,7 @@ def parse(argv: Sequence[str]) -> Union[argparse.Namespace, str]:
     if "--help" in rest or "-h" in rest:  # also where the rest is wrong, which is why help is asked for
         return parser.format_help()
     request = parser.parse_intermixed_args(rest)
-    if request.policy == "":  # most often a shell variable that is not set
+    if getattr(request, "policy", None) == "":  # most often a shell variable that is not set
         raise UsageError("%s: POLICY is empty" % name, field="POLICY", found="", allowed="a name or a path", next="name the policy")
     for option in (*VERBS[name].options, *COMMON):
         given = getattr(request, option.flag.lstrip("-").replace("-", "_"))
