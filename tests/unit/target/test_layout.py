@@ -198,3 +198,20 @@ def test_directories_overlap_as_they_really_lie(tmp_path: Path) -> None:
     assert overlaps(a, a) and overlaps(a, a + "/b") and overlaps(a + "/b", a) and overlaps("/", a)
     assert overlaps(link + "/b", a) and overlaps(a, link + "/not/there/yet")
     assert not overlaps(a, ab) and not overlaps(ab, a)
+
+
+def test_hosts_that_make_a_vault_at_once_all_find_it_made(tmp_path: Path) -> None:
+    for number in range(20):
+        vault = os.fsencode(tmp_path / str(number))
+        children = []
+        for _host in range(4):
+            child = os.fork()
+            if child == 0:
+                try:
+                    layout.create_vault(vault, "portable")
+                    os._exit(0 if layout.read_format(vault) == "portable" else 1)
+                finally:
+                    os._exit(2)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0, 0]
+        assert os.listdir(vault) == [b"format.json"]

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
-from ...manifest.walk import CREATE_FLAGS
+from ...manifest.walk import CREATE_FLAGS, DIRECTORY_FLAGS
 from ...observe.audit import open_locked, open_regular
 from ..contract import Receipt, Snapshot, check_state
 from ..sources import NATIVE, PORTABLE
@@ -157,10 +158,16 @@ def _absent_or_foreign(vault: bytes) -> Optional[str]:
 
 
 def create_vault(vault: bytes, storage: str) -> None:
-    """Make an empty vault, private to its owner."""
+    """Make an empty vault, private to its owner, where nobody has just made it."""
     try:
         make_private(vault)
-        write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
+        turn = os.open(vault, DIRECTORY_FLAGS)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if read_format(vault) is None:
+                write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
+        finally:
+            os.close(turn)
     except OSError as error:
         raise TargetError(
             "The vault %s cannot be made: %s" % (printable(vault), error.strerror), field="target", found=vault, next="check the path and its owner"
