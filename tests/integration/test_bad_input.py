@@ -200,9 +200,13 @@ def test_a_vault_whose_mark_is_something_strange(world: World) -> None:
     assert error_of(world.backup).rc == 7
 
 
-@pytest.mark.parametrize("target", ["ssh://vault/", "s3://bucket/x"])
-def test_a_target_that_this_version_cannot_use(kept: World, target: str) -> None:
+@pytest.mark.parametrize("target", [{"url": "ssh://vault/", "layout": "pack"}, "s3://bucket/x"])
+def test_a_target_that_this_version_cannot_use(kept: World, target: Any) -> None:
     assert_leads_out(error_of(kept.backup, policy=kept.policy(target=target)), 6, "unsupported", "target")
+
+
+def test_a_directory_on_another_machine_is_not_the_hosts_to_choose(kept: World) -> None:
+    assert error_of(kept.backup, policy=kept.policy(target="ssh://vault/srv/backup")).field == "target.url"
 
 
 def test_a_vault_that_belongs_to_somebody_else() -> None:

@@ -193,10 +193,11 @@ class _Restore:
 
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
-        scratch = stack.enter_context(self.state.scratch())
+        scratch = b""
+        if self.policy.target.scheme != "file":
+            scratch = stack.enter_context(self.state.scratch())
+            os.mkdir(scratch, 0o700)
         for portion in self.target.portions(plan.content):
-            if not os.path.isdir(scratch):
-                os.mkdir(scratch, 0o700)
             with self.target.fetch(snapshot, portion, scratch) as tree:
                 yield tree, portion
 

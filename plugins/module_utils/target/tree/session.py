@@ -346,13 +346,18 @@ class TreeSession(Session):
             return self._commit(manifest, tell)
         except IncompleteError:
             raise
-        except BaseException as error:
-            # What was half built must not be taken for the base's untouched clone by another attempt.
-            with suppress(OSError):
-                self._end_ahead()
-            if isinstance(error, OSError):
-                raise explain(error, self.history) from error
+        except OSError as error:
+            explained = explain(error, self.history)  # while what filled the vault is still there
+            self._forget_tree()
+            raise explained from error
+        except BaseException:
+            self._forget_tree()
             raise
+
+    def _forget_tree(self) -> None:
+        """What was half built must not be taken for the base's untouched clone by another attempt."""
+        with suppress(OSError):
+            self._end_ahead()
 
     def _commit(self, manifest: Manifest, tell: Optional[Tell]) -> Receipt:
         plan = self._plan(manifest)
