@@ -43,9 +43,9 @@ torture: setup-dev ## Kill runs at random instants, many times (INSTANTS=200)
 build: setup-run ## Build the collection's archive into build/
 	$(PY) -m ansible galaxy collection build --force --output-path build
 
-zipapp: setup-run ## Build the command line openclaw-backup into build/
+zipapp: ## Build the command line openclaw-backup into build/ (with PYTHON=program, else python3; it needs nothing else)
 	@mkdir -p build
-	$(PY) roles/client/files/build_zipapp.py build/openclaw-backup
+	$(or $(PYTHON),python3) roles/client/files/build_zipapp.py build/openclaw-backup
 
 lock: setup-dev ## Pin the newest versions into requirements/*.txt
 	cd requirements && for set in run dev; do \

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from typing import Any, Callable, Dict, List
 
 from ..module_utils.policy.model import Policy
-from ..plugin_utils.values import plain, without_foreign_profile
+from ..plugin_utils.values import UNSEEN, plain
 
 DOCUMENTATION = r"""
 name: crontab
@@ -19,8 +18,8 @@ version_added: 0.1.0
 author:
   - The openclaw.backup contributors (@openclaw)
 description:
-  - One line for each policy, as its C(schedule) says, for a file in C(/etc/cron.d).
-  - C(schedule.splay) is spread over hosts and policies by a hash of their names, the same one at every run.
+  - Two lines for each policy, for a file in C(/etc/cron.d), one as its C(schedule) says and one for when the host starts.
+  - The command is one that does nothing where no run is due, as C(openclaw-backup run --scheduled) does.
 options:
   _input:
     description: The policies, each with C(host); P(openclaw.backup.policy_problems#filter) must find nothing wrong with them.
@@ -45,7 +44,7 @@ positional: command
 EXAMPLES = r"""
 - name: Run the policies as their schedules say
   ansible.builtin.copy:
-    content: "{{ openclaw_backup_policies | openclaw.backup.crontab(['/usr/local/bin/openclaw-backup', 'run', '--quiet']) | join('\n') }}\n"
+    content: "{{ openclaw_backup_policies | openclaw.backup.crontab(['/usr/local/bin/openclaw-backup', 'run', '--scheduled', '--quiet']) | join('\n') }}\n"
     dest: /etc/cron.d/openclaw-backup
     mode: "0644"
 """
@@ -56,27 +55,22 @@ _value:
   type: list
   elements: str
   sample:
-    - "*/5 * * * * root sleep 37; /usr/local/bin/openclaw-backup run --quiet etc"
+    - "*/5 * * * * root /usr/local/bin/openclaw-backup run --scheduled --quiet etc"
+    - "@reboot root /usr/local/bin/openclaw-backup run --scheduled --quiet etc"
 """
 
 
 def crontab(policies: Any, command: Any, user: str = "root", directory: str = "") -> List[str]:
-    """One line for each policy. Raises ``PolicyError`` for one that is not right."""
+    """Two lines for each policy. Raises ``PolicyError`` for one that is not right."""
     lines = []
     for item in plain(policies):
-        policy = Policy.from_mapping(without_foreign_profile(item), default_host="localhost")
-        wait = splay(policy.host, policy.name, policy.schedule.splay)
+        policy = Policy.from_mapping(item, default_host="localhost", find=lambda name: UNSEEN)
         word = "%s/%s.json" % (directory, policy.name) if directory else policy.name
         # cron takes a bare '%' for the end of the line.
         call = " ".join(shlex.quote(part) for part in [*plain(command), word]).replace("%", "\\%")
-        lines.append("%s %s %s%s" % (policy.schedule.cron, user, "sleep %d; " % wait if wait else "", call))
+        # At boot too: a run that was missed is made up for, and else there is nothing to do.
+        lines += ["%s %s %s" % (policy.schedule.cron, user, call), "@reboot %s %s" % (user, call)]
     return lines
-
-
-def splay(host: str, policy: str, most: int) -> int:
-    """Seconds from 0 to ``most`` that this host waits with this policy, always the same."""
-    digest = hashlib.sha256(("%s/%s" % (host, policy)).encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % (most + 1)
 
 
 class FilterModule:

@@ -9,7 +9,8 @@ from typing import Any, Callable, Dict, List
 
 from ..module_utils.errors import PolicyError
 from ..module_utils.policy.model import Policy
-from ..plugin_utils.values import plain, without_foreign_profile
+from ..module_utils.policy.profiles import PROFILES, Profile, parse_profile, unknown_profile
+from ..plugin_utils.values import UNSEEN, plain
 
 DOCUMENTATION = r"""
 name: policy_problems
@@ -29,9 +30,14 @@ options:
     description: The name that stands for O(_input[].host) in policies that have none.
     type: str
     required: true
-positional: host
+  profiles:
+    description:
+      - The profiles that the policies may name besides those of the collection, by name.
+      - Without it any name of a profile may be one that the host has.
+    type: dict
+positional: host, profiles
 notes:
-  - Whether paths exist is not asked, only a host knows; nor is what a profile says that does not come with the collection.
+  - Whether paths exist is not asked, only a host knows; nor is what a profile says that is a file of the host.
 """
 
 EXAMPLES = r"""
@@ -51,9 +57,29 @@ _value:
 """
 
 
-def policy_problems(policies: Any, host: str) -> List[str]:
+def _finder(profiles: Any) -> Callable[[str], Profile]:
+    """How a policy's profile is found: among those of the collection and ``profiles``. One that only the host knows has sources, and leaves nothing out."""
+
+    def find(name: str) -> Profile:
+        own = profiles or {}
+        if name in own:
+            try:
+                return parse_profile(own[name])
+            except PolicyError:  # the filter profile_problems says what is wrong
+                return UNSEEN
+        if name in PROFILES:
+            return PROFILES[name]
+        if profiles is None or name.startswith("/"):
+            return UNSEEN
+        raise unknown_profile(name, sorted({*PROFILES, *own}), "one of openclaw_backup_profiles; or the absolute path of a file of the host")
+
+    return find
+
+
+def policy_problems(policies: Any, host: str, profiles: Any = None) -> List[str]:
     """One text for each policy that ``Policy.from_mapping`` refuses, and for each name that an earlier one has."""
     listed = plain(policies)
+    find = _finder(plain(profiles))
     if not isinstance(listed, list):
         return ["all of them: must be a list of policies, found %s. Next: write each as an item of a list." % type(listed).__name__]
     problems = []
@@ -62,7 +88,7 @@ def policy_problems(policies: Any, host: str) -> List[str]:
         name = policy.get("name") if isinstance(policy, dict) else None
         label = "policy %d (%s)" % (number, name) if isinstance(name, str) and name else "policy %d" % number
         try:
-            checked = Policy.from_mapping(without_foreign_profile(policy), default_host=plain(host))
+            checked = Policy.from_mapping(policy, default_host=plain(host), find=find)
         except PolicyError as error:
             problems.append("%s: %s" % (label, error))
             continue

@@ -93,7 +93,10 @@ class BackupModule(AnsibleModule):  # type: ignore[misc]
 
     def fail(self, error: BackupError, result: Optional[Mapping[str, Any]] = None) -> NoReturn:
         """End as failed, with what was done before."""
-        self.fail_json(str(error), **{**(result or error.done), "rc": error.rc, "error": error.to_dict()})
+        done = dict(error.done if result is None else result)
+        for text in done.pop("warnings", ()):
+            self.warn(plain(text))
+        self.fail_json(str(error), **{**done, "rc": error.rc, "error": error.to_dict()})
         raise AssertionError("unreachable")
 
     def finish(self, result: Mapping[str, Any], *, before: str, after: str, failure: Optional[BackupError] = None) -> NoReturn:

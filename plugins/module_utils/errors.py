@@ -38,6 +38,13 @@ def printable(value: Union[bytes, str]) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``1,234 files``, ``2 entries``, ``2 directories``."""
+    if number == 1:
+        return "1 " + noun
+    return "{:,} {}".format(number, noun[:-1] + "ies" if noun.endswith("y") else noun + "s")
+
+
 class BackupError(Exception):
     """A failure with its fields: ``kind``, ``field``, ``found``, ``allowed``, ``next`` and an exit code ``rc``.
 

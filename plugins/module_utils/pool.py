@@ -10,6 +10,7 @@ uneven work balances itself.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 from .errors import BackupError
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Range = Tuple[int, int]
+Tell = Callable[[int, int], None]  # so many files and bytes more are done
 
 # Below this much work forks cost more than they save: with 60,000 entries in memory some 5 ms each, and what the workers touch is copied.
 FORK_PAYS_ITEMS = 1000
 FORK_PAYS_BYTES = 16 << 20
+# How often a worker says how far it is.
+_REPORT_SECONDS = 0.2
 # How long a worker that was told to end may take.
 _GRACE_SECONDS = 10.0
 
@@ -66,20 +70,37 @@ def run(
     forked processes where that pays, otherwise here; its result must be picklable. An exception in ``work`` is raised here; a worker that dies is a
     ``BackupError``.
     """
+    return run_telling(lambda start, stop, _tell: work(start, stop), weights, None, items=items, weight=weight, meanwhile=meanwhile)
+
+
+def run_telling(
+    work: Callable[[int, int, Tell], T],
+    weights: Sequence[int],
+    tell: Optional[Tell],
+    *,
+    items: int = 2048,
+    weight: int = 64 << 20,
+    meanwhile: Optional[Callable[[], None]] = None,
+) -> Iterator[T]:
+    """``run`` for work that says how far it is, for ranges that may take long: what it tells comes to ``tell`` here, a few times a second."""
     if fork_pays(weights):
         # Several rounds for every worker, so that they end together; never smaller than what a round costs.
         rounds = 8 * available_cpus()
         items = min(items, max(FORK_PAYS_ITEMS // 4, len(weights) // rounds))
         weight = min(weight, max(FORK_PAYS_BYTES // 4, sum(weights) // rounds))
-        yield from _run_forked(work, ranges(weights, items=items, weight=weight), meanwhile)
+        yield from _run_forked(work, ranges(weights, items=items, weight=weight), tell or _silent, meanwhile)
         return
     if meanwhile is not None:
         meanwhile()
     for start, stop in ranges(weights, items=items, weight=weight):
-        yield work(start, stop)
+        yield work(start, stop, tell or _silent)
 
 
-def _run_forked(work: Callable[[int, int], T], cuts: List[Range], meanwhile: Optional[Callable[[], None]]) -> Iterator[T]:
+def _silent(files: int, size: int) -> None:
+    """Nobody listens."""
+
+
+def _run_forked(work: Callable[[int, int, Tell], T], cuts: List[Range], tell: Tell, meanwhile: Optional[Callable[[], None]]) -> Iterator[T]:
     from multiprocessing.connection import Connection, wait
 
     pending = list(reversed(cuts))
@@ -92,7 +113,10 @@ def _run_forked(work: Callable[[int, int], T], cuts: List[Range], meanwhile: Opt
         while busy:
             for channel in wait(busy):
                 assert isinstance(channel, Connection)
-                value: T = team.answer(channel)
+                is_done, value = team.hear(channel)
+                if not is_done:
+                    tell(*value)
+                    continue
                 cut = pending.pop() if pending else None
                 team.tell(channel, cut)
                 if cut is None:
@@ -109,7 +133,7 @@ class Later(Generic[T]):
 
     def __init__(self, work: Callable[[], T], *, items: int) -> None:
         self._work = work
-        self._team: _Team[T] = _Team(lambda start, stop: work())
+        self._team: _Team[T] = _Team(lambda start, stop, tell: work())
         if available_cpus() > 1 and items >= FORK_PAYS_ITEMS:
             self._team.add().send((0, 1))
 
@@ -118,19 +142,42 @@ class Later(Generic[T]):
         if not self._team.channels:
             return self._work()
         channel = self._team.channels[0]
-        value = self._team.answer(channel)
+        _is_done, value = self._team.hear(channel)
         self._team.tell(channel, None)
-        return value
+        return value  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Break off what nobody asked for."""
         self._team.end(at_once=True)
 
 
-class _Team(Generic[T]):
-    """Forked processes that answer ``work(start, stop)`` to a range and end at None."""
+class _Report:
+    """What a worker has done and not yet said."""
 
-    def __init__(self, work: Callable[[int, int], T]) -> None:
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._files = self._size = 0
+        self._due = 0.0
+
+    def add(self, files: int, size: int) -> None:
+        """So much more; said where it is time."""
+        self._files += files
+        self._size += size
+        if time.monotonic() >= self._due:
+            self.send()
+
+    def send(self) -> None:
+        """Say all of it."""
+        if self._files or self._size:
+            self._channel.send((False, (self._files, self._size)))
+        self._files = self._size = 0
+        self._due = time.monotonic() + _REPORT_SECONDS
+
+
+class _Team(Generic[T]):
+    """Forked processes that answer ``work(start, stop, tell)`` to a range and end at None."""
+
+    def __init__(self, work: Callable[[int, int, Tell], T]) -> None:
         self.channels: List[Connection[Any, Any]] = []
         self._work = work
         self._workers: List[Any] = []
@@ -166,28 +213,30 @@ class _Team(Generic[T]):
         bind()
         for other in foreign:  # a copy kept open here would hide the parent's death from the others
             other.close()
+        report = _Report(channel)
         try:
             while True:
                 cut = channel.recv()
                 if cut is None:
                     return
                 try:
-                    answer: Tuple[bool, Any] = (True, self._work(*cut))
+                    answer: Tuple[Optional[bool], Any] = (True, self._work(cut[0], cut[1], report.add))
                 except Exception as error:  # noqa: BLE001 - raised again by the parent
-                    answer = (False, error)
+                    answer = (None, error)
+                report.send()
                 channel.send(answer)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
-    def answer(self, channel: Connection[Any, Any]) -> T:
-        """What came back through ``channel``; an exception in ``work`` is raised here."""
+    def hear(self, channel: Connection[Any, Any]) -> Tuple[bool, Any]:
+        """(True, the answer) or (False, what ``work`` told); an exception in ``work`` is raised here."""
         try:
-            done, value = channel.recv()
+            is_done, value = channel.recv()
         except (EOFError, OSError):
             raise _died() from None
-        if not done:
+        if is_done is None:
             raise value
-        return value  # type: ignore[no-any-return]
+        return is_done, value
 
     def tell(self, channel: Connection[Any, Any], cut: Optional[Range]) -> None:
         """The next range, or None for the end."""

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from typing import Callable, Iterator, NoReturn
+from typing import AbstractSet, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 from .errors import LockedError, printable
 
@@ -96,6 +96,38 @@ def starting(*, bound: bool = True) -> Iterator[Callable[[], None]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def in_time(work: Callable[[], bytes], seconds: int) -> Optional[bytes]:
+    """What ``work`` returns (at most 4096 bytes), made by a process of its own that the kernel ends after ``seconds``; None where it came to no answer.
+
+    For what Python cannot break off: ``re`` can take years, and looks for signals in some of its loops only.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        with starting() as bind:
+            child = os.fork()
+            if child == 0:
+                _work(work, seconds, write_end, bind)
+    finally:
+        os.close(write_end)
+    try:
+        with open(read_end, "rb") as stream:
+            return stream.read() or None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _work(work: Callable[[], bytes], seconds: int, pipe: int, bind: Callable[[], None]) -> NoReturn:
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
+        signal.alarm(seconds)
+        bind()
+        os.write(pipe, work()[:4096])  # so much is written as a whole or not at all
+    finally:
+        os._exit(0)
+
+
 def stop_group(group: int, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Ask all processes of a group to end, and kill what is left of it after ``STOP_SECONDS``. ``meanwhile`` is called while it waits."""
     # There is none any more; or they are another user's (sudo), and nothing that we could stop.
@@ -171,3 +203,29 @@ def _guard(pipe: int, bind: Callable[[], None]) -> NoReturn:
             stop_group(int(group))
     finally:
         os._exit(0)
+
+
+def who_has_open(inodes: AbstractSet[Tuple[int, int]]) -> Dict[Tuple[int, int], str]:
+    """Of files, by (device, inode): the first process that has each open, as ``123 (name)``, as far as this user may see them."""
+    result: Dict[Tuple[int, int], str] = {}
+    names: List[str] = []
+    with contextlib.suppress(OSError):  # a rescue system may not have mounted it
+        names = os.listdir("/proc") if inodes else []
+    for pid in sorted(int(name) for name in names if name.isdecimal()):
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # gone, or another's
+            for fd in os.listdir("/proc/%d/fd" % pid):
+                with contextlib.suppress(OSError):
+                    at = "/proc/%d/fd/%s" % (pid, fd)
+                    if not os.readlink(at).startswith("/"):
+                        continue
+                    found = os.stat(at)
+                    if (found.st_dev, found.st_ino) in inodes:
+                        result.setdefault((found.st_dev, found.st_ino), "%d (%s)" % (pid, _name_of(pid)))
+    return result
+
+
+def _name_of(pid: int) -> str:
+    with open("/proc/%d/comm" % pid, "rb") as stream:
+        return printable(stream.read().rstrip(b"\n"))

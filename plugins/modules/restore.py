@@ -25,6 +25,7 @@ attributes:
     support: full
     details:
       - Predicts RV(changed), counts and paths, and writes nothing anywhere; RV(verified) is V(false).
+      - What would be refused without O(confirm) is predicted too, with a warning.
   diff_mode:
     support: full
     details:
@@ -165,6 +166,13 @@ kept:
   returned: success, or failure because something in the target is damaged
   type: int
   sample: 3
+would_capture:
+  description:
+    - In check mode, how many of RV(files_replaced) are databases that only a restore captures and compares.
+    - One that holds what the snapshot does then stays.
+  returned: success, or failure because something in the target is damaged
+  type: int
+  sample: 0
 verified:
   description:
     - Whether everything was read back and is as the manifest says.

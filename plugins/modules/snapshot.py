@@ -17,7 +17,7 @@ description:
 author:
   - The openclaw.backup contributors (@openclaw)
 requirements:
-  - rsync 3.2.3 or newer on the host
+  - rsync 3.2.3 or newer on the host, where the policy sets C(transfer.bwlimit)
 extends_documentation_fragment:
   - openclaw.backup.attributes
   - openclaw.backup.history
@@ -217,6 +217,12 @@ unstable:
 vanished:
   description:
     - How many files were gone before they could be read.
+  returned: success
+  type: int
+  sample: 0
+healed:
+  description:
+    - How many paths this snapshot has whole that the one before lacked or held damaged.
   returned: success
   type: int
   sample: 0

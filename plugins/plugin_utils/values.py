@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.policy.profiles import PROFILES, check_profile
+from ..module_utils.policy.profiles import Profile
+
+# What stands for a profile that only the host knows: it has sources, and leaves nothing out.
+UNSEEN = Profile(sources=("/",))
 
 
 def plain(value: Any) -> Any:
@@ -25,12 +28,3 @@ def plain(value: Any) -> Any:
         if isinstance(value, number):
             return number(value)
     return value
-
-
-def without_foreign_profile(policy: Any) -> Any:
-    """The policy, where its profile is a file of the host, without it."""
-    name = policy.get("profile") if isinstance(policy, dict) else None
-    if not isinstance(name, str) or name in PROFILES:
-        return policy
-    check_profile(name, "profile")
-    return {"sources": ["/"], **{key: value for key, value in policy.items() if key != "profile"}}

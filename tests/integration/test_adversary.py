@@ -20,7 +20,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.status impo
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import verify
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
-from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import receive
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 
@@ -89,13 +89,10 @@ def test_a_link_among_dead_sessions_leads_the_sweep_nowhere(place: Place, where:
 
 
 def test_a_write_error_of_the_vault_is_not_taken_for_an_unreadable_source(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open(place.source / "holes", "wb") as stream:  # goes by hand
-        stream.truncate(1 << 20)
-
-    def fail(_source: int, _destination: int) -> None:
+    def fail(_source: int, _destination: int, **_more: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(session_module, "copy_file", fail)
+    monkeypatch.setattr(receive, "copy_file", fail)
     error = refusal(place.run)
     assert error.rc != 3 and list_snapshots(place.policy()) == []
     monkeypatch.undo()

@@ -200,9 +200,13 @@ def test_a_vault_whose_mark_is_something_strange(world: World) -> None:
     assert error_of(world.backup).rc == 7
 
 
-@pytest.mark.parametrize("target", ["ssh://vault/", "s3://bucket/x"])
-def test_a_target_that_this_version_cannot_use(kept: World, target: str) -> None:
+@pytest.mark.parametrize("target", [{"url": "ssh://vault/", "layout": "pack"}, "s3://bucket/x"])
+def test_a_target_that_this_version_cannot_use(kept: World, target: Any) -> None:
     assert_leads_out(error_of(kept.backup, policy=kept.policy(target=target)), 6, "unsupported", "target")
+
+
+def test_a_directory_on_another_machine_is_not_the_hosts_to_choose(kept: World) -> None:
+    assert error_of(kept.backup, policy=kept.policy(target="ssh://vault/srv/backup")).field == "target.url"
 
 
 def test_a_vault_that_belongs_to_somebody_else() -> None:
@@ -498,7 +502,7 @@ def test_rsync_that_is_missing_or_too_old(kept: World, monkeypatch: pytest.Monke
     else:
         fake_rsync(kept.root / "bin", script)
     monkeypatch.setenv("PATH", str(kept.root / "bin"))
-    error = error_of(kept.backup)
+    error = error_of(kept.backup, policy=kept.policy(transfer={"bwlimit": "1g"}))
     assert error.rc == 1 and error.kind == kind and "3.2.3" in str(error.allowed) and "rsync" in str(error.next)
     # What needs no rsync goes on.
     assert kept.restore(dest=kept.root / "out").verified
@@ -510,12 +514,13 @@ def test_an_rsync_that_fails_or_lies_publishes_nothing_wrong(world: World, monke
     fake_rsync(world.root / "bin", 'case "$1" in -VV|--version) echo "rsync  version 3.2.7  protocol version 31"; exit 0;; esac\n' + script)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "%s:%s" % (world.root / "bin", os.environ["PATH"]))
+        limited = world.policy(transfer={"bwlimit": "1g"})
         if is_told:
-            error = error_of(world.backup)
+            error = error_of(world.backup, policy=limited)
             assert (error.kind, error.rc) == ("transfer", 1)
             assert world.snapshots() == []
         else:
-            assert world.backup().rc == 0
+            assert world.backup(policy=limited).rc == 0
     assert world.backup().rc == 0
     world.check_history(count=1)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import sqlite3
-from contextlib import closing
+import signal
 from pathlib import Path
 from typing import Any, Dict, List, Set
 
@@ -21,8 +20,9 @@ from ansible_collections.openclaw.backup.plugins.module_utils.errors import Back
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
+from .test_databases import Keeper
 from .trees import fill
-from .world import AS_ROOT, World, error_of, fingerprint
+from .world import AS_ROOT, NOBODY, World, error_of, fingerprint, give, in_child, mounted, needs_root
 
 
 def look(world: World, path: Any = None, canary: bool = False, **keys: Any) -> CheckResult:
@@ -48,6 +48,9 @@ SELECTIONS: List[Dict[str, Any]] = [
     {"include": ["*.txt", "/deep/"], "exclude": ["x"]},
     {"exclude_caches": True, "exclude_if_present": [".nobackup"]},
     {"sqlite": "off", "exclude": ["*-wal"]},
+    {"exclude": ["agent.db"]},
+    {"include": ["agent.db-wal", "/deep/one/", "notes-journal"]},
+    {"include": ["/deep/**.log", "*.db"], "exclude": ["*-journal"]},
 ]
 
 
@@ -58,11 +61,10 @@ def test_every_path_is_explained_as_a_run_treats_it(world: World, keys: Dict[str
         (world.src / name).write_text("content")
     (world.src / "tagged" / "CACHEDIR.TAG").write_text("Signature: 8a477f597d28d172789f06886806bc55\n")
     (world.src / "link").symlink_to("deep")
-    with closing(sqlite3.connect(str(world.src / "agent.db"))) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE t (a)")
-        connection.commit()
-        (world.src / "agent.db-wal").exists()
+    (world.src / "empty" / "inside").mkdir(parents=True)
+    with Keeper(world.src / "agent.db") as keeper:
+        keeper.kill()
+    assert (world.src / "agent.db-wal").stat().st_size and (world.src / "agent.db-shm").exists()
     (world.src / "agent.db-journal").write_bytes(b"")
     (world.src / "notes-journal").write_text("a file like any other")
     result = world.backup(policy=world.policy(**keys))
@@ -73,13 +75,11 @@ def test_every_path_is_explained_as_a_run_treats_it(world: World, keys: Dict[str
         if explained["key"] == "sqlite" and "part of the database" in explained["why"]:
             assert path not in got
             continue
-        if os.path.isdir(path) and not os.path.islink(path) and not explained["selected"]:
-            assert path not in got, explained
-        elif not os.path.isdir(path) or os.path.islink(path):
-            assert explained["selected"] == (path in got), explained
+        assert explained["selected"] == (path in got), explained
     checked = look(world, **keys)
     left = {path for item in checked.left_out for path in item["sample"]}
     assert left.isdisjoint(got)
+    assert (checked.entries, checked.files) == (result.entries, world.snapshots()[0].receipt.files)
     assert checked.bytes >= result.bytes - (8192 if result.captured else 0)
 
 
@@ -110,6 +110,40 @@ def test_what_a_run_refuses_is_refused_and_what_is_odd_is_told(world: World) -> 
     assert "fewer than guards.min_files" in look(world).warnings[0]
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="root reads everything, and plays one who does not")
+def test_a_file_that_cannot_be_read_is_told_of_and_not_counted(world: World) -> None:
+    for name in ("mine", "closed"):
+        (world.src / name).write_text("x")
+    (world.src / "closed").chmod(0)
+    give(world.root, NOBODY)
+
+    def go() -> Any:
+        found = look(world)
+        return found.files, found.warnings, look(world, world.src / "closed").explained
+
+    files, warnings, explained = in_child(go, uid=NOBODY)
+    assert files == 1 and warnings == ["1 path cannot be read, the first is %s (Permission denied)" % (world.src / "closed")]
+    assert not explained["selected"] and "cannot be read" in explained["why"]
+
+
+def test_what_before_hooks_may_make_is_told_of_and_the_canary_flies(world: World) -> None:
+    made = str(world.root / "mounted" / "by" / "a" / "hook")
+    (world.src / "file").write_text("x")
+    keys: Dict[str, Any] = {"sources": [made, str(world.src)], "guards": {"require": [made + "/required"], "min_files": 5}}
+    error = error_of(lambda: look(world, **keys))
+    assert (error.kind, error.rc) == ("guard", 4) and "published" not in str(error)
+    found = look(world, canary=True, hooks={"before": [["/bin/true"]]}, **keys)
+    assert found.canary is not None and found.rc == 3 and found.files == 1
+    assert [text.split(";")[0] for text in found.warnings] == ["%s is missing" % made, "%s/required is missing" % made]
+
+
+def test_a_path_that_leads_into_a_source_by_a_link_is_told_its_real_name(world: World) -> None:
+    (world.src / "file").write_text("x")
+    (world.root / "link").symlink_to("src")
+    explained = look(world, world.root / "link" / "file").explained
+    assert explained is not None and not explained["selected"] and str(world.src / "file") in explained["why"]
+
+
 # ---- the canary ----------------------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +166,36 @@ def test_the_canary_does_not_run_hooks_and_is_not_held_up_by_guards(world: World
     hook = [["/bin/touch", str(world.root / "ran")]]
     assert look(world, canary=True, hooks={"before": hook}, guards={"min_files": 1}).canary is not None
     assert not (world.root / "ran").exists()
+
+
+@pytest.mark.parametrize("moment", ["verify", "_differences"])
+def test_a_canary_that_was_killed_is_buried_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    (world.src / "file").write_text("x")
+    killed = os.fork()
+    if not killed:
+        monkeypatch.setattr(check_module, moment, lambda *_words, **_keys: os.kill(os.getpid(), signal.SIGKILL))
+        look(world, canary=True)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGKILL
+    assert len(list(world.vault.glob("h/canary-*"))) == 1 and (world.state / "h" / "p" / "canary-scratch").exists()
+    look(world, canary=True)
+    assert os.listdir(world.vault) == ["format.json"]
+    assert not (world.state / "h" / "p" / "canary-scratch").exists() and (world.state / "h" / "p" / "canary").read_bytes() == b""
+
+
+def test_only_a_canary_is_ever_buried(world: World) -> None:
+    (world.src / "file").write_text("x")
+    world.backup()
+    (world.state / "h" / "p" / "canary").write_text("p")
+    look(world, canary=True)
+    world.check_history(count=1)
+
+
+def test_the_first_run_is_not_foretold_once_it_was(world: World) -> None:
+    (world.src / "file").write_text("x")
+    assert look(world, canary=True).estimate["seconds"] is not None
+    world.backup()
+    assert look(world, canary=True).estimate["seconds"] is None
 
 
 def test_a_canary_that_comes_back_changed_is_an_alarm_and_is_removed_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,3 +340,44 @@ def test_a_tree_of_everything_is_counted_as_a_run_counts_it(world: World) -> Non
     found = look(world)
     result = world.backup(dry_run=True)
     assert (found.entries, found.bytes) == (result.entries, result.bytes)
+
+
+def test_a_profile_that_finds_nothing_names_what_it_looked_for(world: World, home: Path) -> None:
+    (home / ".openclaw").rename(home / "elsewhere")
+    error = error_of(world.backup, policy=agents(world))
+    assert error.field == "profile" and "~/.clawdbot" in str(error.allowed) and "/root/clawd" in str(error.allowed)
+
+
+def test_a_pattern_that_takes_for_ever_costs_the_version_and_not_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_module, "_SEARCH_SECONDS", 1)
+    (world.src / "version").write_text("a" * 40 + "!")
+    profile = world.root / "slow.json"
+    profile.write_text(json.dumps({"sources": [str(world.src)], "version": {"files": ["/version"], "pattern": "((?:a+)+)$"}}))
+    made = world.policy().to_mapping()
+    policy = Policy.from_mapping({"name": "p", "profile": str(profile), "target": made["target"]}, default_host="h")
+    result = world.backup(policy=policy)
+    assert result.changed and len(result.warnings) == 1 and "given up" in result.warnings[0]
+    assert world.target.manifest(world.snapshots()[0]).header.application == {"profile": str(profile)}
+    profile.write_text(profile.read_text().replace("((?:a+)+)$", "(a+)"))
+    policy = Policy.from_mapping({"name": "p", "profile": str(profile), "target": made["target"]}, default_host="h")
+    (world.src / "version").write_text("b" + "a" * 5000)
+    assert world.backup(policy=policy).warnings == []
+    assert world.target.manifest(world.snapshots()[0]).header.application["version"] == "a" * 200
+
+
+@needs_root
+def test_a_vault_that_the_canary_does_not_fit_in_is_not_called_full_of_the_sources(world: World) -> None:
+    with mounted("tmpfs", "size=4m") as small:
+        world.vault = small / "vault"
+        error = error_of(look, world, canary=True)
+        assert error.message.startswith("The canary, 8388608 bytes") and error.kind in ("vault_full", "no_space")
+
+
+def test_the_root_directory_as_a_source_gets_advice_that_can_be_followed(world: World) -> None:
+    error = error_of(world.backup, policy=world.policy(sources=["/"]))
+    assert "name the directories below /" in str(error.next) and "another disk" not in str(error.next)
+
+
+def test_a_layout_of_later_versions_is_refused_by_its_name(world: World) -> None:
+    error = error_of(world.backup, policy=world.policy(target={"url": str(world.vault), "layout": "pack"}))
+    assert error.kind == "unsupported" and "target.layout" in str(error.next)

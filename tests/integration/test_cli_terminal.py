@@ -149,6 +149,20 @@ def test_a_restore_in_place_shows_what_it_costs_and_goes_on_after_a_yes(spoiled:
     assert {path.name: path.read_text() for path in (spoiled / "source").iterdir()} == {"one": "one\n", "two": "two\n"}
 
 
+@pytest.mark.parametrize("words, place", [(["--dest", "/"], "their own place"), (["--dest", "back", "--delete"], "back"), (["--dest", "back"], "back")])
+def test_a_restore_that_costs_data_is_asked_for_wherever_it_goes(spoiled: Path, words: List[str], place: str) -> None:
+    call(spoiled, "restore", "web.json", "--dest", "back")
+    there = Path(f"{spoiled}/back{spoiled}/source") if place == "back" else spoiled / "source"
+    (there / "one").write_text("precious\n")
+    (there / "extra").write_text("extra\n")
+    terminal = Terminal(spoiled, "restore", "web.json", *words)
+    terminal.wait_for(b"Go on? [y/N] ")
+    assert b" in %s:" % os.fsencode(place if place != "back" else spoiled / "back") in terminal.shown
+    terminal.type(b"n\n")
+    assert terminal.end()[0] == 4
+    assert (there / "one").read_text() == "precious\n" and (there / "extra").exists()
+
+
 @pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yikes\n", b"\x04"])
 def test_without_a_yes_nothing_is_touched(spoiled: Path, answer: bytes) -> None:
     terminal = Terminal(spoiled, "restore", "web.json", "--undo", "undo")

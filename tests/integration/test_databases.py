@@ -27,7 +27,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan impo
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
-from .world import NOBODY, World, mounted, needs_root
+from .world import AS_ROOT, NOBODY, World, give, in_child, mounted, needs_root
 
 MIB = 1 << 20
 
@@ -919,6 +919,120 @@ def test_a_restored_database_does_not_get_the_journal_of_the_one_before(world: W
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (2050,), "what was replaced is kept with its journal"
 
 
+@pytest.mark.parametrize("wal", [True, False])
+def test_a_database_that_somebody_has_open_is_told_of_before_and_when_it_is_replaced(world: World, wal: bool) -> None:
+    with Keeper(world.src / "live.db", wal=wal) as keeper:
+        world.backup()
+        keeper.add(5)
+        for options in ({"dry_run": True}, {"undo": world.root / "undo"}, {}):
+            if not options:
+                keeper.close()
+                with Keeper(world.src / "live.db", rows=0) as another:
+                    another.add(1)
+            done = world.restore(confirm=True, **options)
+            assert len(done.warnings) == bool(options), done.warnings
+            if options:
+                assert "%s/live.db, by process %d" % (world.src, keeper.process.pid) in done.warnings[0]
+    assert count(world.src / "live.db") == 10
+
+
+def test_a_program_that_is_not_seen_is_known_by_its_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_module, "who_has_open", lambda inodes: {})
+    with Keeper(world.src / "live.db") as keeper:
+        world.backup()
+        keeper.add(5)
+        assert "not seen here" in world.restore(confirm=True, dry_run=True).warnings[0]
+
+
+def test_a_prediction_says_of_how_many_databases_only_a_restore_knows(world: World) -> None:
+    with Keeper(world.src / "live.db"):
+        pass
+    world.backup()
+    with contextlib.closing(sqlite3.connect(str(world.src / "live.db"))) as connection:
+        connection.execute("INSERT INTO t (text) VALUES ('x')")
+        connection.commit()
+        connection.execute("DELETE FROM t WHERE text = 'x'")
+        connection.commit()
+    told = world.restore(confirm=True, dry_run=True)
+    assert (told.files_replaced, told.would_capture, told.rc) == (1, 1, 0)
+    assert world.restore(confirm=True).would_capture == 0
+
+
+# ---- a database and its journals belong together -------------------------------------------------------------------------------
+
+
+def names_in(world: World, snapshot_id: Optional[str]) -> List[str]:
+    return sorted(os.listdir(world.stored(snapshot_id)))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"exclude": ["live.db"]}, {"include": ["*-wal", "*-shm", "notes*"]}, {"exclude": ["/live.*"]}], ids=["exclude", "include", "all of it"]
+)
+def test_the_journals_of_a_database_that_is_left_out_are_left_out_too_and_a_restore_leaves_them_alone(world: World, aged: None, keys: Any) -> None:
+    policy = world.policy(**keys)
+    (world.src / "notes.txt").write_text("x")
+    with Keeper(world.src / "live.db", rows=500) as keeper:
+        result = world.backup(policy=policy)
+        assert names_in(world, result.snapshot_id) == ["notes.txt"]
+        assert not world.backup(policy=policy).changed
+        keeper("PRAGMA wal_checkpoint(TRUNCATE)")
+        keeper.add(3000)
+        assert not world.backup(policy=policy).changed
+        (world.src / "notes.txt").write_text("y")
+        done = world.restore(policy=policy, delete=True, confirm=True)
+        assert (done.files_replaced, done.files_removed, done.warnings) == (1, 0, [])
+        assert keeper("SELECT count(*) FROM t") == [[3500]]
+    assert count(world.src / "live.db") == 3500
+
+
+def test_what_only_has_the_name_of_a_journal_is_kept_though_its_namesake_is_left_out(world: World) -> None:
+    for name in ("notes", "notes-journal", "gone.db-wal"):
+        (world.src / name).write_text("a file like any other")
+    result = world.backup(policy=world.policy(exclude=["/notes"]))
+    assert names_in(world, result.snapshot_id) == ["gone.db-wal", "notes-journal"]
+    assert world.restore(dest=world.root / "back").warnings == []
+    assert sorted(os.listdir(world.restored(world.root / "back"))) == ["gone.db-wal", "notes-journal"]
+    os.unlink(world.src / "notes-journal")
+    assert world.restore(confirm=True).warnings == []
+    assert (world.src / "notes-journal").exists()
+
+
+@pytest.mark.parametrize("paths", [(), ("live.db-wal",)])
+def test_a_journal_of_an_older_snapshot_is_never_put_beside_a_database_that_does_not_come_with_it(world: World, paths: Any) -> None:
+    wish = tuple(str(world.src / path) for path in paths)
+    policy = world.policy(sqlite="off", **({} if paths else {"exclude": ["live.db"]}))
+    (world.src / "notes.txt").write_text("x")
+    with Keeper(world.src / "live.db", rows=500) as keeper:
+        result = world.backup(policy=policy)
+        assert "live.db-wal" in names_in(world, result.snapshot_id)
+        keeper("PRAGMA wal_checkpoint(TRUNCATE)")
+        keeper.add(3000)
+        for options in ({}, {"dry_run": True}, {"delete": True}):
+            done = world.restore(policy=policy, paths=wish, confirm=True, **options)
+            assert "live.db" in done.warnings[0] and "left out" in done.warnings[0]
+            assert (done.rc, done.files_replaced, done.files_removed) == (3, 0, 0)
+        assert keeper("SELECT count(*) FROM t") == [[3500]]
+    assert count(world.src / "live.db") == 3500
+    back = world.restore(policy=policy, paths=wish, dest=world.root / "back")
+    assert back.warnings == [] and (world.restored(world.root / "back") / "live.db-wal").exists()
+
+
+def test_a_database_that_can_no_more_be_read_keeps_its_last_state_without_the_journal_of_a_later_one(portable: World) -> None:
+    if AS_ROOT:
+        give(portable.root, NOBODY)
+
+    def go() -> List[str]:
+        with Keeper(portable.src / "live.db", rows=50) as keeper:
+            portable.backup()
+            keeper.add(50)
+            os.chmod(portable.src / "live.db", 0)
+            result = portable.backup()
+            return [*names_in(portable, result.snapshot_id), *result.warnings]
+
+    names = in_child(go, uid=NOBODY if AS_ROOT else None)
+    assert names[0] == "live.db" and len(names) == 2 and "could not be read" in names[1]
+
+
 def linked(world: World) -> str:
     """One database with two names in a snapshot, and restored from it, so that its bytes are those of the snapshot."""
     with Keeper(world.src / "z.db"):
@@ -1033,6 +1147,20 @@ def test_a_source_that_rotted_so_that_sqlite_cannot_read_it_is_not_verified(worl
     result = world.verify(source=True)
     assert (result.rc, [item["path"] for item in result.damaged]) == (7, [str(path)])
     assert "could not be captured: database disk image is malformed" in result.damaged[0]["reason"]
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_source_is_not_said_to_be_whole_where_a_database_could_not_be_compared(world: World, aged: None, others: bool) -> None:
+    if others:
+        with Keeper(world.src / "good.db"):
+            pass
+    (world.src / "file").write_text("x")
+    (world.src / "odd.db").write_bytes(b"SQLite format 3\0" + bytes(range(200)))
+    assert world.backup().rc == 3
+    result = world.verify(source=True)
+    assert (result.rc, result.ok, len(result.warnings)) == (3, True, 1)
+    assert result.warnings[0].startswith("%s was not compared" % (world.src / "odd.db"))
+    assert (result.checked, result.hashed_files) == (2 + others, 1 + others)
 
 
 def test_a_damaged_copy_of_an_unchanged_database_is_healed_by_another_capture(world: World, aged: None, opened: List[bytes]) -> None:

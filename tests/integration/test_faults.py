@@ -15,6 +15,8 @@ from typing import Any, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import receive
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
 from ansible_collections.openclaw.backup.tests.integration.world import World, differences, error_of, fingerprint
 from ansible_collections.openclaw.backup.tests.torture import make_source, torture
@@ -54,6 +56,44 @@ def test_a_transfer_that_was_killed_is_gone_on_with(world: World) -> None:
     assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
 
 
+def test_what_copying_was_killed_at_is_gone_on_with_and_half_a_file_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_source(world.src, random.Random(1))
+    copied = 0
+
+    def fall(source: int, destination: int, **more: Any) -> Any:
+        nonlocal copied
+        copied += 1
+        if copied == 150 and os.fstat(source).st_size:
+            os.write(destination, os.read(source, os.fstat(source).st_size // 2))
+            os.killpg(0, signal.SIGKILL)
+        return copy_file(source, destination, **more)
+
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        monkeypatch.setattr(receive, "copy_file", fall)
+        world.backup()
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    (files,) = world.history.glob("incoming/*/files")
+    received = {}
+    for path in files.rglob("*"):
+        seen = path.stat()
+        if path.is_file() and seen.st_size and seen.st_mtime_ns == Path("/", path.relative_to(files)).stat().st_mtime_ns:
+            received[path] = seen
+    assert len(received) > 80
+    # One that passes for whole by size and time, as after a loss of power.
+    path, seen = next((path, seen) for path, seen in received.items() if seen.st_size == 3000)
+    path.write_bytes(bytes(3000))
+    os.utime(path, ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+    result = world.backup()
+    assert result.files_sent > 500
+    assert result.bytes_sent - result.bytes_wire == sum(seen.st_size for seen in received.values()), "what was whole was not copied again"
+    world.check_history(count=1)
+    assert world.restore(dest=world.root / "out").verified
+    assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
+
+
 def members(group: int) -> List[str]:
     """The living processes of a process group; zombies are another's business."""
     found = []
@@ -69,10 +109,8 @@ def members(group: int) -> List[str]:
 
 def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     make_source(world.src, random.Random(1))
-    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import build
-
     parent = os.getpid()
-    real = build._check_one
+    real = receive._copy
 
     def fall(*args: Any) -> Any:
         if os.getpid() != parent:
@@ -81,7 +119,7 @@ def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(pool, "FORK_PAYS_ITEMS", 100)
-        patch.setattr(build, "_check_one", fall)
+        patch.setattr(receive, "_copy", fall)
         if len(os.sched_getaffinity(0)) > 1:
             error = error_of(world.backup)
             assert (error.kind, error.rc) == ("system", 1) and "worker" in error.message
@@ -90,14 +128,26 @@ def test_a_worker_that_is_killed_is_an_error_and_no_snapshot(world: World, monke
     world.check_history(count=1)
 
 
-def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World) -> None:
+def slow_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the copying take as long as a limited transfer does."""
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        time.sleep(0.01)
+        return copy_file(*args, **more)
+
+    monkeypatch.setattr(receive, "copy_file", slowly)
+
+
+@pytest.mark.parametrize("limited", [True, False], ids=["rsync", "copying"])
+def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World, monkeypatch: pytest.MonkeyPatch, limited: bool) -> None:
     make_source(world.src, random.Random(1))
     pid = os.fork()
     if pid == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, lambda *_args: (_ for _ in ()).throw(KeyboardInterrupt()))
         try:
-            world.backup(policy=world.policy(transfer={"bwlimit": "2m"}))
+            slow_down(monkeypatch)
+            world.backup(policy=world.policy(transfer={"bwlimit": "2m"} if limited else {}))
         finally:
             os._exit(3)
     deadline = time.monotonic() + 20
@@ -115,13 +165,14 @@ def test_a_signal_that_ends_a_run_politely_leaves_no_process_behind(world: World
 
 
 @pytest.mark.parametrize("group", [True, False], ids=["group", "parent alone"])
-def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, group: bool) -> None:
+def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, monkeypatch: pytest.MonkeyPatch, group: bool) -> None:
     make_source(world.src, random.Random(1))
-    for bwlimit, wanted in ((None, "writer.lock"), ("2m", "incoming/*/files/**/f*")):
+    for number, (bwlimit, wanted) in enumerate(((None, "writer.lock"), ("2m", "incoming/*/files/**/f*"), (None, "incoming/*/files/**/f*"))):
         pid = os.fork()
         if pid == 0:
             os.setsid()
             try:
+                slow_down(monkeypatch)
                 world.backup(policy=world.policy(transfer={"bwlimit": bwlimit} if bwlimit else {}))
             finally:
                 os._exit(0)
@@ -133,7 +184,7 @@ def test_the_run_after_one_that_was_killed_can_start_at_once(world: World, group
         # What the dead run started must neither refuse this one nor write into what it takes over.
         assert world.backup().rc == 0
         assert members(pid) == []
-        make_source(world.src / str(wanted[0]), random.Random(2))
+        make_source(world.src / str(number), random.Random(2 + number))
     assert world.verify().ok
 
 

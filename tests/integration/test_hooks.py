@@ -450,3 +450,53 @@ def test_a_hook_gone_wrong_does_not_hide_what_the_run_failed_of(world: Hooked) -
         world.backup(policy=policy)
     assert caught.value.kind == "guard"
     assert [hook["rc"] for hook in caught.value.done["hooks"]] == [0, 1, 2]
+
+
+# ---- what is told of them ----------------------------------------------------------------------------------------------------
+
+
+def test_a_hook_that_could_not_undo_its_work_is_told_of_though_the_run_had_failed_already(world: Hooked) -> None:
+    policy = world.hooks(
+        before=[{"command": "echo optional >&2; exit 2", "essential": False}], after=["echo still mounted >&2; exit 3"], guards={"min_files": 99}
+    )
+    complaints = world.start(policy).communicate()[1]
+    assert "fewer than guards.min_files" in complaints
+    assert "warning: hooks.after[0] (sh) failed, exit code 3: still mounted" in complaints
+    assert "warning: hooks.before[0] (sh) failed, exit code 2: optional" in complaints
+    answer = json.loads(world.start(policy, "--json").communicate()[0])
+    assert (answer["rc"], len(answer["warnings"])) == (4, 2)
+
+
+def test_a_hook_that_could_not_undo_its_work_is_told_of_though_the_run_was_interrupted(world: Hooked) -> None:
+    run = world.start(world.hooks(before=["echo here >$LOG; sleep 60"], after=["echo still mounted >&2; exit 3"]))
+    until(world.said, "the hook begins")
+    run.send_signal(signal.SIGTERM)
+    complaints = run.communicate()[1]
+    assert "Interrupted" in complaints and "warning: hooks.after[0] (sh) failed, exit code 3: still mounted" in complaints
+
+
+@pytest.mark.parametrize(
+    "hook, allowed, advice",
+    [
+        ({"command": ["sleep", "60"], "timeout": "1s"}, "an end within 1s", "hooks.before[0].timeout"),
+        (["no-such-program"], "a program that", "looked for in /usr/local/sbin:"),
+        (["{root}/missing"], "a program that", "no such file"),
+        (["{root}/plain"], "a program that", "chmod +x"),
+        (["{root}/odd"], "a program that", "#!/bin/sh"),
+        (["false"], "exit code 0", "run it by hand"),
+    ],
+)
+def test_advice_fits_what_a_hook_failed_of(world: Hooked, hook: Any, allowed: str, advice: str) -> None:
+    (world.root / "plain").write_text("#!/bin/sh\n")
+    (world.root / "odd").write_text("#!/nonexistent/python\n")
+    (world.root / "odd").chmod(0o755)
+    if isinstance(hook, list):
+        hook = [word.replace("{root}", str(world.root)) for word in hook]
+    error = error_of(world.backup, policy=world.policy(hooks={"before": [hook]}))
+    assert allowed in str(error.allowed) and advice in str(error.next) and "essential" in str(error.next), str(error)
+
+
+def test_a_hook_is_told_of_an_error_in_the_words_that_a_terminal_shows(world: Hooked) -> None:
+    policy = world.hooks(on_failure=['printf "%s" "$OPENCLAW_BACKUP_ERROR" >$LOG'], guards={"require": ["/nonexistent/a\x07\\b"]})
+    complaints = world.start(policy).communicate()[1]
+    assert world.said()[0] in complaints and "/nonexistent/a\\x07\\\\b" in world.said()[0] and "\\\\x07" not in world.said()[0]

@@ -26,6 +26,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.delta imp
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.wire import MAX_JSON, PROTOCOL, Wire
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import layout
 
 from .world import World, fingerprint, needs_root
 
@@ -38,7 +39,7 @@ class Host:
     def __init__(self, world: World, *, readable: Sequence[str] = (), **limits: Any) -> None:
         ours, theirs = socket.socketpair()
         self._sockets = (ours, theirs)
-        keeper = Keeper(str(world.vault), "h", tuple(readable), world.storage, limits=Limits(**{"idle": 10, "wait": 1, **limits}), may_make=True)
+        keeper = Keeper(str(world.vault), "h", tuple(readable), storage=world.storage, limits=Limits(**{"idle": 10, "wait": 1, **limits}), may_make=True)
         self.conversation = Conversation(Wire(os.dup(theirs.fileno()), os.dup(theirs.fileno())), keeper)
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
@@ -81,7 +82,10 @@ class Host:
         return self.ask("hello", **{"protocol": PROTOCOL, "engine": "x", "host": host, "policy": policy, **more})
 
     def begin(self, parent: Optional[str] = None, tx: str = "a" * 32) -> Dict[str, Any]:
-        return self.ask("begin", tx=tx, parent=parent, tags=[])
+        answer = self.ask("begin", tx=tx, parent=parent, tags=[])
+        if "ok" in answer:
+            self.damaged = b"".join(self.wire.receive_stream(1 << 26)).split(b"\0")[:-1]
+        return answer
 
     def propose(self, manifest: Manifest) -> Dict[str, Any]:
         answer = self.ask("propose", make_delta(None, manifest, same_times=True), delta=False, expected="")
@@ -265,6 +269,8 @@ def bombs() -> Dict[str, bytes]:
         "removed paths of no base": zlib.compress(text.replace(b"\n\n", b'\n"src/x"\n\n', 1)),
         "removed is no text": zlib.compress(text.replace(b"\n\n", b"\n[1]\n\n", 1)),
         "deep JSON": zlib.compress(b"[" * 100_000 + b"\n\n"),
+        "short lines": zlib.compress(text.split(b"\n\n")[0] + b"\n\n" + b"ab\n" * 300_000),
+        "a header without end": zlib.compress(b"[" + b"1," * 500_000),
         "empty lines": zlib.compress(text.split(b"\n\n")[0] + b"\n\n" + b"\n" * 1_000_000),
     }
 
@@ -567,3 +573,143 @@ def test_a_heartbeat_for_something_else_is_not_known(host: Host, vault: World) -
     assert host.ask("heartbeat", id=receipt["id"], digest="0" * 64)["ok"] == {"known": False, "need": []}
     assert host.ask("heartbeat", id=receipt["id"], digest=receipt["digest"])["ok"]["known"] is True
     assert host.refused("heartbeat", id="../x", digest=receipt["digest"]) == "scope"
+
+
+def test_a_small_file_is_never_lent_as_a_basis(vault: World) -> None:
+    """A receiver of rsync can be made to tell what its basis holds, byte by byte if the blocks are small."""
+    secret = {b"src/key": b"the secret of this host", b"src/large": os.urandom(3 << 20)}
+    host = Host(vault)
+    host.hello()
+    first = commit(host, vault, secret)["ok"]["receipt"]
+    host.begin(first["id"], "b" * 32)
+    claimed = Manifest.from_entries(header(), [entry(b"src"), entry(b"src/key", b"x" * (1 << 20)), entry(b"src/large", os.urandom(3 << 20))])
+    assert "ok" in host.propose(claimed)
+    basis = vault.history / "incoming" / ("b" * 32) / "in" / "basis" / "src"
+    assert os.listdir(basis) == ["large"]
+    host.hang_up()
+
+
+def test_a_vault_may_lend_nothing(vault: World) -> None:
+    content = {b"src/large": os.urandom(2 << 20)}
+    host = Host(vault, deltas=False)
+    host.hello()
+    first = commit(host, vault, content)["ok"]["receipt"]
+    host.begin(first["id"], "b" * 32)
+    host.propose(manifest_of({b"src/large": os.urandom(2 << 20)}))
+    assert not list((vault.history / "incoming" / ("b" * 32) / "in" / "basis").iterdir())
+    host.hang_up()
+
+
+def test_what_arrived_stays_for_the_next_session_out_of_reach(vault: World) -> None:
+    host = Host(vault)
+    host.hello()
+    host.begin()
+    host.propose(manifest_of(CONTENT))
+    deliver(vault, {b"src/a": b"one"})
+    place = vault.history / "incoming" / ("a" * 32)
+    host.hang_up()
+    assert not (place / "in").exists()
+    again = Host(vault)
+    again.hello()
+    assert again.begin(tx="b" * 32)["ok"]["resumed"] is True
+    manifest = manifest_of(CONTENT)
+    again.propose(manifest)
+    deliver(vault, {b"src/b": b"two"}, "b" * 32)
+    assert "ok" in again.ask("commit", digest=manifest.digest)
+    again.hang_up()
+    vault.check_history(count=1)
+
+
+def test_tags_have_an_end(host: Host, vault: World) -> None:
+    receipt = commit(host, vault, CONTENT)["ok"]["receipt"]
+    assert "ok" in host.ask("tag", id=receipt["id"], add=["t%d" % number for number in range(60)])
+    before = (vault.history / "audit.jsonl").read_bytes()
+    for _time in range(5):
+        assert "ok" in host.ask("tag", id=receipt["id"], add=["t1"])
+    assert (vault.history / "audit.jsonl").read_bytes() == before
+    assert host.refused("tag", id=receipt["id"], add=["more%d" % number for number in range(10)]) == "limit"
+
+
+def test_empty_pieces_and_endless_talk_evade_no_deadline(vault: World) -> None:
+    host = Host(vault, session=2)
+    host.hello()
+    host.begin()
+    host.wire.send({"do": "propose", "delta": False, "expected": ""})
+    host.wire.write(b"D\0\0\0\0")
+    assert host.hear()["error"]["kind"] == "protocol"
+    host.hang_up()
+    host = Host(vault, session=1)
+    host.hello()
+    with pytest.raises(TargetError):
+        while True:
+            host.ask("alive")
+    host.hang_up()
+
+
+def test_a_file_that_grows_while_it_is_taken_in_costs_no_more_than_it_should_have(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import build
+
+    host = Host(vault)
+    host.hello()
+    content = {b"src/a": os.urandom(4 << 20)}
+    host.begin()
+    manifest = manifest_of(content)
+    host.propose(manifest)
+    deliver(vault, content)
+    real = build.copy_file
+    copied: List[int] = []
+
+    def grown(source: int, destination: int, **options: Any) -> Any:
+        os.truncate("/proc/self/fd/%d" % source, 1 << 34)
+        answer = real(source, destination, **options)
+        copied.append(answer[1])
+        return answer
+
+    monkeypatch.setattr(build, "copy_file", grown)
+    assert host.ask("commit", digest=manifest.digest)["error"]["kind"] == "incomplete"
+    assert max(copied, default=0) <= (4 << 20) + 1
+    b"".join(host.wire.receive_stream(1 << 20))
+    host.hang_up()
+
+
+def test_many_damaged_paths_do_not_lock_a_host_out(host: Host, vault: World) -> None:
+    receipt = commit(host, vault, CONTENT)["ok"]["receipt"]
+    paths = ["src/" + "\u0434" * 200 + str(number) for number in range(10_000)]
+    layout.update_state(vault.target.history, receipt["id"], {"damaged": {"at": receipt["created"], "count": len(paths), "paths": paths}})
+    assert len(host.ask("latest")["ok"]["snapshot"]["state"]["damaged"]["paths"]) == 100
+    assert len(host.ask("heartbeat", id=receipt["id"], digest=receipt["digest"])["ok"]["need"]) == 100
+    assert "ok" in host.begin(receipt["id"], "b" * 32)
+    assert len(host.damaged) == 10_000
+
+
+def test_a_grant_ends_during_a_conversation_too(vault: World) -> None:
+    host = Host(vault, readable=["h"])
+    host.hello()
+    receipt = commit(host, vault, CONTENT)["ok"]["receipt"]
+    keeper = host.conversation._keeper
+    object.__setattr__(keeper, "until", time.time() - 1)
+    assert host.refused("fetch", b"src/a", id=receipt["id"]) == "scope"
+    host.hang_up()
+
+
+def test_another_attempt_never_takes_a_half_edited_clone_for_the_base(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session
+
+    host = Host(vault)
+    host.hello()
+    host.begin()
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    deliver(vault, CONTENT)
+
+    def full(*_arguments: Any, **_options: Any) -> Any:
+        raise OSError(28, os.strerror(28))
+
+    made = host.conversation.session
+    made._is_clone = True
+    (vault.history / "incoming" / ("a" * 32) / "snapshot" / "tree").mkdir(exist_ok=True)
+    monkeypatch.setattr(session, "edit", full)
+    monkeypatch.setattr(session.TreeSession, "_edit", full)
+    assert host.ask("commit", digest=manifest.digest)["error"]["kind"] == "vault_full"
+    assert not made._is_clone
+    host.hang_up()

@@ -34,23 +34,24 @@ class Site:
         (home / "tree" / "folder" / "file").write_bytes(b"content")
         self.output = ""
 
-    def play(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> Dict[str, Any]:
-        """Run a playbook by its name; what it passed on, by host."""
+    def play(self, name: str, *arguments: str, code: int = 0, warned: str = "", **variables: Any) -> Dict[str, Any]:
+        """Run a playbook by its name; what it passed on, by host. ``warned``: what it is to warn of, and nothing else."""
         playbook = name if "." in name else str(ROOT / "playbooks" / (name + ".yml"))
         given = {"openclaw_backup_" + key: value for key, value in variables.items()}
         done = self._run(self.home, "-i", self.inventory, playbook, "-e", json.dumps(given), *arguments, ANSIBLE_SHOW_CUSTOM_STATS="true")
         self.output = done.stdout + done.stderr
         assert done.returncode == code, self.output
-        assert "[WARNING]" not in done.stderr and "[DEPRECATION" not in done.stderr, done.stderr
+        assert done.stderr.count("[WARNING]") == bool(warned) and warned in " ".join(done.stderr.split()), done.stderr
+        assert "[DEPRECATION" not in done.stderr, done.stderr
         match = re.search(r"^\tRUN: (\{.*\})$", done.stdout, re.M)
         stats: Dict[str, Any] = json.loads(match.group(1)) if match else {}
         assert set(stats) <= {"openclaw_backup"}
         return stats.get("openclaw_backup", {})
 
-    def local(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> Dict[str, Any]:
+    def local(self, name: str, *arguments: str, code: int = 0, warned: str = "", **variables: Any) -> Dict[str, Any]:
         """The same on the local inventory; the result of its only policy."""
         where = {"source": str(self.home / "tree"), "vault": str(self.home / "vault")}
-        passed = self.play(name, *arguments, code=code, **where, **variables)
+        passed = self.play(name, *arguments, code=code, warned=warned, **where, **variables)
         result: Dict[str, Any] = passed["localhost"][name.rpartition(".")[2]]["local"]
         return result
 
@@ -63,7 +64,7 @@ def site(tmp_path: Path, ansible_playbook: Run) -> Site:
 def test_the_local_inventory_backs_up_verifies_and_restores(site: Site) -> None:
     predicted = site.local("backup", "--check")
     assert predicted["changed"] and predicted["snapshot_id"] is None and not (site.home / "vault").exists()
-    assert "1 files, 7.00 Bytes would be sent" in site.output
+    assert "1 file, 7.00 Bytes would be sent" in site.output
     first = site.local("backup")
     assert first["changed"] and first["files_sent"] == 1 and first["snapshot_id"] in site.output
     again = site.local("backup", "--check", "--diff")
@@ -84,6 +85,8 @@ def test_the_local_inventory_backs_up_verifies_and_restores(site: Site) -> None:
 def test_damage_and_refusal_fail_the_play_and_are_passed_on(site: Site) -> None:
     site.local("backup")
     (site.home / "tree" / "folder" / "file").write_bytes(b"spoilt")
+    predicted = site.local("restore", "--check", "--diff", warned="be refused: set confirm")
+    assert (predicted["failed"], predicted["changed"], predicted["files_replaced"]) == (False, True, 1)
     refused = site.local("restore", code=2)
     assert (refused["failed"], refused["rc"], refused["error"]["kind"]) == (True, 4, "confirm")
     assert site.local("restore", undo=str(site.home / "undo"))["kept"] == 1

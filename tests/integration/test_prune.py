@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
 import pytest
-from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, hold, prune, tag
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, hold, prune, release, tag
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Retention
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.retention import Candidate, decide
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import update_state
 
 from .world import AS_ROOT, NOBODY, World, can_run, error_of, fingerprint, give, in_child, killed_at
 
@@ -43,6 +44,10 @@ def prune_of(world: World, *, dry_run: bool = False, **rules: Any) -> PruneResul
 
 def hold_of(world: World, snapshot: str, reason: Any) -> Dict[str, Any]:
     return hold(world.policy(), state_directory=str(world.state), snapshot=snapshot, reason=reason)
+
+
+def release_of(world: World, snapshot: str) -> Dict[str, Any]:
+    return release(world.policy(), state_directory=str(world.state), snapshot=snapshot)
 
 
 def tag_of(world: World, snapshot: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Dict[str, Any]:
@@ -100,8 +105,8 @@ def test_a_held_snapshot_stays_until_it_is_released(world: World) -> None:
     result = prune_of(world, keep_last=1)
     assert ids_of(result.removed) == [ids[1]]
     assert result.kept[1]["reasons"] == ["held: before the upgrade"]
-    assert hold_of(world, ids[2], None) == {"changed": True, "snapshot_id": ids[2], "held": None, "rc": 0}
-    assert not hold_of(world, ids[2], None)["changed"]
+    assert release_of(world, ids[2]) == {"changed": True, "snapshot_id": ids[2], "held": None, "rc": 0}
+    assert not release_of(world, ids[2])["changed"]
     assert ids_of(prune_of(world, keep_last=1).removed) == [ids[2]]
     assert [event["event"] for event in events(world.history / "audit.jsonl") if event["event"] in ("hold", "release", "prune")] == [
         "hold",
@@ -110,6 +115,17 @@ def test_a_held_snapshot_stays_until_it_is_released(world: World) -> None:
         "prune",
     ]
     world.check_history(count=1)
+
+
+def test_a_reason_that_a_snapshot_is_held_for_is_never_lost(world: World) -> None:
+    ids = fill(world, 2)
+    evidence = {"at": "2026-11-20T09:15:00.000Z", "reason": "the content of 60 of 60 files was removed or replaced by x", "by": "anomaly"}
+    update_state(world.target.history, ids[1], {"held": evidence})
+    assert hold_of(world, ids[1], None) == {"changed": False, "snapshot_id": ids[1], "held": evidence, "rc": 0}
+    text = "somebody was here; before: %s" % evidence["reason"]
+    assert hold_of(world, ids[1], "somebody was here")["held"]["reason"] == text
+    assert not hold_of(world, ids[1], "somebody was here")["changed"] and not hold_of(world, ids[1], None)["changed"]
+    assert hold_of(world, ids[0], None)["held"]["reason"] == "held by hand"
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "\x1b[31mred", "x" * 501])
@@ -130,7 +146,7 @@ def test_a_tag_keeps_a_snapshot_until_it_is_taken_off(world: World) -> None:
     assert tag_of(world, ids[2], add=["good", "before-upgrade"]) == {"changed": True, "snapshot_id": ids[2], "tags": ["before-upgrade", "good"], "rc": 0}
     assert not tag_of(world, ids[2], add=["good"], remove=["other"])["changed"]
     hold_of(world, ids[2], "why")  # what else is known of it stays
-    hold_of(world, ids[2], None)
+    release_of(world, ids[2])
     assert world.snapshots()[2].tags == ("before-upgrade", "good") and world.snapshots()[1].tags == ()
     result = prune_of(world, keep_tags=["good", "best"])
     assert ids_of(result.removed) == [ids[1], ids[3]] and result.kept[1]["reasons"] == ["has tag good"]

@@ -133,7 +133,9 @@ def test_replacing_in_place_wants_a_word(world: World) -> None:
     for request in ({}, {"dest": "/"}, {"dest": world.root / ".." / ".." / ".."}):
         error = error_of(world.restore, **request)
         assert (error.kind, error.field, error.rc) == ("confirm", "confirm", 4)
-        assert error.found == str(world.src / "a")
+        assert error.found == str(world.src / "a") and "openclaw_backup_confirm" in str(error.next)
+        told = world.restore(dry_run=True, **request)
+        assert told.files_replaced == 1 and "would" in told.warnings[0] and "be refused" in told.warnings[0]
     (world.src / "a").write_text("content of a")
     os.utime(world.src / "a", ns=(0, (world.src / "b").stat().st_mtime_ns))
     (world.src / "extra").write_text("x")
@@ -914,3 +916,19 @@ def test_an_ordinary_user_gets_back_the_attributes_of_what_he_may_not_write() ->
             assert os.getxattr(path, "user.a") == b"b" and stat.S_IMODE(path.stat().st_mode) == mode
     finally:
         world.destroy()
+
+
+def test_a_snapshot_of_something_else_is_not_restored_in_place(portable: World) -> None:
+    """Whoever can add a snapshot must not thereby write wherever they like on this machine."""
+    (portable.src / "a").write_text("a")
+    elsewhere = portable.root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "evil").write_text("evil")
+    portable.backup(policy=portable.policy(sources=[str(portable.src), str(elsewhere)]))
+    (elsewhere / "evil").unlink()
+    error = error_of(lambda: portable.restore(confirm=True))
+    assert (error.kind, error.rc, error.found) == ("foreign_source", 4, str(elsewhere))
+    assert not (elsewhere / "evil").exists()
+    portable.restore(confirm=True, paths=[str(elsewhere)])
+    assert (elsewhere / "evil").read_text() == "evil"
+    assert portable.restore(dest=portable.root / "back").verified

@@ -142,6 +142,15 @@ def test_profiles_of_one_s_own_are_installed_and_left_alone_the_second_time(flee
     assert json.loads(done.stdout)["changed"], done.stdout + done.stderr
 
 
+def test_a_policy_finds_the_profile_that_comes_with_it_wherever_the_configuration_is(fleet: Fleet) -> None:
+    home = fleet.add("web1", openclaw_backup_profiles={"mine": {"exclude": ["/tmp/"]}})
+    fleet.hosts["web1"]["openclaw_backup_policies"] = [fleet.policy("web1", profile="mine")]
+    fleet.changes()
+    command = [home / "bin" / "openclaw-backup", "run", "--state", home / "state", "--json", home / "etc" / "policies" / "tree.json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["changed"], done.stdout + done.stderr
+
+
 def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_else(fleet: Fleet) -> None:
     home = fleet.add("web1")
     fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other"))
@@ -224,6 +233,14 @@ BAD = {
     "bad-cron": (
         {"openclaw_backup_policies": [{"name": "a", "sources": ["/a"], "target": "/v", "schedule": {"cron": "* 25 * * *"}}]},
         r"policy 1 \(a\): schedule.cron has a bad hour '25'",
+    ),
+    "profile-key": (
+        {"openclaw_backup_profiles": {"note": {"sorces": ["/x"]}}},
+        "openclaw_backup_profiles, note: profile.sorces is not a key.*did you mean 'profile.sources'",
+    ),
+    "profile-unknown": (
+        {"openclaw_backup_policies": [{"name": "a", "profile": "opencalw", "target": "/v"}]},
+        r"policy 1 \(a\): there is no profile opencalw.*did you mean 'openclaw'",
     ),
     "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
 }

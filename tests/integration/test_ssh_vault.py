@@ -335,3 +335,14 @@ def test_a_vault_that_stands_still_is_given_up(simple: Away, monkeypatch: pytest
         url = "ssh://127.0.0.1:%d/" % silent.getsockname()[1]
         error = error_of(lambda: simple.backup(policy=policy_of(simple.src, {"url": url})))
     assert (error.kind, error.rc) == ("unreachable", 6)
+
+
+def test_clocks_that_are_far_apart_are_told_of(simple: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.remote import target
+
+    assert simple.backup(policy=simple.writing()).warnings == []
+    simple.hang_up()
+    (simple.src / "a").write_text("later")
+    monkeypatch.setattr(target, "_SKEW", -1)  # a vault with another clock is the lab's business
+    (warning,) = simple.backup(policy=simple.writing()).warnings
+    assert "the clocks of vault and host are 0 s apart" in warning

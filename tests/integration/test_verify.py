@@ -93,7 +93,7 @@ def test_a_damaged_byte_is_found_named_kept_in_mind_and_sent_again(world: World)
     assert kept.damaged and kept.damaged["count"] == 1 and kept.verified is None
     # Nothing else has changed, and no heartbeat is due: the run asks all the same, because this host knows of it.
     second = world.backup()
-    assert second.changed and second.files_sent == 1
+    assert second.changed and (second.files_sent, second.healed) == (1, 1)
     assert not world.backup().changed
     assert world.verify().ok
     assert not world.verify(snapshot=first.snapshot_id).ok, "what is damaged stays damaged"
@@ -113,7 +113,7 @@ def test_a_heartbeat_heals_without_any_change(world: World) -> None:
     dry = world.backup(policy=policy, dry_run=True)
     assert not dry.changed, "the check mode asks nobody"
     second = world.backup(policy=policy)
-    assert second.changed and second.files_sent == 2 and (second.added, second.modified, second.removed) == (0, 0, 0)
+    assert second.changed and second.files_sent == second.healed == 2 and (second.added, second.modified, second.removed) == (0, 0, 0)
     assert world.verify().ok
     assert not world.backup(policy=policy).changed
     world.edit_json(next((world.state / "h" / "p" / "targets").glob("*/heartbeat.json")), at=0)

@@ -64,6 +64,26 @@ def test_every_index_is_worked_on_exactly_once(weights: List[int]) -> None:
     assert indices([(start, stop) for start, stop, _pid in found]) == list(range(len(weights)))
 
 
+@pytest.mark.parametrize("weights", [[5] * 10, LIGHT], ids=["here", "forked"])
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_what_work_tells_arrives_whole_and_before_its_answer(monkeypatch: pytest.MonkeyPatch, weights: List[int], seconds: float) -> None:
+    monkeypatch.setattr(pool, "_REPORT_SECONDS", seconds)
+    told: List[Tuple[int, int]] = []
+
+    def work(start: int, stop: int, tell: pool.Tell) -> Tuple[int, int]:
+        for _ in range(start, stop):
+            tell(1, 3)
+        return start, stop
+
+    done = 0
+    for start, stop in pool.run_telling(work, weights, lambda files, size: told.append((files, size))):
+        done += stop - start
+        assert sum(files for files, _size in told) >= done
+    assert (sum(files for files, _size in told), sum(size for _files, size in told)) == (len(weights), 3 * len(weights))
+    assert seconds == 0 or weights != LIGHT or len(told) < 20, "they do not tell of every step"
+    assert indices(list(pool.run_telling(work, weights, None))) == list(range(len(weights)))
+
+
 def test_small_work_stays_here_and_large_work_is_shared() -> None:
     assert {pid for _start, _stop, pid in pool.run(where, [0] * 100)} == {os.getpid()}
     assert {pid for _start, _stop, pid in pool.run(where, [1 << 40])} == {os.getpid()}, "one item cannot be shared"

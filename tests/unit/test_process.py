@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import re
 import select
 import signal
 import subprocess
@@ -174,3 +175,21 @@ def test_the_collector_rests_and_is_woken_as_it_was() -> None:
         assert not gc.isenabled()
         raise ValueError
     assert gc.isenabled()
+
+
+def test_work_that_nothing_can_break_off_ends_in_time() -> None:
+    began = time.monotonic()
+    hopeless = re.compile(b"(?:(?:a+)+)$")
+    assert process.in_time(lambda: hopeless.search(b"a" * 60 + b"!") and b"yes" or b"no", 1) is None
+    slow = re.compile(b"a*b")  # whose loops look for no signal
+    assert process.in_time(lambda: slow.search(b"a" * (1 << 20)) and b"yes" or b"no", 1) is None
+    assert time.monotonic() - began < 8
+    assert process.in_time(lambda: b"\xff\0", 5) == b"\xff\0"
+    assert len(process.in_time(lambda: b"x" * 10_000, 5) or b"") == 4096
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_work_of_its_own_process_that_fails_is_no_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    assert process.in_time(lambda: b"%d" % (1 // 0), 5) is None
+    assert capfd.readouterr() == ("", "")

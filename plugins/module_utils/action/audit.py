@@ -12,19 +12,25 @@ from ..errors import EXIT_DONE, EXIT_INTEGRITY, printable
 from ..observe.audit import ChainReport, head, verify_chain
 from ..policy.model import Policy
 from ..target.tree.target import TreeTarget
-from .locate import open_target
+from .choose import no_snapshot
+from .locate import name_of, open_target
 from .state import HostState
 
 
-def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
-    """Check the hash chains. Writes nothing.
+def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
+    """Check the hash chains. Writes nothing. ``is_own_history``: the history is this host's, which may not have begun yet.
 
     Keys: ``ok``, ``rc`` (0, or 7), ``logs``: for ``host`` and ``vault`` a mapping with ``log``, ``path``, ``ok``, ``records`` (good lines), ``head`` (the
-    hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read.
+    hash to note down elsewhere), ``first_bad`` (line number or None) and ``reason``. Raises ``BackupError`` where a log cannot be read, and where another
+    host has no history to have a log of.
     """
     state = HostState(state_directory, policy)
     target = open_target(policy.target, policy.host, policy.name)
     baseline, latest = state.baseline(), target.latest()
+    # Another machine's log is checked there, where nobody can show a copy instead.
+    vault_log = target.history.audit if isinstance(target, TreeTarget) else None
+    if not is_own_history and baseline is None and latest is None and not (vault_log is not None and os.path.lexists(vault_log)):
+        raise no_snapshot(name_of(policy))
     gone = "the log is gone, and what it told of is still there"
     if latest is not None:
         lost = gone
@@ -33,15 +39,15 @@ def audit(policy: Policy, *, state_directory: str) -> Dict[str, Any]:
     else:
         lost = ""
     logs = [_check("host", state.audit, gone if baseline is not None else "")]
-    if isinstance(target, TreeTarget):  # another machine's log is checked there, where nobody can show a copy instead
-        logs.append(_check("vault", target.history.audit, lost))
+    if vault_log is not None:
+        logs.append(_check("vault", vault_log, lost))
     ok = all(log["ok"] for log in logs)
     return {"ok": ok, "rc": EXIT_DONE if ok else EXIT_INTEGRITY, "logs": logs}
 
 
 def _check(name: str, path: bytes, lost: str) -> Dict[str, Any]:
-    """``lost``: what it means that there is no such log; empty where there need not be one."""
+    """``lost``: what it means that no record is left of such a log; empty where there need not be one."""
     report = verify_chain(path)
-    if lost and not os.path.exists(path):
+    if lost and report.ok and not report.records:
         report = ChainReport(False, 0, None, lost)
     return {"log": name, "path": printable(path), **report._asdict(), "head": head(path) if report.ok else None}

@@ -10,9 +10,9 @@ import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ..errors import BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
 from ..manifest.cache import Cache, write_cache
 from ..manifest.changeset import ChangeSet, diff
 from ..manifest.database import Facts, database_of
@@ -27,8 +27,9 @@ from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.checks import check_tag
 from ..policy.guards import Removal, check_guards
-from ..policy.model import Policy
+from ..policy.model import Notify, Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
+from ..target.tree.layout import damaged_paths
 from ..version import VERSION
 from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
@@ -50,7 +51,8 @@ class BackupResult(Result):
     """What a run did, or in check mode would do.
 
     ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
-    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``tagged``: tags that the newest snapshot got
+    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``healed``: paths that the
+    newest snapshot lacked or held damaged, and this one has; ``tagged``: tags that the newest snapshot got
     because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``hooks``: what became of the
     policy's hooks (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
     """
@@ -75,6 +77,7 @@ class BackupResult(Result):
     stale: int = 0
     unstable: int = 0
     vanished: int = 0
+    healed: int = 0
     tagged: List[str] = field(default_factory=list)
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
@@ -113,12 +116,13 @@ def backup(
     tags: Sequence[str] = (),
     dry_run: bool = False,
     progress: Optional[Progress] = None,
+    tells: Callable[[BackupError], bool] = lambda error: True,
 ) -> BackupResult:
     """Add a snapshot of the policy's sources to its target, if they changed.
 
     ``tags``: names that the snapshot bears, also one that is there already because nothing changed;
     ``adopt``: go on from a history that this host has no baseline for; ``accept``: the 8 digits that a guard showed;
-    ``dry_run``: predict, and write nothing anywhere. Raises ``BackupError``; its ``rc`` is the exit code.
+    ``dry_run``: predict, and write nothing anywhere; ``tells``: whether people are to hear of a failure. Raises ``BackupError``; its ``rc`` is the exit code.
     """
     started = time.time()
     if accept is not None and not _ACCEPT.fullmatch(accept):
@@ -140,6 +144,7 @@ def backup(
             run.result.hooks = run.hooks.predict()
         run.result.duration = time.time() - started
         return run.result
+    run.tells = tells
     run.state.prepare()
     with run.state.locked():
         failure = run.perform()
@@ -177,6 +182,8 @@ class _Run:
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
         self._needs_healing = False
+        self.tells: Callable[[BackupError], bool] = lambda error: True
+        self._damaged: Set[bytes] = set()  # what the newest snapshot lacks or holds damaged
         self._unreadable: Dict[bytes, int] = {}
         self._odd: List[str] = []
         self._told: AbstractSet[bytes] = frozenset()  # databases that are told of by themselves
@@ -207,6 +214,7 @@ class _Run:
                 self.hooks.before()
             self.now = time.time()
             self.go(dry_run=False)
+            self.result.warnings += self.target.remarks()
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
         try:
@@ -219,6 +227,8 @@ class _Run:
         if isinstance(failure, OSError):
             assert told is not None
             told.__cause__, failure = failure, told
+        elif isinstance(failure, (KeyboardInterrupt, SystemExit)):
+            failure.__cause__ = told  # which bears what hooks came to: one that could not undo its work must be told of here too
         self.finish(told)
         return failure
 
@@ -299,6 +309,8 @@ class _Run:
         entries = scanned.entries
         self._tell_of_uncaptured(scanned)
         self._tell_of_odd(entries, scanned.unreadable)
+        application, warnings = application_of(self.policy, root)
+        self.result.warnings += warnings
         header = Header(
             host=self.policy.host,
             policy=self.policy.name,
@@ -308,7 +320,7 @@ class _Run:
             claimed=rfc3339(self.now),
             names=user_names({entry.uid for entry in entries}, {entry.gid for entry in entries}),
             databases=_counts(scanned.databases),
-            application=application_of(self.policy, root),
+            application=application,
             parent=self.baseline.id if self.baseline is not None else None,
         )
         return Manifest(header, scanned.lines, entries)
@@ -321,7 +333,7 @@ class _Run:
             what = "is kept as it was in the last snapshot" if path in scanned.kept else "was copied as it lies, with its journals"
             self._warn("the database %s could not be captured (%s) and %s" % (printable(b"/" + path), reason, what))
         if len(scanned.uncaptured) > SAMPLE:
-            self._warn("%d more databases could not be captured" % (len(scanned.uncaptured) - SAMPLE))
+            self._warn("%s more could not be captured" % counted(len(scanned.uncaptured) - SAMPLE, "database"))
 
     def _tell_of_odd(self, entries: Sequence[Entry], unreadable: Mapping[bytes, int]) -> None:
         """Say once, with counts, what could not be read and what moved, in this scan or when something of it was read again."""
@@ -333,12 +345,12 @@ class _Run:
         if self._unreadable:
             path, code = min(self._unreadable.items())
             self._odd.append(
-                "%d paths could not be read, the first is %s (%s); %d entries were kept from the last snapshot"
-                % (len(self._unreadable), printable(b"/" + path), os.strerror(code), result.stale)
+                "%s could not be read, the first is %s (%s); kept from the last snapshot: %s"
+                % (counted(len(self._unreadable), "path"), printable(b"/" + path), os.strerror(code), counted(result.stale, "entry"))
             )
         moved = [entry.path for entry in entries if entry.unstable and entry.path not in self._told and database_of(entry.path) not in self._told]
         if moved:
-            self._odd.append("%d files changed while they were copied, the first is %s" % (len(moved), printable(b"/" + min(moved))))
+            self._odd.append("%s changed while being copied, the first is %s" % (counted(len(moved), "file"), printable(b"/" + min(moved))))
         result.warnings = self._odd + [text for text in result.warnings if text not in told]
 
     def _warn(self, text: str) -> None:
@@ -522,10 +534,25 @@ class _Run:
         if self.policy.found_profile is not None:
             self.state.set_sources(self.policy.sources)
         result.snapshot_id, result.receipt = receipt.id, receipt.to_dict()
+        result.healed = sum(entry.path in self._damaged for entry in manifest.entries) if self._damaged else 0
+        self._tell_of_mass_change(parent, receipt.id)
+
+    def _tell_of_mass_change(self, parent: Optional[str], successor: str) -> None:
+        from ..target.tree.session import ANOMALY_FROM, ANOMALY_PERCENT
+
+        gone = self.result.modified + self.result.removed
+        if self.baseline is None or gone < ANOMALY_FROM or gone * 100 <= ANOMALY_PERCENT * self.baseline.files:
+            return  # so that few runs ask
+        held = next((snapshot.held for snapshot in self.target.list() if snapshot.id == parent), None)
+        if held is not None and successor in str(held.get("reason")):
+            self._warn("%s; snapshot %s, the one before, is held: release it if that was meant" % (held["reason"], parent))
 
     def _known_damage(self) -> bool:
         latest = self.target.latest()
-        return latest is not None and bool(latest.damaged)
+        if latest is None or not latest.damaged:
+            return False
+        self._damaged = damaged_paths(latest)
+        return True
 
     def _converse(self, session: Session, manifest: Manifest, scanned: Scan, found: Survey, root: Descent, staging: Staging) -> Tuple[Receipt, Manifest]:
         """Send and commit; what did not arrive as scanned is read again, from a private copy, and sent again."""
@@ -553,7 +580,8 @@ class _Run:
                 if attempt == _ROUNDS - 1:
                     raise
                 again = {item.path for item in error.shortfalls if item.reason != "base"}
-                self.progress.note("%d files changed on the way and are read again" % len(error.shortfalls))
+                self._damaged.update(item.path for item in error.shortfalls if item.reason == "base")
+                self.progress.note("changed on the way and read again: %s" % counted(len(error.shortfalls), "file"))
                 manifest = self._reread(manifest, again, root, staging, staged, databases)
                 wanted = session.wanted(manifest)
                 counts = {}
@@ -671,6 +699,8 @@ class _Run:
         if failure is not None:
             if result.hooks:
                 failure.done["hooks"] = result.hooks
+            if result.warnings:
+                failure.done["warnings"] = result.warnings
             run["error"] = {"message": failure.message, **failure.to_dict()}
         event = {"event": "run", "result": outcome.result, "snapshot": result.snapshot_id}
         try:
@@ -678,6 +708,16 @@ class _Run:
         except (OSError, BackupError) as error:
             if failure is None:
                 self._warn("the record of this run could not be written: %s" % error)
+        if self.policy.notify != Notify() and (failure is None or self.tells(failure)):
+            self._notify(failure, run)
+
+    def _notify(self, failure: Optional[BackupError], run: Mapping[str, Any]) -> None:
+        from .notify import FAILED, notify, ping
+
+        why = {} if failure is None else {"message": failure.message, "next": failure.next or ""}
+        facts = {"rc": run["rc"], "snapshot_id": run["snapshot_id"], **why}
+        for text in notify(self.policy, self.state, FAILED, failure is not None, facts) + ping(self.policy, failure is None, str(failure or run["result"])):
+            self._warn(text)
 
 
 def _digest_of_loss(changes: ChangeSet, manifest: Manifest, min_files: int) -> str:

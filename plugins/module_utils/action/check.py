@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 from dataclasses import dataclass, field, replace
-from typing import AbstractSet, Any, Dict, List, Optional, Set, Tuple
+from typing import AbstractSet, Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..errors import BackupError, IntegrityError, UsageError, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, UsageError, counted, printable, refused_by_system
 from ..manifest.cache import ROW, Cache
 from ..manifest.content import hash_file
-from ..manifest.database import MAGIC, database_of
+from ..manifest.database import SIDECARS, database_of
 from ..manifest.metadata import DeviceInode
 from ..manifest.selection import Selection
-from ..manifest.survey import CACHE_TAG, Survey, is_cache, lstat, survey
+from ..manifest.survey import CACHE_TAG, Survey, check_source, is_cache, is_database, lstat, survey
 from ..manifest.walk import Descent, open_file
 from ..observe.progress import Progress
 from ..policy.model import Guards, Hooks, Policy
@@ -26,7 +27,7 @@ from .backup import backup
 from .locate import check_apart, open_target
 from .restore import RestoreRequest, restore
 from .result import Result
-from .sources import Marked, check_sources, head, never_entered, with_sources
+from .sources import Marked, check_sources, never_entered, with_sources
 from .state import HostState, new_transaction
 from .verify import verify
 
@@ -34,7 +35,7 @@ SAMPLE = 20
 _SAMPLED_BYTES = 32 << 20
 _SAMPLED_SECONDS = 2.0
 _CANARY_BYTES = 8 << 20
-# What a file costs besides its bytes: the walk, rsync, the proof (measured by make bench: 58,840 files take 4 s more than their bytes).
+# What a file costs besides its bytes: the walk, the copy, the proof (measured by make bench: 58,840 files take 4 s more than their bytes).
 _SECONDS_A_FILE = 70e-6
 _OWN = "the state of this program, or the vault"
 
@@ -45,9 +46,9 @@ class CheckResult(Result):
 
     ``sources``: ``{path, entries, bytes}`` each; ``entries``, ``files``, ``bytes`` of the first snapshot (a hard-linked file counts once); ``left_out``:
     ``{key, rule, paths, sample}`` for each key of the policy that leaves something out, directories counted without what is in them; ``secrets``:
-    ``{files, readable}`` with the paths that every user can read; ``estimate``: ``{seconds, free}``, the time of a first run and the bytes free on the
-    target, None where unknown; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed again, None where that was
-    not asked for; ``explained``: what ``explain`` says of a path.
+    ``{files, readable}`` with the paths that every user can read; ``estimate``: ``{seconds, free}``, the time of the first run and the bytes free on the
+    target, None where unknown, and after the first run; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed
+    again, None where that was not asked for; ``explained``: what ``explain`` says of a path.
     """
 
     profile: Optional[str] = None
@@ -87,8 +88,13 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
             speed = _reading_speed(found, root, progress)
         if canary:
             progress.stage("canary", bytes=_CANARY_BYTES)
-            result.canary = _fly(policy, state)
-        _estimate(policy, speed, result)
+            try:
+                result.canary = _fly(policy, state)
+            except BackupError as error:
+                if error.kind in ("vault_full", "no_space"):  # else it reads as if a first snapshot had been tried
+                    error.message = "The canary, %d bytes that are only sent for a try, does not fit: %s" % (_CANARY_BYTES, error.message)
+                raise
+        _estimate(policy, speed, result, is_first=state.baseline() is None)
     except OSError as error:
         raise refused_by_system(error, "checking the policy") from error
     finally:
@@ -102,7 +108,11 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
 
 def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, progress: Progress) -> Survey:
     progress.stage("walk")
-    check_sources(policy, root, policy.guards.require)
+    count = len(policy.sources)
+    if policy.hooks.before:
+        policy = _without_missing(policy, root, result)
+    else:
+        check_sources(policy, root, policy.guards.require)
     sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
     left: Dict[Tuple[str, str], List[bytes]] = {}
     rules = _Rules(policy.selection)
@@ -115,20 +125,30 @@ def _look(policy: Policy, state: HostState, root: Descent, result: CheckResult, 
     found = survey(
         sources, policy.selection, Cache(), now=time.time(), root=root, skip=never_entered(policy, state), databases=policy.sqlite == "auto", leave=leave
     )
-    _count(found, policy, root, result)
+    closed = _count(found, policy, root, result)
     result.left_out = [
         {"key": key, "rule": rule, "paths": len(paths), "sample": [printable(b"/" + path) for path in sorted(paths)[:SAMPLE]]}
         for (key, rule), paths in sorted(left.items(), key=lambda item: -len(item[1]))
     ]
-    if found.unreadable:
-        path, code = min(found.unreadable.items())
-        result.warnings.append("%d paths cannot be read, the first is %s (%s)" % (len(found.unreadable), printable(b"/" + path), os.strerror(code)))
-    if result.files < policy.guards.min_files:
-        result.warnings.append("%d files are selected, fewer than guards.min_files: a run would be refused" % result.files)
+    unreadable = {**found.unreadable, **closed}
+    if unreadable:
+        path, code = min(unreadable.items())
+        result.warnings.append("%s cannot be read, the first is %s (%s)" % (counted(len(unreadable), "path"), printable(b"/" + path), os.strerror(code)))
+    if result.files < policy.guards.min_files and len(policy.sources) == count:
+        result.warnings.append("%s selected, fewer than guards.min_files: a run would be refused" % counted(result.files, "file"))
     return found
 
 
-def _count(found: Survey, policy: Policy, root: Descent, result: CheckResult) -> None:
+def _without_missing(policy: Policy, root: Descent, result: CheckResult) -> Policy:
+    """The policy without the sources that are not there now: its hooks, which are not run here, may make them."""
+    missing = [source for index, source in enumerate(policy.sources) if check_source(root, source, "sources[%d]" % index) is None]
+    for path in [*missing, *(path for path in policy.guards.require if not os.path.lexists(path))]:
+        result.warnings.append("%s is missing; a run looks for it after the before hooks, which a check does not run" % printable(path))
+    return replace(policy, sources=tuple(source for source in policy.sources if source not in missing))
+
+
+def _count(found: Survey, policy: Policy, root: Descent, result: CheckResult) -> Dict[bytes, int]:
+    """Count what a run would take, into ``result``; the files that cannot be read, which it does not take, with their errno."""
     profile = policy.found_profile
     is_secret = Marked(policy.sources, profile.secrets if profile is not None else ())
     per_source = {os.fsencode(source).strip(b"/"): [0, 0] for source in policy.sources}
@@ -136,13 +156,19 @@ def _count(found: Survey, policy: Policy, root: Descent, result: CheckResult) ->
     open_to_all = _OpenToAll(root)
     secrets = 0
     readable: List[bytes] = []
+    closed: Dict[bytes, int] = {}
     for folder in found.folders:
         prefix = folder.path + b"/" if folder.path else b""
-        for name, row in zip(folder.names.split(b"\0") if folder.names else (), ROW.iter_unpack(folder.rows)):
+        names = folder.names.split(b"\0") if folder.names else []
+        journals = _journals(root, folder.path, names) if policy.sqlite == "auto" else frozenset()
+        for name, row in zip(names, ROW.iter_unpack(folder.rows)):
             path, (mode, _uid, _gid, size, _mtime, _ctime, _inode, _device, links) = prefix + name, row
             is_file = stat.S_ISREG(mode)
-            if is_file and not links:
-                continue  # a journal that is only looked at
+            if is_file and (not links or name in journals):
+                continue  # only looked at, or captured with its database
+            if is_file and not _is_readable(root, folder.path, name):
+                closed[path] = errno.EACCES
+                continue
             result.entries += 1
             source = next((source for source in per_source if not source or path == source or path.startswith(source + b"/")), None)
             if source is not None:
@@ -166,8 +192,22 @@ def _count(found: Survey, policy: Policy, root: Descent, result: CheckResult) ->
     result.secrets = {"files": secrets, "readable": [printable(b"/" + path) for path in sorted(readable)[:SAMPLE]]}
     if readable:
         result.warnings.append(
-            "%d files with secrets can be read by every user of this machine, the first is %s" % (len(readable), printable(b"/" + min(readable)))
+            "%s with secrets can be read by every user of this machine, the first is %s" % (counted(len(readable), "file"), printable(b"/" + min(readable)))
         )
+    return closed
+
+
+def _journals(root: Descent, folder: bytes, names: Sequence[bytes]) -> AbstractSet[bytes]:
+    """Those of ``names`` that are parts of databases beside them."""
+    among = frozenset(names)
+    return {name for name in names if name.endswith(SIDECARS) and database_of(name) in among and _is_database(root, folder, database_of(name))}
+
+
+def _is_readable(root: Descent, folder: bytes, name: bytes) -> bool:
+    try:
+        return os.access(name, os.R_OK, dir_fd=root.directory(folder), effective_ids=True, follow_symlinks=False)
+    except OSError:
+        return True  # gone
 
 
 class _OpenToAll:
@@ -221,9 +261,15 @@ def explain(policy: Policy, path: str, own: AbstractSet[DeviceInode]) -> Dict[st
     def answer(selected: bool, key: Optional[str], rule: str, why: str) -> Dict[str, Any]:
         return {"path": printable(b"/" + at), "selected": selected, "key": key, "rule": rule, "why": why}
 
+    def beside(path: bytes) -> str:
+        return os.fsdecode(b"/" + (database_of(path) or path))
+
     if source is None:
         if any(other.startswith(at + b"/") for other in sources if other):
             return answer(True, "sources", "", "it is a directory above a source; only what leads to the source is taken of it")
+        real = os.fsencode(os.path.realpath(path)).strip(b"/")
+        if real != at and any(not other or real == other or real.startswith(other + b"/") for other in sources):
+            return answer(False, "sources", "", "it lies in no source by this name; by links it leads to /%s, which is in one" % printable(real))
         return answer(False, "sources", "", "it lies in no source")
     selection, rules = policy.selection, _Rules(policy.selection)
     matcher, captures = selection.matcher(), policy.sqlite == "auto"
@@ -245,7 +291,7 @@ def explain(policy: Policy, path: str, own: AbstractSet[DeviceInode]) -> Dict[st
                 return answer(False, "target", "", "/%s is %s" % (printable(here), _OWN))
             if matcher.excluded(relative, is_dir):
                 key, rule = rules.name(relative, "patterns", is_dir)
-                if is_last and captures and _is_database(root, above, database_of(name)):
+                if is_last and captures and _is_database(root, above, database_of(name)) and explain(policy, beside(here), own)["selected"]:
                     return answer(True, "sqlite", "", "it is a part of the database beside it, and captured with that")
                 return answer(False, key, rule, "the pattern leaves %s out" % ("it" if here == at else printable(b"/" + here)))
             if not is_last and seen is not None and stat.S_ISLNK(seen.st_mode):
@@ -253,11 +299,22 @@ def explain(policy: Policy, path: str, own: AbstractSet[DeviceInode]) -> Dict[st
             if selection.one_file_system and not is_last and seen is not None and home is not None and seen.st_dev != home.st_dev:
                 return answer(False, "one_file_system", "", "/%s is another file system" % printable(here))
             is_included = is_included or matcher.included(relative, is_dir)
-        if not is_included and not (seen is not None and stat.S_ISDIR(seen.st_mode)):
-            return answer(False, "include", "", "no pattern of include matches it or a directory above it")
         folder, _, name = at.rpartition(b"/")
-        if captures and parts and _is_database(root, folder, database_of(name)):
+        is_part = captures and bool(parts) and _is_database(root, folder, database_of(name))
+        if is_part and explain(policy, beside(at), own)["selected"]:
             return answer(True, "sqlite", "", "it is a part of the database beside it, and captured with that")
+        if not is_included and parts:
+            if seen is None or not stat.S_ISDIR(seen.st_mode):
+                return answer(False, "include", "", "no pattern of include matches it or a directory above it")
+            # What lies below decides, and only a walk knows that.
+            found = survey([source], selection, Cache(), now=time.time(), root=root, skip=own, databases=captures)
+            if at not in found.unreadable and at not in {walked.path for walked in found.folders}:
+                return answer(False, "include", "", "no pattern of include matches it, a directory above it or anything below it")
+            return answer(True, "include", "", "it leads to what a pattern of include matches; only that is taken of it")
+        if is_part:
+            return answer(False, "sqlite", "", "it is a part of the database beside it, which is left out")
+        if seen is not None and stat.S_ISREG(seen.st_mode) and not _is_readable(root, folder, name):
+            return answer(False, None, "", "it cannot be read (%s); what the last snapshot has of it is kept" % os.strerror(errno.EACCES))
         why = "it lies in the source /%s, and nothing leaves it out" % printable(source)
         if seen is None:
             why += "; it does not exist now"
@@ -293,7 +350,10 @@ def _mark(root: Descent, folder: bytes, name: bytes, selection: Selection) -> Op
 
 
 def _is_database(root: Descent, folder: bytes, name: Optional[bytes]) -> bool:
-    return name is not None and head(root, folder + b"/" + name if folder else name, len(MAGIC)) == MAGIC
+    try:
+        return name is not None and is_database(root.directory(folder), name)
+    except OSError:
+        return False
 
 
 # ---- how long ------------------------------------------------------------------------------------------------------
@@ -326,9 +386,9 @@ def _reading_speed(found: Survey, root: Descent, progress: Progress) -> float:
     return total / spent if total >= 1 << 20 and spent > 0 else 0.0
 
 
-def _estimate(policy: Policy, speed: float, result: CheckResult) -> None:
+def _estimate(policy: Policy, speed: float, result: CheckResult, *, is_first: bool) -> None:
     seconds: Optional[float] = None
-    if result.canary is not None:
+    if is_first and result.canary is not None:
         writing = result.canary["bytes"] / max(result.canary["duration"], 1e-3)
         seconds = result.bytes / writing + result.files * _SECONDS_A_FILE + (result.bytes / speed if speed else 0.0)
     free: Optional[int] = None
@@ -341,7 +401,7 @@ def _estimate(policy: Policy, speed: float, result: CheckResult) -> None:
     except OSError:
         pass
     result.estimate = {"seconds": None if seconds is None else round(seconds, 1), "free": free}
-    if free is not None and free < result.bytes:
+    if is_first and free is not None and free < result.bytes:
         result.warnings.append("the first snapshot needs up to %d bytes, and %d are free on the target" % (result.bytes, free))
 
 
@@ -354,7 +414,7 @@ def _fly(policy: Policy, state: HostState) -> Dict[str, Any]:
     It has a history of its own, whose name nobody else has.
     """
     name = canary_name(new_transaction())
-    with state.scratch() as scratch:
+    with state.canary(name, lambda dead: open_target(policy.target, policy.host, dead).bury()) as scratch:
         os.mkdir(scratch, 0o700)
         tree, back = os.fsdecode(scratch + b"/canary"), os.fsdecode(scratch + b"/back")
         _hatch(tree)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Optional, Sequence
 
-from ..errors import BackupError, RefusedError, UsageError
+from ..errors import BackupError, RefusedError, UsageError, counted
 from ..observe.audit import seconds_of
 from ..target.contract import Snapshot
 
@@ -20,13 +20,7 @@ _ALLOWED = "latest, a snapshot id, the beginning of one, or a time such as 2026-
 def find_snapshot(snapshots: Sequence[Snapshot], wish: str, where: str) -> Snapshot:
     """Choose from ``snapshots`` (newest first) of the history ``where``; ``RefusedError`` (kind ``no_snapshot``) or ``UsageError`` say what there is."""
     if not snapshots:
-        raise RefusedError(
-            "There is no snapshot of %s" % where,
-            kind="no_snapshot",
-            field="snapshot",
-            found=wish,
-            next="check the target, host and name, and that the vault is mounted; if all are right, make one with `openclaw-backup run POLICY`",
-        )
+        raise no_snapshot(where, wish)
     if wish == "latest":
         return snapshots[0]
     if _PREFIX.fullmatch(wish):
@@ -44,11 +38,22 @@ def find_snapshot(snapshots: Sequence[Snapshot], wish: str, where: str) -> Snaps
         raise _absent(wish, snapshots)
     moment = _parse_time(wish)
     if moment is None:
-        raise UsageError("%s names no snapshot" % wish, field="snapshot", found=wish, allowed=_ALLOWED, next="`openclaw-backup list POLICY` shows them all")
+        raise UsageError("%s names no snapshot" % wish, field="snapshot", found=wish, allowed=_ALLOWED, next=_advice(wish, snapshots))
     for snapshot in snapshots:
         if seconds_of(snapshot.receipt.created) <= moment:
             return snapshot
     raise _absent(wish, snapshots)
+
+
+def no_snapshot(where: str, wish: str = "latest") -> RefusedError:
+    """The refusal that a history without snapshots deserves where one is asked for."""
+    return RefusedError(
+        "There is no snapshot of %s" % where,
+        kind="no_snapshot",
+        field="snapshot",
+        found=wish,
+        next="check the target, host and name, and that the vault is mounted; if all are right, make one with `openclaw-backup run POLICY`",
+    )
 
 
 def _absent(wish: str, snapshots: Sequence[Snapshot]) -> BackupError:
@@ -57,9 +62,16 @@ def _absent(wish: str, snapshots: Sequence[Snapshot]) -> BackupError:
         kind="no_snapshot",
         field="snapshot",
         found=wish,
-        allowed="%d snapshots from %s to %s" % (len(snapshots), snapshots[-1].id, snapshots[0].id),
-        next="`openclaw-backup list POLICY` shows them all",
+        allowed="%s from %s to %s" % (counted(len(snapshots), "snapshot"), snapshots[-1].id, snapshots[0].id),
+        next=_advice(wish, snapshots),
     )
+
+
+def _advice(wish: str, snapshots: Sequence[Snapshot]) -> str:
+    bearers = [snapshot.id for snapshot in snapshots if wish in snapshot.tags]
+    if bearers:  # any number may bear it, so that it names none
+        return "it is a tag; give the id of a snapshot that bears it: %s" % ", ".join(bearers[:5])
+    return "`openclaw-backup list POLICY` shows them all"
 
 
 def _parse_time(text: str) -> Optional[float]:

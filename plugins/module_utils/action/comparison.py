@@ -13,7 +13,7 @@ import time
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
-from ..errors import RefusedError, UsageError, printable
+from ..errors import IntegrityError, RefusedError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of, sidecars_of
@@ -21,7 +21,7 @@ from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ..manifest.metadata import DeviceInode, Xattrs, device_of, differs, entry_type, mode_without_acl, mtime_ns, needs_privilege, path_of, read_xattrs
 from ..manifest.selection import Selection
-from ..manifest.survey import check_source, lstat, survey
+from ..manifest.survey import check_source, is_database, lstat, survey
 from ..manifest.walk import Descent, list_directory, open_file
 
 TEMPORARY = b".openclaw-backup-restore."
@@ -110,6 +110,15 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
                 next="`openclaw-backup ls POLICY %s` shows them" % snapshot_id,
             )
     roots = tuple(os.fsencode(path).strip(b"/") for path in paths) or sources
+    lost = [source for source in roots if source and source not in by_path]
+    if lost:
+        raise IntegrityError(
+            "The snapshot %s lacks its own source %s" % (snapshot_id, printable(b"/" + lost[0])),
+            kind="manifest",
+            field="sources",
+            found=b"/" + lost[0],
+            next="restore another snapshot, or single paths of this one",
+        )
     exact, below = frozenset(roots), tuple(root + b"/" for root in roots)
     chosen = [entry for entry in manifest.entries if b"" in exact or entry.path in exact or entry.path.startswith(below)]
     above = {path for source in sources for path in _parents(source)}
@@ -352,6 +361,33 @@ def _database_names(manifest: Manifest) -> Dict[bytes, List[bytes]]:
     return result
 
 
+def without_parted_journals(root: Descent, scope: Scope) -> Tuple[Scope, List[bytes]]:
+    """``scope`` without the journals of databases that are here and not restored with them, and the paths of these.
+
+    SQLite would play such a journal, which is of another time, back into the database.
+    """
+    files = {entry.path for entry in scope.entries if entry.type == FILE}
+    parted = [path for path in sorted(files) if database_of(path) is not None and database_of(path) not in files and _is_database(root, database_of(path))]
+    if not parted:
+        return scope, []
+    entries = _lead_groups([entry for entry in scope.entries if entry.path not in parted])
+    return scope._replace(entries=entries, inside=scope.inside.difference(parted)), parted
+
+
+def lost_databases(root: Descent, plan: Plan) -> Dict[bytes, DeviceInode]:
+    """The databases that are here and will be replaced or removed."""
+    gone = [path for path in sorted((plan.replaced & plan.anew).union(plan.extra)) if _is_database(root, path)]
+    found = ((path, _inode_at(root, path)) for path in gone)
+    return {path: inode for path, inode in found if inode is not None}
+
+
+def _is_database(root: Descent, path: Optional[bytes]) -> bool:
+    try:
+        return path is not None and is_database(*root.parent(path))
+    except OSError:
+        return False
+
+
 def _inode_at(root: Descent, path: bytes) -> Optional[DeviceInode]:
     try:
         found = lstat(root, path)
@@ -532,6 +568,8 @@ def _find_extra(root: Descent, plan: Plan, scope: Scope, manifest: Manifest, gua
     for path in found_paths:
         if database_of(path) in databases:
             continue  # a part of what the snapshot has
+        if database_of(path) not in found_paths and _is_database(root, database_of(path)):
+            continue  # a part of what stays
         if path in known or not path.startswith(below) or not plan.replaced.isdisjoint(_parents(path)):
             continue  # what lies in a directory that gives way to a file goes with it
         try:

@@ -9,6 +9,7 @@ Each runs in a session of its own, without a shell, a terminal or standard input
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -28,6 +29,9 @@ from .state import HostState
 BEFORE, AFTER, ON_FAILURE = "before", "after", "on_failure"
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMED_OUT = "timed out after "
+_CANNOT_START = "cannot be started: "
+_MISTAKES = frozenset(map(os.strerror, (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)))
 _TICK_SECONDS = 0.05
 _KEPT_BYTES = 64 << 10
 _KEPT_LINES = 20
@@ -96,7 +100,7 @@ class Hooks:
             if run.error is None:
                 continue
             if hook.essential:
-                raise _failed(where, run, "Nothing was backed up: ")
+                raise _failed(where, hook, run, "Nothing was backed up: ")
             self._warn(_complaint(where, run))
 
     def afterwards(self, outcome: Outcome) -> None:
@@ -121,7 +125,7 @@ class Hooks:
             if run.error is not None:
                 self._warn(_complaint(where, run))
                 if hook.essential and first is None:
-                    first = _failed(where, run)
+                    first = _failed(where, hook, run)
         return first
 
     def _each(self, event: str) -> Sequence[Tuple[str, Hook]]:
@@ -170,8 +174,13 @@ def environment(policy: Policy, state: HostState, event: str, outcome: Optional[
         "OPENCLAW_BACKUP_RC": str(outcome.rc) if outcome is not None else "",
         "OPENCLAW_BACKUP_SNAPSHOT_ID": (outcome.snapshot_id or "") if outcome is not None else "",
         "OPENCLAW_BACKUP_ERROR_KIND": error.kind if error is not None else "",
-        "OPENCLAW_BACKUP_ERROR": printable(error.message) if error is not None else "",
+        "OPENCLAW_BACKUP_ERROR": _line(error.message) if error is not None else "",
     }
+
+
+def _line(text: str) -> str:
+    """A message on one line: as it is where that can be shown, because the names in it were made printable when it was written."""
+    return text if text.isprintable() else printable(text)
 
 
 def mask(line: str) -> str:
@@ -243,13 +252,13 @@ def _execute(hook: Hook, variables: Dict[str, str], output: _Output) -> Tuple[Op
         except OSError as error:
             if process is not None:
                 raise
-            return None, "cannot be started: %s" % (error.strerror or error)
+            return None, _CANNOT_START + (error.strerror or str(error))
         finally:
             if process is not None:
                 _end(process, output)
     rc = process.returncode
     if timed_out:
-        return rc, "timed out after %s" % format_duration(hook.timeout)
+        return rc, _TIMED_OUT + format_duration(hook.timeout)
     if rc < 0:
         return rc, "killed by signal %d" % -rc
     return rc, "exit code %d" % rc if rc else None
@@ -291,12 +300,32 @@ def _complaint(where: str, run: HookRun) -> str:
     return "%s (%s) failed, %s%s" % (where, run.command, run.error, ": " + lines[-1] if lines else "")
 
 
-def _failed(where: str, run: HookRun, consequence: str = "") -> BackupError:
+def _failed(where: str, hook: Hook, run: HookRun, consequence: str = "") -> BackupError:
+    allowed, advice = "exit code 0", "look at what it said, and run it by hand as the same user"
+    error = run.error or ""
+    if error.startswith(_TIMED_OUT):
+        allowed = "an end within %s" % format_duration(hook.timeout)
+        advice = "find out what it waits for, or give it longer with `timeout` (%s.timeout)" % where
+    elif error.startswith(_CANNOT_START):
+        allowed = "a program that this user can start"
+        if error[len(_CANNOT_START) :] in _MISTAKES:
+            advice = _why_not_started(hook.command[0])
     return BackupError(
         consequence + _complaint(where, run),
         kind="hook",
         field=where,
         found=run.error,
-        allowed="exit code 0",
-        next="look at what it said, and run it by hand as the same user; `essential: false` makes its failure a warning",
+        allowed=allowed,
+        next=advice + "; `essential: false` makes its failure a warning",
     )
+
+
+def _why_not_started(program: str) -> str:
+    if "/" not in program:
+        return "it was looked for in %s; write its whole path" % _PATH
+    if not os.path.isfile(program):
+        return "there is no such file; correct the path"
+    if not os.access(program, os.X_OK):
+        return "make it executable (chmod +x)"
+    # The kernel says "No such file" of the interpreter, too.
+    return "the first line of a script must name an interpreter that is there, such as #!/bin/sh"

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional
 
-from ..errors import BackupError, IntegrityError, UsageError, printable
+from ..errors import BackupError, IntegrityError, UsageError, counted, printable
 from ..manifest.cache import Cache
 from ..manifest.changeset import diff
 from ..manifest.document import Header, Manifest, read_manifest
@@ -151,7 +151,9 @@ def _scan(policy: Policy, base: Optional[Manifest], result: InspectResult, progr
         scanned = hash_changed(found, cache, root=root, now=now, tell=progress.advance).finish(previous)
     if scanned.unreadable:
         path, code = min(scanned.unreadable.items())
-        result.warnings.append("%d paths could not be read, the first is %s (%s)" % (len(scanned.unreadable), printable(b"/" + path), os.strerror(code)))
+        result.warnings.append(
+            "%s could not be read, the first is %s (%s)" % (counted(len(scanned.unreadable), "path"), printable(b"/" + path), os.strerror(code))
+        )
     entries = scanned.entries
     header = Header(
         host=default_host(),

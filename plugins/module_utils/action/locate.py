@@ -33,7 +33,7 @@ def open_target(spec: TargetSpec, host: str, policy: str) -> AnyTarget:
             field="target",
             found="%s, layout %s" % (spec.scheme, spec.layout),
             allowed="a local directory or ssh://, with layout tree",
-            next="name an absolute path such as /srv/vault, or ssh://vault/",
+            next="name an absolute path such as /srv/vault, or ssh://vault/" if spec.scheme == "s3" else "leave target.layout out, or write tree",
         )
     if spec.scheme == "file":
         return TreeTarget(spec.path, host, policy, spec.storage, spec.clone)
@@ -96,5 +96,7 @@ def check_apart(policy: Policy) -> None:
                 field="sources[%d]" % index,
                 found=source,
                 allowed="sources outside the vault, and a vault outside the sources",
-                next="choose a vault directory elsewhere, best on another disk",
+                next="name the directories below / that matter (/etc, /home, /srv, ...): every directory of this machine lies inside /"
+                if source == "/"
+                else "choose a vault directory elsewhere, best on another disk",
             )

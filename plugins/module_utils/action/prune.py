@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import EXIT_DONE, PolicyError, UsageError
 from ..observe.audit import rfc3339, seconds_of
@@ -150,8 +150,11 @@ def _check_rules(policy: Policy) -> None:
         )
 
 
-def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optional[str]) -> Dict[str, Any]:
-    """Keep a snapshot from every prune for the reason given, or with None let it go. Keys: ``changed``, ``snapshot_id``, ``held`` (as stored, or None)."""
+def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optional[str] = None) -> Dict[str, Any]:
+    """Keep a snapshot from every prune. Keys: ``changed``, ``snapshot_id``, ``held`` (as stored).
+
+    A reason that it is held for already, which may be all the evidence of an attack there is, stays: behind another one, or alone.
+    """
     if reason is not None and not (reason.strip() and reason.isprintable() and len(reason) <= LONGEST_REASON):
         raise UsageError(
             "The reason of a hold is not one line of text",
@@ -160,10 +163,27 @@ def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optiona
             allowed="1 to %d printable characters" % LONGEST_REASON,
             next="say in a few words why it must stay, such as 'before the upgrade'",
         )
+
+    def choose(before: Optional[str]) -> Optional[str]:
+        if before is None:
+            return reason or "held by hand"
+        return before if reason is None or before.startswith(reason) else "%s; before: %s" % (reason, before)
+
+    return _hold(policy, state_directory, snapshot, choose)
+
+
+def release(policy: Policy, *, state_directory: str, snapshot: str) -> Dict[str, Any]:
+    """Leave a held snapshot to the retention again. Keys as those of ``hold``, with None for ``held``."""
+    return _hold(policy, state_directory, snapshot, lambda before: None)
+
+
+def _hold(policy: Policy, state_directory: str, snapshot: str, choose: Callable[[Optional[str]], Optional[str]]) -> Dict[str, Any]:
     target = open_target(policy.target, policy.host, policy.name)
     chosen = find_snapshot(target.list(), snapshot, name_of(policy))
-    changed = (chosen.held or {}).get("reason") != reason
     held = dict(chosen.held) if chosen.held else None
+    before = str(held.get("reason") or "no reason given") if held is not None else None
+    reason = choose(before)
+    changed = reason != before
     if changed:
         held = target.hold(chosen, reason)
         event = {"event": "hold" if held else "release", "snapshot": chosen.id, "reason": reason}

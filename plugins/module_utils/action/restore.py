@@ -11,10 +11,10 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable, refused_by_system
-from ..manifest.database import CaptureError, database_of
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
+from ..manifest.database import CaptureError, database_of, has_openers
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import DeviceInode, Losses, apply
@@ -23,14 +23,15 @@ from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.model import Policy
+from ..process import who_has_open
 from ..target.contract import Snapshot
 from ..target.tree.target import overlaps
 from .choose import find_snapshot
-from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, make_scope, missing
+from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, lost_databases, make_scope, missing, without_parted_journals
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
-from .sources import never_entered
+from .sources import foreign_sources, never_entered
 from .state import HostState
 
 SAMPLE = 20
@@ -42,9 +43,10 @@ class RestoreResult(Result):
     """What a restore did, or in check mode would do.
 
     ``bytes_restored``: content written; ``files_replaced``: paths where something else was before; ``files_removed``: paths deleted because
-    ``delete`` was asked for; ``kept``: paths moved into the undo directory; ``verified``: everything in scope was read back and is as the
-    manifest says; ``damaged``: paths whose content in the target is not what its manifest says, which were left as they were; ``sample``: up
-    to 20 changes as ``{path, change}``, first those that cost data.
+    ``delete`` was asked for; ``kept``: paths moved into the undo directory; ``would_capture``: in check mode, how many of those that would be
+    replaced are databases, which only a restore captures, and leaves alone where they hold what the snapshot does; ``verified``: everything in
+    scope was read back and is as the manifest says; ``damaged``: paths whose content in the target is not what its manifest says, which were left
+    as they were; ``sample``: up to 20 changes as ``{path, change}``, first those that cost data.
     """
 
     changed: bool = False
@@ -57,6 +59,7 @@ class RestoreResult(Result):
     files_replaced: int = 0
     files_removed: int = 0
     kept: int = 0
+    would_capture: int = 0
     verified: bool = False
     damaged: List[str] = field(default_factory=list)
     sample: List[Dict[str, str]] = field(default_factory=list)
@@ -84,7 +87,7 @@ class RestoreResult(Result):
         if not self.damaged:
             return None
         return IntegrityError(
-            "%d files are damaged in snapshot %s and were not restored, the first is %s" % (len(self.damaged), self.snapshot_id, self.damaged[0]),
+            "Not restored, because damaged in snapshot %s: %s, the first is %s" % (self.snapshot_id, counted(len(self.damaged), "file"), self.damaged[0]),
             field="snapshot",
             found=self.damaged[0],
             next="take them from an older snapshot, or from another copy of the vault",
@@ -158,9 +161,11 @@ class _Restore:
         result.snapshot_id = snapshot.id
         scope = make_scope(manifest, request.paths, snapshot.id)
         result.entries = len(scope.entries)
+        if in_place and not request.paths:
+            self._refuse_foreign(manifest)
         self._check_undo(scope)
         if snapshot.damaged:
-            self.progress.note("snapshot %s is known to be damaged in %s paths" % (snapshot.id, snapshot.damaged.get("count")))
+            self.progress.note("snapshot %s is known to be damaged in %s" % (snapshot.id, counted(snapshot.damaged.get("count", 0), "path")))
         with ExitStack() as stack:
             if in_place and is_own_history and not dry_run:
                 # A backup in the middle of it would keep a mixture.
@@ -169,17 +174,13 @@ class _Restore:
             root = self._open_dest(dry_run)
             if root is not None:
                 stack.enter_context(root)
+                scope = self._without_parted_journals(root, scope)
             plan = self._plan(root, scope, manifest, dry_run)
             self._describe(plan)
-            lost = plan.replaced.union(plan.extra)
-            if in_place and lost and not (request.confirm or request.undo):
-                raise RefusedError(
-                    "This would replace or delete %d paths in their own place" % len(lost),
-                    kind="confirm",
-                    field="confirm",
-                    found=printable(b"/" + min(lost)),
-                    next="confirm it, or name an undo directory that keeps what is replaced, or restore to another directory",
-                )
+            if root is not None:
+                self._tell_of_users(root, plan)
+            if in_place and not (request.confirm or request.undo):
+                self._want_confirmation(plan.replaced.union(plan.extra), dry_run)
             if dry_run or root is None:
                 return
             content = stack.enter_context(closing(self._content(stack, snapshot, plan)))
@@ -192,12 +193,26 @@ class _Restore:
 
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
-        scratch = stack.enter_context(self.state.scratch())
+        scratch = b""
+        if self.policy.target.scheme != "file":
+            scratch = stack.enter_context(self.state.scratch())
+            os.mkdir(scratch, 0o700)
         for portion in self.target.portions(plan.content):
-            if not os.path.isdir(scratch):
-                os.mkdir(scratch, 0o700)
             with self.target.fetch(snapshot, portion, scratch) as tree:
                 yield tree, portion
+
+    def _want_confirmation(self, lost: AbstractSet[bytes], dry_run: bool) -> None:
+        if not lost:
+            return
+        what = "This would replace or delete %d paths in their own place" % len(lost)
+        how = (
+            "set confirm, or name with undo a directory that keeps what is replaced, or with dest another one to restore to "
+            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest)"
+        )
+        if dry_run:
+            self.result.warnings.append("%s, and be refused: %s" % (what, how))
+            return
+        raise RefusedError(what, kind="confirm", field="confirm", found=printable(b"/" + min(lost)), next=how)
 
     # ---- what and where ----------------------------------------------------------------------------------------------------
 
@@ -221,6 +236,19 @@ class _Restore:
         for source in self.policy.sources if self.result.dest != "/" else ():
             if os.path.commonpath([self.result.dest, source]) == source:
                 self.result.warnings.append("the copy lies inside the source %s, and the next backup takes it too" % printable(source))
+
+    def _refuse_foreign(self, manifest: Manifest) -> None:
+        """Whoever can add snapshots, with a stolen key perhaps, must not thereby write wherever they like on this machine."""
+        foreign = foreign_sources(self.policy, manifest.header.sources)
+        if foreign:
+            raise RefusedError(
+                "The snapshot holds %s, which the policy does not protect" % printable(foreign[0]),
+                kind="foreign_source",
+                field="sources",
+                found=foreign[0],
+                allowed="the sources of the policy: %s" % (", ".join(map(printable, self.policy.sources)) or "those of its profile"),
+                next="if it is meant, name it as a path to restore, or restore to another directory and look at it",
+            )
 
     def _check_undo(self, scope: Scope) -> None:
         if self.request.undo is None:
@@ -249,13 +277,14 @@ class _Restore:
         except OSError as error:
             if dry_run and isinstance(error, FileNotFoundError):
                 return None
-            raise UsageError(
-                "%s cannot be restored to: %s" % (printable(dest), "it is not a directory" if os.path.isfile(dest) else error.strerror),
-                field="dest",
-                found=dest,
-                allowed="a directory that this user can write",
-                next="choose another directory",
-            ) from error
+            raise _unusable("dest", dest, "cannot be restored to", error) from error
+
+    def _open_undo(self, undo: str) -> Descent:
+        try:
+            os.makedirs(undo, 0o700, exist_ok=True)
+            return Descent(os.fsencode(os.path.realpath(undo)))
+        except OSError as error:
+            raise _unusable("undo", undo, "cannot keep what is replaced", error) from error
 
     # ---- planning ----------------------------------------------------------------------------------------------------------
 
@@ -263,12 +292,16 @@ class _Restore:
         self.progress.stage("compare", files=len(scope.entries))
         if root is None:
             return missing(scope, as_root=self.as_root)
+        unseen: Set[bytes] = set()
         with ExitStack() as stack:
             staging: Optional[Staging] = None
 
             def captured(names: Sequence[bytes]) -> Optional[str]:
                 nonlocal staging
-                if dry_run or self.policy.sqlite != "auto":
+                if self.policy.sqlite != "auto":
+                    return None
+                if dry_run:
+                    unseen.update(names)
                     return None
                 if staging is None:
                     staging = Staging(stack.enter_context(self.state.scratch()))
@@ -278,7 +311,7 @@ class _Restore:
                 except CaptureError:
                     return None
 
-            return compare(
+            plan = compare(
                 root,
                 scope,
                 manifest,
@@ -289,6 +322,17 @@ class _Restore:
                 advance=self.progress.advance,
                 captured=captured,
             )
+        self.result.would_capture = sum(entry.path in unseen for entry in plan.content)
+        return plan
+
+    def _without_parted_journals(self, root: Descent, scope: Scope) -> Scope:
+        scope, parted = without_parted_journals(root, scope)
+        if parted:
+            self.result.warnings.append(
+                "%d journals are left out, because they would be played back into databases that are here and not restored with them, the first is %s"
+                % (len(parted), printable(b"/" + parted[0]))
+            )
+        return scope
 
     def _guarded(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of what no restore may delete: this machine's state, the vault, and what the undo directory already keeps."""
@@ -312,8 +356,23 @@ class _Restore:
         result.truncated = sum(len(paths) for _word, paths in changes) > SAMPLE
         if plan.spared:
             result.warnings.append(
-                "%d paths that the snapshot does not have lie on another file system and stay, the first is %s"
-                % (len(plan.spared), printable(b"/" + plan.spared[0]))
+                "what the snapshot does not have stays where it lies on another file system: %s, the first is %s"
+                % (counted(len(plan.spared), "path"), printable(b"/" + plan.spared[0]))
+            )
+
+    def _tell_of_users(self, root: Descent, plan: Plan) -> None:
+        """Who has a database open goes on writing into the file that is replaced, and nobody ever reads that again."""
+        databases = lost_databases(root, plan)
+        if not databases:
+            return
+        users = who_has_open(frozenset(databases.values()))
+        base = os.fsencode(self.result.dest).rstrip(b"/") + b"/"
+        busy = [(path, users.get(inode)) for path, inode in databases.items() if inode in users or has_openers(base + path)]
+        if busy:
+            path, user = busy[0]
+            self.result.warnings.append(
+                "%d databases that are to be replaced or removed are in use, the first is %s, by %s: what goes on to be written there is lost; "
+                "stop the program, and restore again" % (len(busy), printable(base + path), "process " + user if user else "a process that is not seen here")
             )
 
     def _check_space(self, root: Descent, tree: Descent, plan: Plan) -> None:
@@ -338,8 +397,7 @@ class _Restore:
         with ExitStack() as stack:
             undo = None
             if self.request.undo is not None:
-                os.makedirs(self.request.undo, 0o700, exist_ok=True)
-                undo = stack.enter_context(Descent(os.fsencode(os.path.realpath(self.request.undo))))
+                undo = stack.enter_context(self._open_undo(self.request.undo))
             placer = Placer(root, undo, plan.replaced)
             self._open_up(root, scope, plan)
             unmoved = []
@@ -435,25 +493,30 @@ class _Restore:
         unwritten = sorted(item for item in [*failed, *unmoved] if item.reason)
         if unwritten:
             path, reason = unwritten[0]
-            result.warnings.append("%d paths could not be written or removed, the first is %s (%s)" % (len(unwritten), printable(b"/" + path), reason))
+            result.warnings.append(
+                "%s could not be written or removed, the first is %s (%s)" % (counted(len(unwritten), "path"), printable(b"/" + path), reason)
+            )
 
     def _tell_wrong(self, wrong: Sequence[bytes], failed: Sequence[Failed]) -> None:
         self.result.verified = self.request.verify and not wrong
         told = {item.path for item in failed}
         lost = [path for path in wrong if path not in told]
         if lost:
-            self.result.warnings.append("%d paths are not as in the snapshot after the restore, the first is %s" % (len(lost), printable(b"/" + min(lost))))
+            self.result.warnings.append(
+                "after the restore, not as in the snapshot: %s, the first is %s" % (counted(len(lost), "path"), printable(b"/" + min(lost)))
+            )
 
     def _tell_losses(self, losses: Losses) -> None:
         words = {
-            "owner": "the owner of %d paths could not be kept (only root can)",
-            "setuid": "%d setuid or setgid programs lost that bit with their owner",
-            "xattrs": "%d extended attributes or ACLs could not be kept",
-            "devices": "%d devices could not be made (only root can)",
+            "owner": ("the owner of %s could not be kept (only root can)", "path"),
+            "setuid": ("%s lost the setuid or setgid bit with the owner", "program"),
+            "xattrs": ("%s could not be kept (an ACL is one, too)", "extended attribute"),
+            "devices": ("%s could not be made (only root can)", "device"),
         }
         for kind, count in sorted(losses.counts.items()):
             if count:
-                self.result.warnings.append(words[kind] % count)
+                text, noun = words[kind]
+                self.result.warnings.append(text % counted(count, noun))
 
     def _take_baseline(self, newest: Snapshot) -> None:
         """This host now holds what its history holds: it may back up again."""
@@ -484,6 +547,16 @@ class _Restore:
             self.state.record(run, {"event": "restore", "snapshot": snapshot.id, "dest": printable(result.dest), "result": run["result"]})
         except (OSError, BackupError) as error:
             result.warnings.append("the record of this restore could not be written: %s" % error)
+
+
+def _unusable(field: str, path: str, why: str, error: OSError) -> UsageError:
+    return UsageError(
+        "%s %s: %s" % (printable(path), why, "it is not a directory" if os.path.isfile(path) else error.strerror),
+        field=field,
+        found=path,
+        allowed="a directory that this user can write",
+        next="choose another directory",
+    )
 
 
 def _make_directory(root: Descent, path: bytes, plan: Plan, as_root: bool) -> None:

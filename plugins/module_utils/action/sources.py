@@ -19,11 +19,15 @@ from ..manifest.survey import DeviceInode, check_source, selects
 from ..manifest.walk import Descent, open_file
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy
+from ..policy.profiles import VersionRule
+from ..process import in_time
 from .state import HostState
 
 # The first id of people's accounts, and the last one (Debian's policy).
 _PEOPLE = range(1000, 60000)
 _CONFIGURATION_BYTES = 1 << 20
+_LONGEST_VERSION = 200
+_SEARCH_SECONDS = 10
 
 
 def with_sources(policy: Policy, state: HostState) -> Tuple[Policy, List[str]]:
@@ -51,10 +55,20 @@ def with_sources(policy: Policy, state: HostState) -> Tuple[Policy, List[str]]:
             "The profile %s finds nothing to protect on this machine" % policy.profile,
             field="profile",
             found=", ".join(map(printable, profile.sources)),
-            allowed="at least one of these paths",
+            allowed="at least one of %s" % ", ".join(map(printable, profile.sources)),
             next="install the application first, or name `sources` in the policy",
         )
     return replace(policy, sources=tuple(chosen)), warnings
+
+
+def foreign_sources(policy: Policy, sources: Sequence[str]) -> List[str]:
+    """Those of a snapshot's ``sources`` that the policy does not protect; none where it does not say what it protects."""
+    if not policy.sources and policy.found_profile is None:
+        return []
+    if policy.sources:
+        return [path for path in sources if not any(path == own or path.startswith(own.rstrip("/") + "/") for own in policy.sources)]
+    wishes = [wish for source in policy.found_profile.sources for wish in _in_homes(source)] if policy.found_profile is not None else []
+    return [path for path in sources if not any(fnmatch.fnmatchcase(path, wish) for wish in wishes)]
 
 
 def _in_homes(source: str) -> Iterator[str]:
@@ -117,20 +131,31 @@ class Marked:
         return not selects(self._matcher, self._sources, path, False)
 
 
-def application_of(policy: Policy, root: Descent) -> Dict[str, str]:
-    """``{profile, version}`` for a manifest's header; nothing without a profile, no version where none is found."""
+def application_of(policy: Policy, root: Descent) -> Tuple[Dict[str, str], List[str]]:
+    """``{profile, version}`` for a manifest's header, and warnings; nothing without a profile, no version where none is found."""
     if policy.profile is None or policy.found_profile is None:
-        return {}
-    rule = policy.found_profile.version
+        return {}, []
     result = {"profile": policy.profile}
-    for source in policy.sources if rule is not None else ():
-        assert rule is not None
+    rule = policy.found_profile.version
+    if rule is None:
+        return result, []
+    # A pattern can take longer than anybody lives, and nobody can tell by looking at it.
+    found = in_time(lambda: b"=" + _version(rule, policy.sources, root), _SEARCH_SECONDS)
+    if found is None:
+        text = "version.pattern of the profile %s was looked for in vain for %d s and given up: simplify it" % (printable(policy.profile), _SEARCH_SECONDS)
+        return result, [text]
+    return ({**result, "version": printable(found[1:])} if found != b"=" else result), []
+
+
+def _version(rule: VersionRule, sources: Sequence[str], root: Descent) -> bytes:
+    """The first that is found, at most ``_LONGEST_VERSION`` bytes of it; empty for none."""
+    pattern = re.compile(rule.pattern.encode("utf-8", "surrogateescape"))
+    for source in sources:
         for file in rule.files:
-            text = head(root, os.fsencode(source + file).strip(b"/"), _CONFIGURATION_BYTES)
-            match = re.search(rule.pattern.encode("utf-8", "surrogateescape"), text)
+            match = pattern.search(head(root, os.fsencode(source + file).strip(b"/"), _CONFIGURATION_BYTES))
             if match is not None and match.group(1) is not None:
-                return {**result, "version": printable(match.group(1))}
-    return result
+                return match.group(1)[:_LONGEST_VERSION]
+    return b""
 
 
 def head(root: Descent, path: bytes, size: int) -> bytes:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from contextlib import contextmanager
-from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import BackupError, IntegrityError, printable
 from ..manifest.database import Facts
@@ -25,7 +25,7 @@ from ..observe.audit import AuditLog
 from ..observe.runs import RunLog
 from ..policy.model import Policy
 from ..process import lock
-from ..target.contract import Receipt
+from ..target.contract import Receipt, is_canary
 from ..target.tree.layout import make_private, read_json, write_file, write_json
 
 _SCRATCH_SECONDS = 86400
@@ -229,6 +229,16 @@ class HostState:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.target_directory + b"/heartbeat.json")
 
+    def told(self) -> Mapping[str, float]:
+        """When people were last told of each trouble that lasts (s since the epoch)."""
+        return {name: float(at) for name, at in self._memory(b"told.json").items() if type(at) in (int, float)}
+
+    def set_told(self, trouble: str, at: Optional[float]) -> None:
+        """Remember that they were, or with None that it is over."""
+        after = {**self.told(), trouble: at}
+        make_private(self.target_directory)
+        write_json(self.target_directory + b"/told.json", {name: when for name, when in after.items() if when is not None})
+
     def owes_after(self) -> bool:
         """Whether a run began its hooks and died before those that come after it had run."""
         return os.path.lexists(self.directory + b"/after-owed")
@@ -270,6 +280,24 @@ class HostState:
             yield self.directory + b"/" + name
         finally:
             self._remove(name)
+
+    @contextmanager
+    def canary(self, name: str, bury: Callable[[str], None]) -> Iterator[bytes]:
+        """A private directory for the canary ``name``, of which there is one at a time (``LockedError``). One that was killed is first buried, by name."""
+        make_private(self.directory)
+        fd = lock(self.directory + b"/canary", fcntl.LOCK_EX, "Another check of %s" % self.policy.name)
+        try:
+            before = os.pread(fd, 100, 0).decode("ascii", "replace")
+            if is_canary(before):
+                bury(before)
+            self._remove(b"canary-scratch")
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, name.encode("ascii"), 0)
+            yield self.directory + b"/canary-scratch"
+            os.ftruncate(fd, 0)
+        finally:
+            self._remove(b"canary-scratch")
+            os.close(fd)
 
     def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Write the record of a run, and the operation into the audit log of this machine."""

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError
 from ..observe.audit import rfc3339, seconds_of
+from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..target.contract import Snapshot, is_time
 from .locate import open_target
@@ -20,9 +21,9 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     """What a person asks first. Writes nothing. ``is_own_history``: the history is this host's, so that a missing baseline is a problem.
 
     Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots``, ``newest`` (public snapshot mapping or None), ``protected_until``
-    (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds),
-    ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``pending``, ``running`` (whether a run is under way),
-    ``target``, ``host``, ``policy``.
+    (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds,
+    None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``pending``, ``running`` (whether a run
+    is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
     state = HostState(state_directory, policy)
@@ -39,6 +40,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     success = state.runs.last_success(policy=policy.name)
     until = _protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
+    # The default is what a schedule would make of it; nobody who runs backups by hand or once a day has asked to be judged by that.
+    rpo = policy.objectives.rpo if "objectives.rpo" in policy.given and policy.objectives.rpo else None
     if snapshots is None:
         pass  # nobody knows
     elif newest is None and baseline is not None:
@@ -50,12 +53,15 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     for snapshot in (snapshots or ())[1:]:
         if snapshot.damaged:
             problems.append("snapshot %s is damaged" % snapshot.id)
+    for snapshot in snapshots or ():
+        if snapshot.held and snapshot.held.get("by") == "anomaly":
+            problems.append("snapshot %s is held: %s; release it if that was meant, else hold it with a reason" % (snapshot.id, snapshot.held.get("reason")))
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     if newest is not None and baseline is None and is_own_history:
         problems.append("this host has no baseline: restore or adopt before the next backup")
-    if age is not None and age > policy.objectives.rpo:
-        problems.append("the last known good state is %d s old, the objective (rpo) is %d s" % (age, policy.objectives.rpo))
+    if age is not None and rpo is not None and age > rpo:
+        problems.append("the last known good state is %s old, the objective (rpo) is %s" % (format_duration(int(age)), format_duration(rpo)))
     if last is not None and last.get("result") == "failed":
         why = last.get("error")
         problems.append("the last run failed: %s" % (why.get("message") if isinstance(why, dict) else "its record does not say why"))
@@ -73,7 +79,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "newest": newest.to_dict() if newest else None,
         "protected_until": until,
         "age": round(age, 3) if age is not None else None,
-        "rpo": policy.objectives.rpo,
+        "rpo": rpo,
         "baseline": baseline.id if baseline else None,
         "pending": pending.tx if pending else None,
         "running": state.is_running(),

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..errors import EXIT_DONE, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, printable
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
 from ..manifest.scan import Staging, hash_changed
@@ -37,7 +37,7 @@ class VerifyResult(Result):
     """What a verification found.
 
     ``checked``: paths looked at; ``hashed_files`` and ``hashed_bytes`` were read whole; ``damaged``, ``missing`` and ``extra``: up to 100 paths
-    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers.
+    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers; ``warnings``: what could not be compared.
     """
 
     ok: bool = True
@@ -51,12 +51,13 @@ class VerifyResult(Result):
     missing: List[str] = field(default_factory=list)
     extra: List[str] = field(default_factory=list)
     counts: Dict[str, int] = field(default_factory=dict)
+    warnings: List[str] = field(default_factory=list)
     duration: float = 0.0
 
     @property
     def rc(self) -> int:
-        """The exit code: 0, or 7 when something is not as it should be."""
-        return EXIT_DONE if self.ok else EXIT_INTEGRITY
+        """The exit code: 0, 3 where something could not be compared, or 7 when something is not as it should be."""
+        return super().rc if self.ok else EXIT_INTEGRITY
 
     def to_dict(self) -> Dict[str, Any]:
         """The public result; ``sample``: up to 20 findings as ``{path, change}``, ``truncated`` where there are more."""
@@ -117,6 +118,10 @@ def verify(
     """
     if depth not in DEPTHS:
         raise UsageError("The depth %s is unknown" % depth, field="depth", found=depth, allowed=" or ".join(DEPTHS), next="leave it out for full")
+    if depth == "quick" and part is not None:
+        raise UsageError(
+            "A slice is read in full, and depth quick reads nothing", field="depth", found=depth, allowed="a slice, or depth quick", next="leave one out"
+        )
     progress = progress or Progress()
     started = time.time()
     state = HostState(state_directory, policy)
@@ -191,17 +196,22 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
         databases = state.databases() if captures else None
         with ExitStack() as stack:
             staging: Optional[Staging] = None
-            if databases and not dry_run:
+            if captures and not dry_run:
                 staging = Staging(stack.enter_context(state.scratch()))
                 stack.callback(staging.close)
             hashed = hash_changed(found, cache, root=root, now=now, staging=staging, distrust=chosen, tell=progress.advance, databases=databases)
             scanned = hashed.finish(dict)
     result.checked = sum(1 for entry in scanned.entries if entry.type == FILE and chosen(entry.path))
-    result.hashed_files, result.hashed_bytes = scanned.hashed_files + scanned.captured, scanned.hashed_bytes
+    result.hashed_files, result.hashed_bytes = scanned.hashed_files + (scanned.captured if staging is not None else 0), scanned.hashed_bytes
     rotten = sorted(scanned.rotten)
     unreadable = sorted(scanned.unreadable)
-    # What SQLite cannot read any more was not read by anybody else.
+    # What SQLite cannot read any more was not read by anybody else. What it never could was no database to the last run either.
     uncaptured = sorted(item for item in scanned.uncaptured.items() if databases and item[0] in databases)
+    never = sorted(item for item in scanned.uncaptured.items() if item not in uncaptured)
+    for path, reason in never[:SAMPLE]:
+        result.warnings.append("%s was not compared: it could not be captured (%s)" % (printable(b"/" + path), reason))
+    if len(never) > SAMPLE:
+        result.warnings.append("%d more databases were not compared" % (len(never) - SAMPLE))
     listed = [(path, "changed without a trace") for path in rotten] + [(path, "unreadable") for path in unreadable]
     listed += [(path, "could not be captured: %s" % reason) for path, reason in uncaptured]
     result.ok = not listed
@@ -211,7 +221,7 @@ def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, i
 
 def _record(policy: Policy, state: HostState, result: VerifyResult, source: bool) -> None:
     state.prepare()
-    outcome = "ok" if result.ok else "failed"
+    outcome = "failed" if not result.ok else "warnings" if result.warnings else "ok"
     run = {
         "finished": rfc3339(time.time()),
         "verb": "verify",

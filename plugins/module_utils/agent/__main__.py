@@ -58,8 +58,7 @@ def _answer(request: Namespace) -> Answer:
     if request.json:
         failure = {} if wrong is None else {"msg": str(wrong), "error": wrong.to_dict()}
         return Answer(rc, [_json({**result, "failed": wrong is not None, **failure})], [])
-    complaints = ["warning: " + text for text in result.get("warnings", ())]
-    complaints += _said(result)
+    complaints = [*_warnings(result), *_said(result)]
     if wrong is not None:
         complaints += _complaint(wrong, request.policy)
     if getattr(request, "quiet", False):
@@ -79,7 +78,11 @@ def _complaint(error: BackupError, policy: Optional[str]) -> List[str]:
     from . import render
 
     first, *more = render.failure(error, policy)
-    return ["%s: %s" % (PROGRAM, first), *more, *_said(error.done)]
+    return ["%s: %s" % (PROGRAM, first), *more, *_warnings(error.done), *_said(error.done)]
+
+
+def _warnings(result: Mapping[str, Any]) -> List[str]:
+    return ["warning: " + text for text in result.get("warnings", ())]
 
 
 def _said(result: Mapping[str, Any]) -> List[str]:
@@ -96,7 +99,15 @@ def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
     if isinstance(error, BackupError):
         return error
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return BackupError("Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there")
+        if words[:1] in (["run"], ["restore"], ["prune"]):
+            told = BackupError(
+                "Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there"
+            )
+        else:
+            told = BackupError("Interrupted; nothing is left half done", kind="interrupted", next="run it again")
+        if isinstance(error.__cause__, BackupError):
+            told.done = error.__cause__.done
+        return told
     if os.environ.get("OPENCLAW_BACKUP_DEBUG") == "1":
         import traceback
 

@@ -13,6 +13,7 @@ from ..errors import UsageError, printable
 from ..version import VERSION
 
 PROGRAM = "openclaw-backup"
+_ALIKE = 0.82  # verify is no misspelt no-verify
 
 EXIT_CODES = (
     (0, "done, or nothing had changed"),
@@ -76,6 +77,10 @@ VERBS: Dict[str, Verb] = {
             Option("--accept", "override the guards for the change that was shown with these 8 digits", "D"),
             Option("--adopt", "go on from the newest snapshot of a history that this host has no baseline for"),
             Option("--tag", "a name that the snapshot bears, also one that is there already because nothing changed; can be repeated", "NAME", repeats=True),
+            Option(
+                "--scheduled",
+                "what a schedule starts: run if the policy's schedule says so or a run was missed, and again if the target is busy or out of reach",
+            ),
             _QUIET,
         ),
         (
@@ -210,9 +215,9 @@ VERBS: Dict[str, Verb] = {
     ),
     "hold": Verb(
         "keep a snapshot whatever the retention says",
-        "A held snapshot stays until it is released. `list` and `show` tell that it is held, and why.",
+        "A held snapshot stays until it is released. `list` tells that it is held, `show` also why.",
         (_POLICY, Argument("SNAPSHOT", _SNAPSHOT_HELP.replace(" (default)", ""))),
-        (Option("--reason", "why, in one line (default: held by hand)", "TEXT"), _HOST, _QUIET),
+        (Option("--reason", "why, in one line (default: the reason that it has, or held by hand)", "TEXT"), _HOST, _QUIET),
         (("hold web 20261120 --reason upgrade", "this one stays"),),
     ),
     "release": Verb(
@@ -238,7 +243,10 @@ VERBS: Dict[str, Verb] = {
         "is this host protected, and since when?",
         "The first thing to look at. Exit code 3 if something is in the way.",
         (_POLICY,),
-        (_HOST,),
+        (
+            Option("--notify", "tell those whom the policy's notify names, if there are problems that they were not told of, or if there are none any more"),
+            _HOST,
+        ),
         (("status web", "what is the state of things?"), ("status web --json", "the same for a monitor")),
     ),
     "check": Verb(
@@ -308,10 +316,11 @@ def parse(argv: Sequence[str]) -> Union[argparse.Namespace, str]:
     if "--help" in rest or "-h" in rest:  # also where the rest is wrong, which is why help is asked for
         return parser.format_help()
     request = parser.parse_intermixed_args(rest)
+    if getattr(request, "policy", None) == "":  # most often a shell variable that is not set
+        raise UsageError("%s: POLICY is empty" % name, field="POLICY", found="", allowed="a name or a path", next="name the policy")
     for option in (*VERBS[name].options, *COMMON):
         given = getattr(request, option.flag.lstrip("-").replace("-", "_"))
         if given == "" or (isinstance(given, list) and "" in given):
-            # Most often a shell variable that is not set.
             raise UsageError("%s: %s is empty" % (name, option.flag), field=option.flag, found="", allowed="a value", next="give it one, or leave it out")
     request.verb = name
     return request
@@ -338,8 +347,17 @@ def parser_for(name: str) -> argparse.ArgumentParser:
         elif option.repeats:
             options.add_argument(option.flag, help=text, metavar=option.metavar, action="append", default=[])
         else:
-            options.add_argument(option.flag, help=text, metavar=option.metavar)
+            options.add_argument(option.flag, help=text, metavar=option.metavar, action=_Once)
     return parser
+
+
+class _Once(argparse.Action):
+    """A value that is given once: of two, nobody knows which is meant."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: Optional[str] = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error("argument %s: given twice" % option_string)
+        setattr(namespace, self.dest, values)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -350,6 +368,7 @@ class _Parser(argparse.ArgumentParser):
         self._verb = verb
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub("^argument (--[a-z-]+): ignored explicit argument .*", r"argument \1: takes no value", message, flags=re.DOTALL)
         match = re.match("(?:argument |unrecognized arguments: |the following arguments are required: )(.*?)(?::|,|/| |$)", message)
         word = match.group(1) if match else ""
         flags = [option.flag for option in (*VERBS[self._verb].options, *COMMON)]
@@ -365,7 +384,9 @@ class _Parser(argparse.ArgumentParser):
 def _hint(word: str, known: Iterable[str], explained: str) -> str:
     from ..policy.checks import closest  # only errors need it
 
-    near = closest(word, known)
+    # By their names alone: the dashes make all options look alike, and one that does something else is no advice.
+    names = {item.lstrip("-"): item for item in known}
+    near = names.get(closest(word.lstrip("-"), names, _ALIKE) or "")
     return ("did you mean %s? " % near if near else "") + "`%s %s` explains them" % (PROGRAM, explained)
 
 

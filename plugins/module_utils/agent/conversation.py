@@ -13,7 +13,7 @@ import os
 import re
 import time
 from contextlib import ExitStack, suppress
-from typing import Any, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import BackupError, LockedError, RefusedError, TargetError, UsageError, printable, refused_by_system
 from ..manifest.delta import apply_delta
@@ -36,7 +36,8 @@ from .keeper import Keeper
 _TX = re.compile("[0-9a-f]{32}")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MAX_TAGS = 64
-_MAX_PATHS = 1 << 28
+_MAX_PATHS = 1 << 26
+_SHOWN = 100
 _TELL_SECONDS = 0.5
 _POLL_SECONDS = 0.2
 _SIGN_SECONDS = 5.0
@@ -145,7 +146,7 @@ class Conversation:
         if not is_name(host) or not is_name(policy):
             raise UsageError("The host's or the policy's name is none", field="host", found=printable(str(host)), allowed="letters, digits, '.', '_' and '-'")
         self._is_own = host == keeper.host
-        if not self._is_own and host not in keeper.readable:
+        if not self._is_own and not keeper.may_read(str(host), time.time()):
             raise RefusedError(
                 "This key belongs to host %s, and the policy speaks of host %s" % (keeper.host, host),
                 kind="scope",
@@ -154,7 +155,7 @@ class Conversation:
                 allowed=keeper.host,
                 next="correct the policy's host, or have reading that host's history granted",
             )
-        ingest = Ingest(keeper.group, keeper.limits.entries, keeper.limits.reserve)
+        ingest = Ingest(keeper.group, keeper.limits.reserve, keeper.limits.deltas)
         self._target = TreeTarget(keeper.directory, str(host), str(policy), keeper.storage, keeper.clone, ingest)
         self._find_vault()
         self._take_conversation()
@@ -234,7 +235,7 @@ class Conversation:
 
     def _read(self) -> None:
         """``RefusedError`` where content may not be read. What a host has just sent to prove the way it may see again."""
-        if self.target.host not in self._keeper.readable and not (self._is_own and is_canary(self.target.policy)):
+        if not self._keeper.may_read(self.target.host, time.time()) and not (self._is_own and is_canary(self.target.policy)):
             raise RefusedError(
                 "This key may add to the history of %s, and not read from it" % self.target.host,
                 kind="scope",
@@ -313,17 +314,17 @@ class Conversation:
         base = session.base
         answer = {
             "resumed": session.is_resumed,
-            "damaged": [os.fsdecode(path) for path in sorted(damaged_paths(base))] if base is not None else [],
             "parent_digest": base.receipt.digest if base is not None else None,
         }
         self._wire.send({"ok": answer})
+        self._send_paths(sorted(damaged_paths(base)) if base is not None else ())
         if session.base_manifest is not None:
             session.base_manifest.entries  # noqa: B018 - read while the host finds out what is different
 
     def _check_pace(self) -> None:
         limits = self._keeper.limits
         now = time.time()
-        recent = sum(1 for snapshot in self.target.list() if now - 3600 < seconds_of(snapshot.receipt.created) <= now)
+        recent = sum(1 for snapshot in self.target.list() if now - 3600 < seconds_of(snapshot.receipt.created))
         if recent >= limits.commits:
             raise RefusedError(
                 "There are %d snapshots of the last hour already" % recent,
@@ -381,13 +382,16 @@ class Conversation:
         data = b"".join(self._wire.receive_stream(limit))
         session = self.session
         base = session.base_manifest if request.get("delta") is True else None
-        manifest = apply_delta(base, data, limit=limit)
+        manifest = apply_delta(base, data, limit=limit, entries=self._keeper.limits.entries)
         wanted = session.propose(manifest)
         self._manifest = manifest
         same = digest_of_paths(wanted) == request.get("expected")
         self._wire.send({"ok": {"same": same}})
         if not same:
-            self._wire.send_stream([b"".join(entry.path + b"\0" for entry in wanted)])
+            self._send_paths([entry.path for entry in wanted])
+
+    def _send_paths(self, paths: Iterable[bytes]) -> None:
+        self._wire.send_stream([b"".join(path + b"\0" for path in paths)])
 
     def _put(self, request: Mapping[str, Any]) -> Answer:
         try:
@@ -432,7 +436,14 @@ class Conversation:
 
     def _tag(self, request: Mapping[str, Any]) -> Answer:
         self._write()
-        return {"tags": self.target.tag(self._snapshot(request), _tags(request.get("add")), ())}
+        snapshot, names = self._snapshot(request), _tags(request.get("add"))
+        if len({*snapshot.tags, *names}) > _MAX_TAGS:
+            raise RefusedError(
+                "The snapshot %s would bear more than %d tags" % (snapshot.id, _MAX_TAGS), kind="limit", field="tags", allowed="%d tags" % _MAX_TAGS
+            )
+        if set(names) <= set(snapshot.tags):
+            return {"tags": list(snapshot.tags)}
+        return {"tags": self.target.tag(snapshot, names, ())}
 
     def _heartbeat(self, request: Mapping[str, Any]) -> Answer:
         self._write()
@@ -440,7 +451,7 @@ class Conversation:
         if type(wish) is not str or not is_snapshot_id(wish) or type(digest) is not str or not _DIGEST.fullmatch(digest):
             raise RefusedError("The heartbeat names no snapshot", kind="scope", field="id", found=printable(str(wish)))
         answer = self.target.heartbeat(wish, digest)
-        return {"known": answer.known, "need": [os.fsdecode(path) for path in answer.need]}
+        return {"known": answer.known, "need": [os.fsdecode(path) for path in answer.need[:_SHOWN]]}
 
     def _bury(self, request: Mapping[str, Any]) -> Answer:
         self._write()
@@ -450,10 +461,18 @@ class Conversation:
     # ---- reading -----------------------------------------------------------------------------------------------------------
 
     def _fetch(self, request: Mapping[str, Any]) -> None:
-        paths = b"".join(self._wire.receive_stream(_MAX_PATHS)).split(b"\0")
-        self._read()
-        snapshot = self._snapshot(request)
-        known = {entry.path: entry for entry in self.target.manifest(snapshot).entries}
+        try:
+            self._read()
+            snapshot = self._snapshot(request)
+            known = {entry.path: entry for entry in self.target.manifest(snapshot).entries}
+        except BackupError as error:
+            for _piece in self._wire.receive_stream(_MAX_PATHS):
+                pass  # what nobody looks at
+            raise error
+        names = b"".join(self._wire.receive_stream(_MAX_PATHS))
+        if names.count(b"\0") > len(known):
+            raise RefusedError("More paths are asked for than the snapshot has", kind="scope", field="paths", found=names.count(b"\0") + 1)
+        paths = names.split(b"\0")
         unknown = [path for path in paths if path not in known]
         if unknown:
             raise RefusedError("The snapshot has no such path", kind="scope", field="paths", found=unknown[0])
@@ -484,12 +503,10 @@ class Conversation:
             "hashed_bytes": found.hashed_bytes,
             "damaged": len(found.damaged),
             "missing": len(found.missing),
-            "reasons": [damage.reason for damage in found.damaged],
             "unrecorded": found.unrecorded,
         }
         self._wire.send({"ok": answer})
-        paths = [*(damage.path for damage in found.damaged), *found.missing, *found.extra]
-        self._wire.send_stream([b"".join(path + b"\0" for path in paths)])
+        self._send_paths([*(damage.path for damage in found.damaged), *found.missing, *found.extra, *(damage.reason.encode() for damage in found.damaged)])
 
 
 def _tags(names: Any) -> Sequence[str]:

@@ -9,6 +9,7 @@ All of it is in files that root alone writes: ``vault.json``, ``accounts/<accoun
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from dataclasses import dataclass, fields, replace
@@ -27,7 +28,8 @@ class Limits:
 
     ``writers``: sessions at one time, of all hosts; ``wait``: how long a host waits for its turn (s); ``idle``: silence that ends a conversation (s);
     ``session``: the longest one (s); ``conversations``: at one time, of one host; ``commits``: snapshots of one policy in an hour; ``policies`` of one
-    host; ``entries``: paths of a snapshot; ``manifest``: bytes of one, unpacked; ``reserve``: percent of the file system that stay free.
+    host; ``entries``: paths of a snapshot; ``manifest``: bytes of one, unpacked; ``reserve``: percent of the file system that stay free; ``deltas``:
+    whether of large files only what changed may travel, for which their old versions are lent to the host's rsync.
     """
 
     writers: int = 4
@@ -40,24 +42,30 @@ class Limits:
     entries: int = 10_000_000
     manifest: int = 2 << 30
     reserve: int = 5
+    deltas: bool = True
 
 
 @dataclass(frozen=True)
 class Keeper:
     """A vault as one conversation sees it.
 
-    ``host``: whose key opened it; ``readable``: hosts whose content may be read; ``group``: of the ingest account where that is another one than the
-    vault's own; ``may_make``: a vault that is not there is made, not missed.
+    ``host``: whose key opened it; ``readable``: hosts whose content may be read, ``until`` a time (s since the epoch); ``group``: of the ingest account
+    where that is another one than the vault's own; ``may_make``: a vault that is not there is made, not missed.
     """
 
     directory: str
     host: str
     readable: Tuple[str, ...] = ()
+    until: float = math.inf
     storage: Optional[str] = None
     clone: str = "auto"
     group: Optional[int] = None
     limits: Limits = Limits()
     may_make: bool = False
+
+    def may_read(self, host: str, now: float) -> bool:
+        """Whether a host's content may be read at the time ``now``."""
+        return host in self.readable and now <= self.until
 
 
 def read_vault() -> Dict[str, Any]:
@@ -83,6 +91,10 @@ def read_limits(item: Any) -> Limits:
         raise _bad("vault.json", "limits", item, "an object")
     _check_keys("vault.json", item, {field.name for field in fields(Limits)}, set(), "limits.")
     for name, value in item.items():
+        if name == "deltas":
+            if type(value) is not bool:
+                raise _bad("vault.json", "limits.deltas", value, "true or false")
+            continue
         highest = 90 if name == "reserve" else 1 << 40
         if type(value) is not int or not (0 if name == "reserve" else 1) <= value <= highest:
             raise _bad("vault.json", "limits." + name, value, "a whole number from %d to %d" % (name != "reserve", highest))
@@ -98,8 +110,10 @@ def read_account(account: str) -> str:
     return str(item["host"])
 
 
-def read_grant(account: str, now: float) -> Tuple[str, ...]:
-    """The hosts whose content an account may read at the time ``now``; ``RefusedError`` where there is no grant, or it is over."""
+def read_grant(account: str, now: float) -> Tuple[Tuple[str, ...], float]:
+    """The hosts whose content an account may read at the time ``now``, and until when (s since the epoch).
+
+    ``RefusedError`` where there is no grant, or it is over."""
     from ..observe.audit import seconds_of
     from ..target.contract import is_time
 
@@ -112,9 +126,10 @@ def read_grant(account: str, now: float) -> Tuple[str, ...]:
         raise _bad(name, "until", item["until"], "a time such as 2026-11-20T09:15:00.123Z")
     if type(item["hosts"]) is not list or not all(map(is_name, item["hosts"])):
         raise _bad(name, "hosts", item["hosts"], "a list of hosts' names")
-    if seconds_of(item["until"]) < now:
+    until = seconds_of(item["until"])
+    if until < now:
         raise _refused("what was granted ended at %s" % item["until"])
-    return tuple(item["hosts"])
+    return tuple(item["hosts"]), until
 
 
 def _refused(why: str) -> RefusedError:
@@ -130,8 +145,8 @@ def keeper_of(account: str, group: int, *, may_read: bool) -> Keeper:
     """The vault as the session of an ingest account sees it."""
     vault = read_vault()
     host = read_account(account)
-    readable = read_grant(account, time.time()) if may_read else ()
-    return Keeper(vault["directory"], host, readable, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])
+    readable, until = read_grant(account, time.time()) if may_read else ((), math.inf)
+    return Keeper(vault["directory"], host, readable, until, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])
 
 
 def _read(name: str) -> Dict[str, Any]:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from argparse import Namespace
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence
 
 from ..errors import BackupError
+from ..errors import counted as _count
 from ..observe.progress import format_bytes
 from ..policy import durations
 
@@ -55,6 +57,8 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
+        if result["healed"]:
+            yield "  sent again %s that the snapshot before holds damaged" % _count(result["healed"], "path")
 
 
 def _planned(result: Result, request: Namespace) -> Iterator[str]:
@@ -98,7 +102,11 @@ def _snapshot(result: Result, _request: Namespace) -> Iterator[str]:
         ("sources", ", ".join(result["sources"])),
         ("selection", "; ".join("%s %s" % (name, _listed(value)) for name, value in sorted(chosen.items())) or "everything"),
         ("holds", "%s: %s, %s" % (_count(item["entries"], "entry"), _count(item["files"], "file"), format_bytes(item["bytes"]))),
-        ("brought", "%s new, {linked:,} shared with the parent, {copied:,} copied in the vault".format(**receipt) % _count(receipt["received_files"], "file")),
+        (
+            "brought",
+            "%s new; {linked:,} paths shared with the parent (links and FIFOs among them), {copied:,} copied in the vault".format(**receipt)
+            % _count(receipt["received_files"], "file"),
+        ),
         ("storage", "{storage}, clone {clone}, written by version {engine}".format(**receipt)),
         ("digest", item["digest"]),
         ("state", _condition(item)),
@@ -124,12 +132,13 @@ def _paths(result: Result, _request: Namespace) -> Iterator[str]:
     return table(rows, "<>>><<")
 
 
-def _found(result: Result, _request: Namespace) -> Iterator[str]:
+def _found(result: Result, request: Namespace) -> Iterator[str]:
     """What has a name, and where."""
     history = "host %s, policy %s in %s" % (result["host"], result["policy"], result["target"])
     searched = "%s of %s" % (_count(result["searched"], "snapshot"), history)
     if not result["paths"]:
-        yield "nothing found: no path in %s matches %s" % (searched, result["pattern"])
+        where = " and lies below %s" % " or ".join(map(os.path.abspath, request.path)) if request.path else ""
+        yield "nothing found: no path in %s matches %s%s" % (searched, result["pattern"], where)
         return
     rows = iter(list(table([_version(item) for path in result["paths"] for item in path["versions"]], "<><<")))
     for path in result["paths"]:
@@ -178,6 +187,7 @@ def _restored(result: Result, request: Namespace) -> Iterator[str]:
     )
     yield "  {files_replaced:,} replaced, {files_removed:,} removed, {metadata_restored:,} only in metadata".format(**result)
     if request.dry_run:
+        yield from _predicted_databases(result)
         yield from _sample(result)
         return
     if result["kept"]:
@@ -186,14 +196,22 @@ def _restored(result: Result, request: Namespace) -> Iterator[str]:
         yield "  everything was read back and is as in the snapshot"
 
 
+def _predicted_databases(result: Result) -> Iterator[str]:
+    if result["would_capture"]:
+        yield "  %s of them: one that holds what the snapshot does stays, which only a restore finds out" % _count(result["would_capture"], "database")
+
+
 def question(result: Result, undo: Optional[str]) -> Iterator[str]:
-    """What a person should know before saying yes to a restore in place."""
-    yield "Snapshot %s would replace %s and delete %d in their own place:" % (
+    """What a person should know before saying yes to a restore that costs data."""
+    yield "Snapshot %s would replace %s and delete %d in %s:" % (
         result["snapshot_id"],
         _count(result["files_replaced"], "path"),
         result["files_removed"],
+        "their own place" if result["dest"] == "/" else result["dest"],
     )
+    yield from _predicted_databases(result)
     yield from _sample(result)
+    yield from ("warning: " + text for text in result["warnings"])
     yield "What is there now %s." % ("is kept in %s" % undo if undo else "is not kept (--undo DIR would keep it)")
 
 
@@ -212,7 +230,7 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
     if unlisted:
         yield "  … and %s more" % "{:,}".format(unlisted)
     if result["ok"]:
-        yield "  no errors were found"
+        yield "  no errors were found%s" % (" in what was read" if result["warnings"] else "")
 
 
 def _pruned(result: Result, request: Namespace) -> Iterator[str]:
@@ -259,13 +277,16 @@ def _simulated(result: Result) -> Iterator[str]:
 def _held(result: Result, request: Namespace) -> Iterator[str]:
     """What a hold or a release did."""
     state = "held: %s" % result["held"]["reason"] if result["held"] else "not held"
+    if not (result["changed"] or result["held"]):
+        yield "snapshot %s was not held" % result["snapshot_id"]
+        return
     yield "snapshot %s is %s%s" % (result["snapshot_id"], "" if result["changed"] else "already ", state)
 
 
 def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
     """Which tags a snapshot bears."""
     tags = "the tags %s" % ", ".join(result["tags"]) if result["tags"] else "no tags"
-    yield "snapshot %s %s %s" % (result["snapshot_id"], "bears" if result["changed"] else "already bears", tags)
+    yield "snapshot %s %s %s" % (result["snapshot_id"], "bears" if result["changed"] or not result["tags"] else "already bears", tags)
 
 
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
@@ -339,7 +360,7 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
     yield from table([("  " + item["path"], "{:,}".format(item["entries"]), format_bytes(item["bytes"])) for item in result["sources"]], "<>>")
     yield "taken: %s, %s, %s" % (_count(result["entries"], "entry"), _count(result["files"], "file"), format_bytes(result["bytes"]))
     for item in result["left_out"]:
-        yield "left out by %s%s: %s" % (item["key"], " " + item["rule"] if item["rule"] else "", _count(item["paths"], "path"))
+        yield "left out by %s: %s" % (_rule(item), _count(item["paths"], "path"))
         for path in item["sample"][:3]:
             yield "  %s" % path
     if result["secrets"]["files"]:
@@ -402,6 +423,13 @@ def format_duration(seconds: float) -> str:
     return "%dh %02dm" % (hours, minutes) if hours else "%dm %02ds" % (minutes, rest)
 
 
+def _rule(item: Result) -> str:
+    """The key of a policy that leaves something out, with its pattern, or with what it means where no pattern does it."""
+    if not item["rule"]:
+        return str(item["key"])
+    return ("%s %s" if item["key"] == "exclude" else "%s (%s)") % (item["key"], item["rule"])
+
+
 def _protected(result: Result) -> str:
     if result["age"] is None:
         return "no"
@@ -425,12 +453,6 @@ def _sample(result: Result) -> Iterator[str]:
         yield "  %-8s  %s" % (item["change"], item["path"])
     if result["truncated"]:
         yield "  … and more"
-
-
-def _count(number: int, noun: str) -> str:
-    if number == 1:
-        return "1 " + noun
-    return "{:,} {}".format(number, noun[:-1] + "ies" if noun.endswith("y") else noun + "s")
 
 
 def _utc(rfc3339: str) -> str:

@@ -27,10 +27,27 @@ if TYPE_CHECKING:
 
 # Programs of root's that run the session, one for each scope; sudo allows the ingest accounts these, without arguments, and nothing else.
 SESSION = "/usr/local/libexec/openclaw-backup/session-%s"
-_RSYNC = re.compile(r"(rsync --server -(?!-)[^ ]*(?: [^ ]+)* \.) ([A-Za-z0-9._-]+)/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)")
+# What this program's own rsync asks for (transfer/rsync.py), as its releases put it, and nothing else: a receiver can be made to tell what a file holds
+# by very small blocks or by talking about its work, and to write elsewhere.
+_WORD = "[A-Za-z0-9]{1,20}"
+_OPTION = "|".join(
+    (
+        "-[OtrIRzWv]*e[0-9]{0,3}[.][A-Za-z]{1,20}",
+        "-B[0-9]{4,6}",
+        "--(?:timeout|bwlimit)=[0-9]{1,9}",
+        "--compress-level=-?[0-9]{1,6}",
+        "--(?:checksum|compress)-choice=" + _WORD,
+        "--info=[A-Z0-9,]{1,40}",
+        "--copy-dest[ =]/basis(?:/[A-Za-z0-9_.+-]+)*",
+        "--(?:inplace|mkpath|new-compress|old-compress|stats|ignore-missing-args|from0|no-msgs2stderr)",
+    )
+)
+_RSYNC = re.compile("(rsync --server(?: (?:%s)){1,20} [.]) ([A-Za-z0-9._-]{1,64})/([0-9a-f]{32})/(files/[A-Za-z0-9_/.+-]*)" % _OPTION)
 _UMASK_APART = 0o007
 _UMASK_OWN = 0o077
 _LAST_WORD_SECONDS = 10.0
+# A manifest of ten million paths takes some 10 GB to work with.
+_MEMORY = 16 << 30
 
 
 def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], may_read: bool, session: Optional[str]) -> int:
@@ -67,7 +84,7 @@ def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_rea
     if storage not in (None, "native", "portable"):
         raise UsageError("--storage is none", field="--storage", found=storage, allowed="native, portable")
     assert host is not None
-    return Keeper(vault, host, (host,) if may_read else (), storage, may_make=True)
+    return Keeper(vault, host, (host,) if may_read else (), storage=storage, may_make=True)
 
 
 def _hand_over(scope: str) -> NoReturn:
@@ -114,11 +131,19 @@ def _converse(find_keeper: Callable[[], Keeper]) -> int:
 
 def _settle() -> None:
     """Stand on ground of our own, whatever whoever started us left: no limits below what the work needs, no signals ignored, no directory."""
+    while True:  # no file of ours must become a standard stream that was closed
+        null = os.open(os.devnull, os.O_RDWR)
+        if null > 2:
+            os.close(null)
+            break
     os.chdir("/")
     os.umask(0o007)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # A session that is stopped would keep its locks.
+    for number in (signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for what, least, name in ((resource.RLIMIT_NOFILE, 256, "nofile"), (resource.RLIMIT_FSIZE, 1 << 40, "fsize"), (resource.RLIMIT_AS, 1 << 30, "as")):
         soft, hard = resource.getrlimit(what)
         if hard != resource.RLIM_INFINITY and hard < least:
@@ -126,7 +151,15 @@ def _settle() -> None:
                 "The session was started with too low a limit: %s %d" % (name, hard), kind="scope", field=name, found=hard, allowed="%d or more" % least
             )
         resource.setrlimit(what, (hard, hard))
+    _limit_memory()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_memory() -> None:
+    """No host can have more of the vault's memory than this, whatever it sends."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = _MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MEMORY)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _run_rsync(asked: bytes, vault: str, host: str) -> NoReturn:
@@ -136,7 +169,7 @@ def _run_rsync(asked: bytes, vault: str, host: str) -> NoReturn:
     except UnicodeDecodeError:
         text = ""
     match = _RSYNC.fullmatch(text)
-    if match is None or not is_name(match.group(2)) or "/../" in "/%s/" % match.group(4):
+    if match is None or not is_name(match.group(2)) or re.search("/[.][.](?:[/ ]|$)", text):
         raise RefusedError(
             "This key serves openclaw-backup alone",
             kind="scope",

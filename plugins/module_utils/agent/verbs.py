@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from argparse import Namespace
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ..action.state import default_state_directory
 from ..errors import EXIT_DONE, BackupError, IntegrityError, RefusedError, UsageError, printable
 from ..observe.progress import Progress, TerminalProgress, progress_for
+from ..policy.checks import check_tag
 from ..policy.model import Policy
 from . import terminal
 from .policies import load_policy
@@ -42,7 +44,26 @@ def perform(request: Namespace) -> Outcome:
     wish = getattr(request, "host", None)
     policy = own if wish is None else own.of_host(wish)
     state = os.path.abspath(request.state) if request.state else default_state_directory()
+    _check_state(state)
     return VERB_FUNCTIONS[request.verb](Job(request, policy, policy.host == own.host, state, _progress(request)))
+
+
+def _check_state(path: str) -> None:
+    """Where it is missing it is made by whoever writes; what is no directory would be told of in the system's words, and by a file's name inside it."""
+    try:
+        is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    except NotADirectoryError:
+        is_directory = False
+    except OSError:
+        return
+    if not is_directory:
+        raise UsageError(
+            "The state directory %s is not a directory" % printable(path),
+            field="--state",
+            found=path,
+            allowed="a directory, there or to be made",
+            next="name another with --state or OPENCLAW_BACKUP_STATE",
+        )
 
 
 class _Notes(Progress):
@@ -63,6 +84,15 @@ def _run(job: Job) -> Outcome:
     from ..action.backup import backup
 
     request = job.request
+    if request.scheduled:
+        clash = [flag for flag in ("adopt", "accept", "tag", "dry_run") if getattr(request, flag)]
+        if clash:
+            flag = "--" + clash[0].replace("_", "-")
+            raise UsageError("run: --scheduled stands alone", field=flag, found=flag, allowed="--scheduled with --quiet or --json")
+        from ..action.scheduled import run_scheduled
+
+        return Outcome(run_scheduled(job.policy, state_directory=job.state_directory, progress=job.progress).to_dict())
+    _check_tags(request.tag, "--tag")
     result = backup(
         job.policy,
         state_directory=job.state_directory,
@@ -75,9 +105,15 @@ def _run(job: Job) -> Outcome:
     return Outcome(result.to_dict(), result.failure())
 
 
+def _check_tags(names: Sequence[str], flag: str) -> None:
+    for name in names:
+        check_tag(name, flag)
+
+
 def _list(job: Job) -> Outcome:
     from ..action.history import check_present, list_snapshots, measured
 
+    _check_tags(job.request.tag, "--tag")
     check_present(job.policy, job.state_directory)
     snapshots = list_snapshots(job.policy)
     found = [
@@ -191,7 +227,7 @@ def _restore(job: Job) -> Outcome:
     def go(*, dry_run: bool) -> RestoreResult:
         return restore(job.policy, wish, state_directory=job.state_directory, dry_run=dry_run, progress=job.progress, is_own_history=job.is_own_history)
 
-    if wish.dest is None and not (request.dry_run or request.yes) and terminal.can_ask():
+    if not (request.dry_run or request.yes) and terminal.can_ask():
         from . import render
 
         preview = go(dry_run=True)
@@ -226,9 +262,14 @@ def _verify(job: Job) -> Outcome:
 
 
 def _prune(job: Job) -> Outcome:
+    from ..action.choose import no_snapshot
+    from ..action.history import list_snapshots
+    from ..action.locate import name_of
     from ..action.prune import prune, simulate_prunes
 
     request = job.request
+    if not job.is_own_history and not list_snapshots(job.policy):
+        raise no_snapshot(name_of(job.policy))  # most often a misspelt name
     if request.every is not None and request.simulate is None:
         raise UsageError("prune: --every says how a simulation goes on", field="--every", found=request.every, allowed="--every with --simulate")
     if request.simulate is not None:
@@ -250,9 +291,13 @@ def _positive(text: str, flag: str) -> int:
 def _hold(job: Job) -> Outcome:
     from ..action.prune import hold
 
-    request = job.request
-    reason = None if request.verb == "release" else request.reason or "held by hand"
-    return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=request.snapshot, reason=reason))
+    return Outcome(hold(job.policy, state_directory=job.state_directory, snapshot=job.request.snapshot, reason=job.request.reason))
+
+
+def _release(job: Job) -> Outcome:
+    from ..action.prune import release
+
+    return Outcome(release(job.policy, state_directory=job.state_directory, snapshot=job.request.snapshot))
 
 
 def _tag(job: Job) -> Outcome:
@@ -266,6 +311,12 @@ def _status(job: Job) -> Outcome:
     from ..action.status import status
 
     result = status(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
+    if job.request.notify:
+        from ..action.notify import STALE, notify
+        from ..action.state import HostState
+
+        facts = {"problems": result["problems"], "protected_until": result["protected_until"]}
+        result["warnings"] = notify(job.policy, HostState(job.state_directory, job.policy), STALE, not result["ok"], facts)
     return Outcome(result)
 
 
@@ -288,7 +339,7 @@ def _adopt(job: Job) -> Outcome:
 def _audit(job: Job) -> Outcome:
     from ..action.audit import audit
 
-    result = audit(job.policy, state_directory=job.state_directory)
+    result = audit(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
     broken = [log for log in result["logs"] if not log["ok"]]
     failure = None
     if broken:
@@ -317,7 +368,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "verify": _verify,
     "prune": _prune,
     "hold": _hold,
-    "release": _hold,
+    "release": _release,
     "tag": _tag,
     "status": _status,
     "check": _check,

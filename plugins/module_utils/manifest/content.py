@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from typing import Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional, Tuple
 
 from .walk import open_file
 
@@ -43,22 +43,40 @@ def hash_file(fd: int, *, unless: Optional[bytes] = None, size: int = -1) -> Tup
     return digest.digest(), total
 
 
-def copy_file(source: int, destination: int) -> Tuple[bytes, int]:
-    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written."""
-    found = os.fstat(source)
+def copy_file(
+    source: int,
+    destination: int,
+    *,
+    found: Optional[os.stat_result] = None,
+    at_most: Optional[int] = None,
+    tell: Optional[Callable[[int], None]] = None,
+) -> Tuple[bytes, int]:
+    """Copy an open file from its start into an empty one, holes as holes; (SHA-256, bytes) of what was written.
+
+    ``found``: what ``fstat`` has just said of the source; ``at_most``: what it should have; of one that has more, or gets more meanwhile, only so much
+    as shows that is read. ``tell`` hears the length of each block of a file that takes several.
+    """
+    if found is None:
+        found = os.fstat(source)
     if found.st_blocks * 512 < found.st_size:
-        return _copy_sparse(source, destination, found.st_size + _GROWTH)
-    digest = hashlib.sha256()
-    total = 0
-    for block in _blocks(source):
+        return _copy_sparse(source, destination, found.st_size + _GROWTH if at_most is None else min(found.st_size, at_most) + 1, tell)
+    most = None if at_most is None else at_most + 1
+    total = os.readv(source, [_buffer if most is None else _view[:most]])
+    digest = hashlib.sha256(_view[:total])
+    _write_all(destination, _view[:total])
+    if total == found.st_size < _BLOCK:
+        return digest.digest(), total
+    for block in _blocks(source, total, most) if total else ():
         digest.update(block)
         _write_all(destination, block)
         total += len(block)
+        if tell is not None:
+            tell(len(block))
     return digest.digest(), total
 
 
-def patch_file(source: int, destination: int) -> int:
-    """Make an open file, readable and writable, like another, and write only where they differ; bytes written."""
+def patch_file(source: int, destination: int, *, tell: Optional[Callable[[int], None]] = None) -> int:
+    """Make an open file, readable and writable, like another, and write only where they differ; bytes written. ``tell``: as of ``copy_file``."""
     other = bytearray(_BLOCK)
     at = written = 0
     for block in _blocks(source):
@@ -75,6 +93,8 @@ def patch_file(source: int, destination: int) -> int:
                     _write_all(destination, block[start:end])
                     written += end - start
         at += size
+        if tell is not None:
+            tell(size)
     os.ftruncate(destination, at)
     return written
 
@@ -91,11 +111,11 @@ def end_of_last_line(fd: int, size: int) -> int:
     return size
 
 
-def _blocks(fd: int, total: int = 0) -> Iterator[memoryview]:
-    """What is left of an open file of which ``total`` bytes were read; each block is valid until the next."""
+def _blocks(fd: int, total: int = 0, most: Optional[int] = None) -> Iterator[memoryview]:
+    """What is left of an open file of which ``total`` bytes were read, ``most`` bytes in all; each block is valid until the next."""
     enough = _GROWTH
-    while total < enough:
-        got = os.readv(fd, [_buffer])
+    while total < enough and (most is None or total < most):
+        got = os.readv(fd, [_buffer if most is None else _view[: most - total]])
         if not got:
             return
         yield _view[:got]
@@ -109,34 +129,38 @@ def _write_all(fd: int, block: memoryview) -> None:
         block = block[os.write(fd, block) :]
 
 
-def _copy_sparse(source: int, destination: int, enough: int) -> Tuple[bytes, int]:
+def _copy_sparse(source: int, destination: int, enough: int, tell: Optional[Callable[[int], None]]) -> Tuple[bytes, int]:
     digest = hashlib.sha256()
-    at = 0
+    at = end = 0  # where the data at hand end: asked for once, because tmpfs looks at every page on the way there
     while True:
-        try:
-            data = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = os.fstat(source).st_size  # nothing but a hole is left
-        data = min(data, enough)
-        while at < data:
-            step = min(data - at, _BLOCK)
-            digest.update(_zeros[:step])
-            at += step
+        if at >= end:
+            try:
+                data = os.lseek(source, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = os.fstat(source).st_size  # nothing but a hole is left
+            data = min(data, enough)
+            while at < data:
+                step = min(data - at, _BLOCK)
+                digest.update(_zeros[:step])
+                at += step
         got = os.preadv(source, [_view[: enough - at]], at)
         if not got:
             os.ftruncate(destination, at)
             return digest.digest(), at
-        try:
-            end = os.lseek(source, at, os.SEEK_HOLE)
-        except OSError:  # cut short since
-            end = at + got
+        if at >= end:
+            try:
+                end = os.lseek(source, at, os.SEEK_HOLE)
+            except OSError:  # cut short since
+                end = at + got
         block = _view[: max(1, min(got, end - at))]
         digest.update(block)
         os.lseek(destination, at, os.SEEK_SET)
         _write_all(destination, block)
         at += len(block)
+        if tell is not None:
+            tell(len(block))
 
 
 def size_with_holes(dir_fd: int, name: bytes) -> Optional[int]:

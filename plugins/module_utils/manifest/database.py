@@ -435,13 +435,14 @@ def _check_name(location: bytes, fd: int) -> None:
 
     deadline = time.monotonic() + _OPENING_SECONDS
     # One who has it all to himself does without the memory, and will be waited for.
-    while _lock_of_others(fd, _READERS) == fcntl.F_RDLCK and not _has_openers(location):
+    while _lock_of_others(fd, _READERS) == fcntl.F_RDLCK and not has_openers(location):
         if time.monotonic() > deadline:
             raise CaptureError("it is in use under another name, and its journal lies beside that one")
         time.sleep(0.05)
 
 
-def _has_openers(location: bytes) -> bool:
+def has_openers(location: bytes) -> bool:
+    """Whether somebody has the database with this absolute path open in WAL mode. In another mode only who is at work there can be seen."""
     import fcntl
 
     try:

@@ -15,11 +15,15 @@ import zlib
 from operator import itemgetter
 from typing import AbstractSet, Dict, List, Optional, Tuple
 
-from ..errors import IntegrityError
-from .document import MAX_UNPACKED, Header, Manifest
+from ..errors import IntegrityError, RefusedError
+from .document import MAX_UNPACKED, SHORTEST_LINE, Header, Manifest
 from .entry import Entry, decode, load_json
 
 _LEVEL = 3
+_PIECE = 1 << 20
+_MAX_REMOVED = 20_000_000
+# Sources, patterns, names of users, counts of databases: what a host says of itself.
+_HEADER_BYTES = 16 << 20
 _DIRECTORY_MARK = b'"t":"d"'
 # Keys are sorted and quotes inside a string escaped: the first such mark is the key.
 _PATH = re.compile(rb'"p":("(?:[^"\\]|\\.)*")')
@@ -56,9 +60,11 @@ def make_delta(base: Optional[Manifest], new: Manifest, *, same_times: bool) -> 
     return zlib.compress(b"\n".join([*head, b"", *lines, b""]), _LEVEL)
 
 
-def apply_delta(base: Optional[Manifest], data: bytes, *, limit: int = MAX_UNPACKED) -> Manifest:
+def apply_delta(base: Optional[Manifest], data: bytes, *, limit: int = MAX_UNPACKED, entries: Optional[int] = None) -> Manifest:
     """The manifest that ``make_delta`` was given, from an untrusted hand. ``IntegrityError`` (kind ``manifest``) where it is none, or was made for
-    another base. Each line that the base lacks is parsed as what it is, somebody's claim."""
+    another base. Each line that the base lacks is parsed as what it is, somebody's claim.
+
+    ``limit``: bytes that it may unpack to; ``entries``: paths that it may have (``RefusedError``)."""
     header, trailer, removed, lines = _read(data, limit)
     known: Dict[bytes, Entry] = {}
     if base is not None:
@@ -66,6 +72,15 @@ def apply_delta(base: Optional[Manifest], data: bytes, *, limit: int = MAX_UNPAC
         known = dict(zip(base.lines, base.entries))
     elif removed:
         raise _refusal("it removes paths of a manifest that is not there")
+    if entries is not None and len(lines) > entries:
+        raise RefusedError(
+            "The snapshot would have %d paths" % len(lines),
+            kind="limit",
+            field="entries",
+            found=len(lines),
+            allowed="%d paths" % entries,
+            next="leave something out of the policy, or have the vault's limit raised",
+        )
     manifest = Manifest(header, lines, decode(lines, known=known))
     if manifest.trailer() != trailer:
         raise _refusal("its trailer does not match its entries; it is the difference to another one, or was tampered with")
@@ -73,18 +88,10 @@ def apply_delta(base: Optional[Manifest], data: bytes, *, limit: int = MAX_UNPAC
 
 
 def _read(data: bytes, limit: int) -> Tuple[Header, bytes, AbstractSet[bytes], List[bytes]]:
-    unpacker = zlib.decompressobj()
-    try:
-        text = unpacker.decompress(data, limit)
-    except zlib.error as error:
-        raise _refusal("it is not packed as it should be (%s)" % error) from error
-    if unpacker.unconsumed_tail:
-        raise _refusal("it unpacks to more than %d bytes" % limit)
-    if not unpacker.eof or unpacker.unused_data:
-        raise _refusal("it is truncated or followed by other bytes")
-    head, mark, body = text.partition(b"\n\n")
-    if not mark or (body and not body.endswith(b"\n")):
-        raise _refusal("it is truncated")
+    head, body = _unpack(data, limit)
+    # Counted before anything is made of them: many short lines take far more memory than they unpack to.
+    if body.count(b"\n") * SHORTEST_LINE > len(body) or head.count(b"\n") > _MAX_REMOVED:
+        raise _refusal("its lines are too short or too many")
     words = head.split(b"\n")
     if len(words) < 2:
         raise _refusal("it has no header or no trailer")
@@ -92,7 +99,37 @@ def _read(data: bytes, limit: int) -> Tuple[Header, bytes, AbstractSet[bytes], L
         removed = {_name(word) for word in words[2:]}
     except ValueError as error:
         raise _refusal("a removed path is none (%s)" % error) from error
-    return Header.from_line(words[0]), words[1], removed, body.split(b"\n")[:-1]
+    lines = body.split(b"\n")
+    if lines.pop():
+        raise _refusal("it is truncated")
+    return Header.from_line(words[0]), words[1], removed, lines
+
+
+def _unpack(data: bytes, limit: int) -> Tuple[bytes, bytes]:
+    """What stands before the empty line, and what after it. What comes is judged piece by piece: a little data can unpack to more than there is memory."""
+    unpacker = zlib.decompressobj()
+    pieces: List[bytes] = []
+    size = at = 0
+    try:
+        while at < len(data) and not unpacker.eof:
+            rest, at = data[at : at + _PIECE], at + _PIECE
+            while rest:
+                piece = unpacker.decompress(rest, _PIECE)
+                rest = unpacker.unconsumed_tail
+                size += len(piece)
+                if size > limit:
+                    raise _refusal("it unpacks to more than %d bytes" % limit)
+                pieces.append(piece)
+    except zlib.error as error:
+        raise _refusal("it is not packed as it should be (%s)" % error) from error
+    if not unpacker.eof or unpacker.unused_data or at < len(data):
+        raise _refusal("it is truncated or followed by other bytes")
+    head, mark, body = b"".join(pieces).partition(b"\n\n")
+    if not mark:
+        raise _refusal("it is truncated")
+    if head.find(b"\n") > _HEADER_BYTES or head.find(b"\n") < 0:
+        raise _refusal("its header is too long")
+    return head, body
 
 
 def _name(word: bytes) -> bytes:

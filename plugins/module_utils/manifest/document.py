@@ -31,7 +31,7 @@ _LEVEL = 3
 # RFC 1952: deflate, no flags, no time, no extra flags, Unix.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 # No line is shorter: many empty ones would take far more memory than they unpack to.
-_SHORTEST_LINE = 40
+SHORTEST_LINE = 40
 # Small enough for memory that is used again: fresh pages for every piece would take as long as the work.
 _PIECE = 1 << 13
 # A search keeps nothing but what it finds.
@@ -356,7 +356,7 @@ def _unpack(data: bytes, limit: int) -> List[bytes]:
         breaks += text.count(b"\n")
         if unpacked > limit:
             _refuse("it unpacks to more than %d bytes" % limit)
-        if breaks * _SHORTEST_LINE > unpacked:
+        if breaks * SHORTEST_LINE > unpacked:
             _refuse("its lines are too short")
         more = text.split(b"\n")
         begun.append(more[0])

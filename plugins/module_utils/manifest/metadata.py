@@ -148,9 +148,10 @@ def apply_open(at: Union[int, bytes], entry: Entry, losses: Losses) -> None:
     clears setuid, attributes can only be written where the owner may write, an ACL rewrites the group bits (until it is set, the owning group
     has its own rights and not the mask's), and every one of them moves ctime but not mtime.
     """
-    mode = mode_without_acl(entry)
     present = read_xattrs(at, follow=True)
-    if (entry.xattrs or present) and os.geteuid() != 0:
+    is_plain = not (entry.xattrs or present)
+    mode = entry.mode if is_plain else mode_without_acl(entry)
+    if not is_plain and os.geteuid() != 0:
         found = os.stat(at)
         if not found.st_mode & stat.S_IWUSR:
             os.chmod(at, stat.S_IMODE(found.st_mode) | stat.S_IWUSR)  # attributes are written like content
@@ -164,9 +165,12 @@ def apply_open(at: Union[int, bytes], entry: Entry, losses: Losses) -> None:
                 # A program must not run with the rights of whoever happens to restore it.
                 losses.add("setuid")
                 mode &= 0o1777
-    _set_xattrs(at, entry, present, losses, follow=True, acls=False)
-    os.chmod(at, mode)
-    _set_xattrs(at, entry, present, losses, follow=True, acls=True)
+    if is_plain:
+        os.chmod(at, mode)
+    else:
+        _set_xattrs(at, entry, present, losses, follow=True, acls=False)
+        os.chmod(at, mode)
+        _set_xattrs(at, entry, present, losses, follow=True, acls=True)
     os.utime(at, ns=(entry.mtime, entry.mtime))
 
 

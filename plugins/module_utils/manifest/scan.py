@@ -407,7 +407,8 @@ class Hashed:
         for task, database, is_known in self.beside:
             key = self.groups.get(database, database)
             size = ROW.unpack(task.row)[3]
-            if key in self.databases or key in self.to_capture:
+            # Of one that cannot be read now the last snapshot's state stays, and a later journal must not come to lie beside that.
+            if key in self.databases or key in self.to_capture or (key in self.unreadable and key in self.known):
                 self.groups.pop(task.path, None)
                 if task.path.endswith(SHARED) or not size:
                     self.table(task.folder).gone.append(task.position)

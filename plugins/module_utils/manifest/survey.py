@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The walk over the sources: which paths are selected and what their ``lstat`` says, compared with the cache as it goes. Nothing is opened
-but directories, so an unchanged host costs this and no more."""
+but directories (and the first bytes of what decides on others: a cache's tag, a database that is left out and its journals are not), so an unchanged
+host costs this and no more."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from typing import AbstractSet, Callable, Dict, Iterable, Iterator, List, NamedT
 from .. import pool
 from ..errors import RUN_OUT, UsageError, printable
 from .cache import DATABASE, RACY, ROW, VOLATILE_SECONDS, Cache, Record
-from .database import JOURNAL, SHARED, WAL, database_of
+from .database import JOURNAL, MAGIC, SHARED, SIDECARS, WAL, database_of
 from .entry import MAX_COMPONENT, MAX_PATH
 from .metadata import NS_MAX, NS_MIN, Xattrs, path_of, read_xattrs
 from .selection import Matcher, Selection
@@ -100,6 +101,7 @@ class _Walk:
         self.databases = databases
         self.leave = leave
         self.aside: List[Listed] = []  # of the directory at hand: journals of what may be a database, not selected themselves
+        self.parted: AbstractSet[bytes] = frozenset()  # of the directory at hand: selected journals of databases that are not
         self.survey = Survey(sources, self.matcher)
         self.tentative: Dict[bytes, bool] = {}  # directories that are kept only for what is kept below them
         self.volatile = _volatile_devices()
@@ -143,7 +145,7 @@ class _Walk:
             path, included = pending.pop()
             here, on_disk = 0, -1
             kept: List[Listed] = []
-            self.aside = []
+            self.aside, self.parted = [], frozenset()
             try:
                 fd = self.root.directory(path)
                 here = os.fstat(fd).st_dev
@@ -182,7 +184,7 @@ class _Walk:
         for item in left:
             inner = b"%s/%s" % (path, item.name) if path else item.name
             is_dir = stat.S_ISDIR(item.stat.st_mode)
-            why = "own" if (item.stat.st_dev, item.stat.st_ino) in self.skip else "patterns"
+            why = "own" if (item.stat.st_dev, item.stat.st_ino) in self.skip else "sqlite" if item.name in self.parted else "patterns"
             if tagged:
                 why = "exclude_if_present" if kept[0].name in self.marks else "exclude_caches"
             self.leave(inner, why, is_dir)
@@ -222,6 +224,7 @@ class _Walk:
                 continue
             kept.append(item)
         if self.databases and left_out:
+            kept, self.parted = _without_parted(fd, kept, left_out)
             self.aside = [item for item in left_out if item.name.endswith((JOURNAL, WAL)) and stat.S_ISREG(item.stat.st_mode)]
             if self.aside:
                 files = {item.name for item in kept if stat.S_ISREG(item.stat.st_mode)}
@@ -369,6 +372,14 @@ def is_selected(row: bytes) -> bool:
     return any(row[-_LINKS.size :])
 
 
+def _without_parted(fd: int, kept: List[Listed], left_out: Sequence[Listed]) -> Tuple[List[Listed], AbstractSet[bytes]]:
+    """``kept`` without the journals of databases that are left out, and their names: restored beside a later state, SQLite would play them back into it."""
+    files = {item.name for item in left_out if stat.S_ISREG(item.stat.st_mode)}
+    journals = [item.name for item in kept if item.name.endswith(SIDECARS) and database_of(item.name) in files and stat.S_ISREG(item.stat.st_mode)]
+    parted = {name for name in journals if is_database(fd, database_of(name) or b"")}
+    return [item for item in kept if item.name not in parted] if parted else kept, parted
+
+
 def _with_aside(kept: Sequence[Listed], aside: Sequence[Listed]) -> Tuple[bytes, bytes]:
     together = sorted([(item.name, pack_row(item.stat)) for item in kept] + [(item.name, _looked_at(item.stat)) for item in aside])
     return b"\0".join([name for name, _row in together]), b"".join([row for _name, row in together])
@@ -394,16 +405,25 @@ def _timeless_row(found: os.stat_result, xattrs: Xattrs) -> bytes:
 
 def is_cache(fd: int) -> bool:
     """Whether the open directory ``fd`` says of itself that it is a cache (https://bford.info/cachedir/)."""
+    return _begins_with(fd, CACHE_TAG, _CACHE_SIGNATURE)
+
+
+def is_database(fd: int, name: bytes) -> bool:
+    """Whether the file ``name`` of the open directory ``fd`` is an SQLite database. What cannot be read is none."""
+    return _begins_with(fd, name, MAGIC)
+
+
+def _begins_with(fd: int, name: bytes, beginning: bytes) -> bool:
     try:
-        tag = os.open(CACHE_TAG, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(tag).st_mode) and os.read(tag, len(_CACHE_SIGNATURE)) == _CACHE_SIGNATURE
+        return stat.S_ISREG(os.fstat(file).st_mode) and os.read(file, len(beginning)) == beginning
     except OSError:
         return False
     finally:
-        os.close(tag)
+        os.close(file)
 
 
 def _volatile_devices() -> "frozenset[int]":
@@ -469,8 +489,9 @@ def survey(
     """Walk ``sources`` (relative to ``root``, sorted, none inside another, all present) and compare with ``cache``.
 
     ``skip`` holds (device, inode) of directories that are never entered nor listed, such as the engine's own state. ``databases``: SQLite
-    databases are to be captured, so that their journals are looked at too, selected or not. ``leave`` is told of every path that is left out,
-    nothing of what lies below it: ``(path, why, is a directory)``, with ``why`` the selection's key, ``patterns`` or ``own``.
+    databases are to be captured, so that their journals are looked at too, selected or not, and those of databases that are not selected are left out.
+    ``leave`` is told of every path that is left out,
+    nothing of what lies below it: ``(path, why, is a directory)``, with ``why`` the policy's key, ``patterns`` or ``own``.
     """
     walk = _Walk(root, sources, selection, cache, skip, now, databases, leave)
     above: Dict[bytes, set[bytes]] = {}

@@ -21,6 +21,7 @@ from ..manifest.selection import check_pattern
 
 Check = Callable[[Any, str], Any]
 
+ALIKE = 0.75
 SHOWN = 200  # characters of a value that an error repeats
 MOST = 10**12  # for a number without a limit of its own: more is a typing mistake
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -63,12 +64,12 @@ def told(value: Any) -> str:
     return "a value of type %s" % type(value).__name__
 
 
-def closest(word: str, known: Iterable[str]) -> Optional[str]:
-    """The known word that ``word`` most probably meant, or None."""
+def closest(word: str, known: Iterable[str], alike: float = ALIKE) -> Optional[str]:
+    """The known word that ``word`` is a misspelling of, or None: what is only a little like it may do something else. ``alike``: from 0 to 1, all of it."""
     import difflib  # only errors need it
 
     names = list(known)
-    matches = difflib.get_close_matches(word, names, 1) or difflib.get_close_matches(word.lower(), names, 1)
+    matches = difflib.get_close_matches(word, names, 1, alike) or difflib.get_close_matches(word.lower(), names, 1, alike)
     return matches[0] if matches else None
 
 
@@ -144,7 +145,8 @@ def number(low: int, high: Optional[int] = None) -> Check:
         if value < low:
             raise bad(field, "is too small", value, allowed, "write %d or more" % low)
         if value > (MOST if high is None else high):
-            raise bad(field, "is too large", value, allowed, "write %d or less" % (MOST if high is None else high))
+            most = MOST if high is None else high
+            raise bad(field, "is too large", value, "a whole number from %d to %d" % (low, most), "write %d or less" % most)
         return value
 
     return check

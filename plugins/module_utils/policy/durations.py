@@ -25,7 +25,7 @@ def parse_duration(text: object, field: str) -> int:
     unordered unit, or longer than 100 years.
     """
     if not isinstance(text, str):
-        whole = isinstance(text, int) and not isinstance(text, bool) and is_showable(text)
+        whole = isinstance(text, int) and not isinstance(text, bool) and text >= 0 and is_showable(text)
         hint = "write %ss" % (text,) if whole else "write a duration, such as 15m"
         raise bad(field, "must be a duration written as text", text, ALLOWED, hint)
     match = _DURATION.fullmatch(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import List, NamedTuple, Optional, Sequence
 
-from ..errors import RefusedError, printable
+from ..errors import RefusedError, counted, printable
 from .model import Guards
 
 FEW = 20  # below so many entries a share says little, unless everything is gone
@@ -53,7 +53,10 @@ def check_guards(
     Raises RefusedError of kind ``guard``; ``field`` names the guard, or ``accept``.
     """
     if missing_sources:
-        raise _missing("sources", "source", missing_sources, "mount or restore it, or take it out of the policy")
+        hint = "mount or restore it, or take it out of the policy"
+        if any(set("*?[").intersection(source) for source in missing_sources):
+            hint += "; the sources of a policy are paths and no patterns (those of a profile may hold * and ?)"
+        raise _missing("sources", "source", missing_sources, hint)
     if missing_required:
         raise _missing("guards.require", "required path", missing_required, "mount or restore it, or take it out of guards.require")
     trips = _trips(guards, files, removal)
@@ -75,7 +78,7 @@ def check_guards(
         kind="guard",
         field=trips[0].field,
         found=trips[0].found,
-        allowed=trips[0].allowed,
+        allowed=trips[0].allowed if len(trips) == 1 else "; ".join("%s: %s" % (trip.field, trip.allowed) for trip in trips),
         next="look at the change (--dry-run); if it is meant, run again with --accept " + shown,
     )
 
@@ -83,7 +86,7 @@ def check_guards(
 def _trips(guards: Guards, files: int, removal: Removal) -> List[_Trip]:
     trips = []
     if files < guards.min_files:
-        complaint = "%d files, fewer than guards.min_files" % files
+        complaint = "%s, fewer than guards.min_files" % counted(files, "file")
         trips.append(_Trip("guards.min_files", complaint, str(files), "at least %d" % guards.min_files))
     # Counted against what is still selected: a new exclude must not hide what is gone from the rest.
     selected = removal.baseline - removal.deselected
@@ -108,6 +111,4 @@ def _missing(field: str, noun: str, names: Sequence[str], hint: str) -> RefusedE
     shown = ", ".join(printable(name) for name in names[:NAMED])
     if len(names) > NAMED:
         shown += " and %d more" % (len(names) - NAMED)
-    return RefusedError(
-        "nothing was published: missing %s %s" % (noun, shown), kind="guard", field=field, found=shown, allowed="every %s present" % noun, next=hint
-    )
+    return RefusedError("missing %s %s" % (noun, shown), kind="guard", field=field, found=shown, allowed="every %s present" % noun, next=hint)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 from ..errors import PolicyError, printable
 from ..manifest.selection import Selection
@@ -20,6 +20,7 @@ from .checks import (
     check_argv,
     check_flag,
     check_marker,
+    check_path,
     check_selected,
     check_tag,
     check_text,
@@ -46,6 +47,8 @@ from .target_spec import TargetSpec, check_target
 
 _RATE = re.compile("[1-9][0-9]{0,5}[kKmM]|[1-9][0-9]{0,2}[gG]")
 _BLOCK = re.compile("([1-9][0-9]{0,5})([kK]?)")
+# What no mail program takes for an option or for more than one address.
+_MAIL = re.compile("[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(@[A-Za-z0-9][A-Za-z0-9.-]{0,254})?")
 _SOCKET_OPTION = re.compile("[A-Z][A-Z0-9_]*(=[0-9]{1,10})?")
 
 # rsync clamps a level that its algorithm does not have, silently; lowest, highest, default (man 1 rsync, --compress-level).
@@ -57,12 +60,14 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
     "schedule.watch",
-    "schedule.window",
-    "objectives",
+    "objectives.rto",
+    "objectives.drill_every",
     "probes",
 )
 # Between two processes of one machine whole files are copied as they are ...
 REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
+# ... by rsync only where a rate is set ...
+RSYNC_ONLY = ("transfer.checksum", "transfer.streams", "transfer.timeout")
 # ... and rsync sets socket options on connections to its own daemon alone, none of which is a target.
 NEVER = ("transfer.sockopts",)
 
@@ -191,10 +196,16 @@ def _check_hook(value: Any, where: str) -> Hook:
 
 
 def _check_hook_timeout(value: Any, where: str) -> int:
-    seconds = parse_duration(value, where)
+    seconds = 0 if type(value) is int and value == 0 else parse_duration(value, where)  # else the advice would be to write 0s
     if seconds == 0:
         raise bad(where, "must be longer than nothing", value, "at least 1s", "write the longest time that the command may take")
     return seconds
+
+
+def _check_mail(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _MAIL.fullmatch(value):
+        raise bad(where, "must be an address", value, "name@host, or the name of a local user", "write an address such as root@example.org")
+    return value
 
 
 def _duration(default: int) -> Any:
@@ -284,6 +295,18 @@ class Objectives:
 
 
 @dataclass(frozen=True)
+class Notify:
+    """Who is told of trouble, by which ways; ``repeat`` in seconds."""
+
+    events: Tuple[str, ...] = key(each(choice("failed", "stale", "recovered"), "events"), ("failed", "stale", "recovered"))
+    command: Optional[Tuple[str, ...]] = key(optional(check_argv), None)
+    mail: Tuple[str, ...] = key(each(_check_mail, "addresses"), ())
+    webhook_file: Optional[str] = key(optional(check_path), None)
+    ping_file: Optional[str] = key(optional(check_path), None)
+    repeat: int = _duration(86400)
+
+
+@dataclass(frozen=True)
 class Policy:
     """A checked policy; paths are text with surrogate escapes, durations whole seconds.
 
@@ -309,20 +332,24 @@ class Policy:
     retention: Retention = key(section(Retention), Retention())
     objectives: Objectives = key(section(Objectives), Objectives())
     probes: Tuple[Hook, ...] = key(each(_check_hook, "commands"), ())
+    notify: Notify = key(section(Notify), Notify())
     heartbeat: int = _duration(3600)
     given: FrozenSet[str] = field(default=frozenset(), compare=False, repr=False)
     found_profile: Optional[Profile] = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def from_mapping(cls, data: Mapping[str, Any], *, default_host: str) -> Policy:
-        """The policy of a mapping with the keys of docs/policy.md; ``host`` is ``default_host`` where the mapping has none.
+    def from_mapping(cls, data: Mapping[str, Any], *, default_host: str, find: Callable[[str], Profile] = find_profile) -> Policy:
+        """The policy of a mapping with the keys of docs/policy.md; ``host`` is ``default_host`` where the mapping has none, ``find`` knows profiles by name.
 
         Raises PolicyError for the first key that is unknown, missing or not exactly right.
         """
         filled = {"host": default_host, **data} if isinstance(data, Mapping) else data
         name = data.get("profile") if isinstance(data, Mapping) else None
-        profile = None if name is None else find_profile(check_profile(name, "profile"))
-        has_none = profile is not None and bool(profile.sources) and "sources" not in filled
+        profile = None if name is None else find(check_profile(name, "profile"))
+        is_bare = profile is not None and "sources" not in filled
+        has_none = is_bare and profile is not None and bool(profile.sources)
+        if is_bare and not has_none:
+            raise _no_sources(name)
         values = read(cls, {**filled, "sources": ["/"]} if has_none else filled)
         if has_none:
             values["sources"] = ()
@@ -390,7 +417,9 @@ class Policy:
 
     def without_effect(self) -> List[str]:
         """The keys that were set to ask for something which this kind of target has no use for."""
-        idle = NEVER if self.target.scheme == "ssh" else REMOTE_ONLY + NEVER
+        idle: Tuple[str, ...] = NEVER
+        if self.target.scheme != "ssh":
+            idle += REMOTE_ONLY if self.transfer.bwlimit else REMOTE_ONLY + RSYNC_ONLY
         return [name for name in self._asked_for() if name in idle]
 
     def _asked_for(self) -> List[str]:
@@ -399,6 +428,16 @@ class Policy:
         level = COMPRESS_LEVELS[self.transfer.compress][2]
         idle = {**_leaves(_DEFAULTS.to_mapping()), "sqlite": "off", "transfer.compress_level": level}
         return [name for name, value in _leaves(self.to_mapping()).items() if name in self.given and value != idle[name]]
+
+
+def _no_sources(profile: Any) -> PolicyError:
+    return PolicyError(
+        "sources is missing, and the profile %s has none of its own" % printable(profile),
+        field="sources",
+        found="nothing",
+        allowed="a list of absolute paths",
+        next="say in `sources` what it is to protect",
+    )
 
 
 _DEFAULTS = Policy(name="default", host="default", sources=("/",), target=TargetSpec(url="/", scheme="file", path="/"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from ..errors import PolicyError, printable
 from ..manifest.selection import Selection
@@ -41,6 +41,8 @@ def _check_source(value: Any, where: str) -> str:
     if text == "~" or text.startswith("~/"):
         check_path("/home" + text[1:], where)
         return text
+    if not text.startswith("/"):
+        raise bad(where, "must be an absolute path", value, "a path that begins with '/' or '~/', or '~' alone", "write ~/NAME for what lies in every home")
     return check_path(value, where)
 
 
@@ -95,12 +97,11 @@ class Profile:
 
 def check_profile(value: Any, where: str) -> str:
     """The name of a profile, or the absolute path of its JSON file."""
-    text = check_text(value, where)
-    if text.startswith("/"):
+    if isinstance(value, str) and value.startswith("/"):
         return check_path(value, where)
-    if not is_name(text):
+    if not is_name(value):
         raise bad(where, "must be a name", value, "the name of a profile, or the absolute path of its JSON file", "choose one of %s" % ", ".join(PROFILES))
-    return text
+    return str(value)
 
 
 def file_of(name: str) -> Optional[str]:
@@ -118,15 +119,7 @@ def find_profile(name: str) -> Profile:
         with open(path, "rb") as stream:
             content = stream.read()
     except FileNotFoundError:
-        known = sorted({*PROFILES, *_own_names()})
-        near = closest(name, known)
-        raise PolicyError(
-            "there is no profile %s" % printable(name),
-            field="profile",
-            found=name,
-            allowed="%s; or a file in %s" % (", ".join(known), DIRECTORY),
-            next="did you mean '%s'" % near if near else "check the name; docs/profiles.md says how to write one",
-        ) from None
+        raise unknown_profile(name, sorted({*PROFILES, *_own_names()}), "a file in %s" % DIRECTORY) from None
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise PolicyError(
@@ -137,10 +130,37 @@ def find_profile(name: str) -> Profile:
             next="correct it; %s" % MANUAL,
         ) from None
     try:
-        return Profile(**read(Profile, parse_json(content, "profile"), "profile"))
+        return parse_profile(parse_json(content, "profile"))
     except PolicyError as error:
         error.message = "%s: %s" % (printable(path), error.message)
+        error.next = _in_own_manual(error.next)
         raise
+
+
+def unknown_profile(name: str, known: Sequence[str], others: str) -> PolicyError:
+    """The error that the name of a profile deserves which is none of ``known``; ``others`` says what else could be one."""
+    near = closest(name, known)
+    return PolicyError(
+        "there is no profile %s" % printable(name),
+        field="profile",
+        found=name,
+        allowed="%s; or %s" % (", ".join(known), others),
+        next="did you mean '%s'" % near if near else "check the name; docs/profiles.md says how to write one",
+    )
+
+
+def parse_profile(value: Any) -> Profile:
+    """The profile of a mapping with the keys of docs/profiles.md. Raises PolicyError, with fields that begin with ``profile``."""
+    try:
+        return Profile(**read(Profile, value, "profile"))
+    except PolicyError as error:
+        error.next = _in_own_manual(error.next)
+        raise
+
+
+def _in_own_manual(advice: Optional[str]) -> Optional[str]:
+    """The checks are a policy's, and so is where they send the reader."""
+    return advice and advice.replace(MANUAL, "see docs/profiles.md")
 
 
 def _own_names() -> "list[str]":

@@ -6,12 +6,25 @@
 from __future__ import annotations
 
 import re
+import zlib
+from datetime import datetime, timedelta
 from typing import Any, FrozenSet, NamedTuple, Tuple
 
 from ..errors import printable
 from .checks import bad, check_text, closest
 
 MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+_MACRO_COLUMNS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+# From one 29 February to the one before, over a century without.
+_DAYS_BACK = 8 * 366 + 1
 DAYS_IN = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 ALLOWED = "minute hour day month weekday, such as '*/5 * * * *', or one of " + ", ".join(MACROS)
@@ -73,6 +86,40 @@ def check_window(value: Any, field: str) -> str:
     if hours[0] == hours[1] and minutes[0] == minutes[1]:
         raise bad(field, "is empty: it starts when it ends", value, allowed, "write '' for any time")
     return span
+
+
+def last_due(line: str, now: datetime) -> datetime:
+    """The last minute, at or before the local time ``now``, at which cron starts what has this schedule (checked by ``check_cron``)."""
+    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
+    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
+    weekday_set = {number % 7 for number in weekdays}
+    # On either day if both are restricted.
+    is_either = not (words[2].startswith("*") or words[4].startswith("*"))
+    times = [(hour, minute) for hour in reversed(hours) for minute in reversed(minutes)]
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    for _day in range(_DAYS_BACK):
+        fits = day.day in days, day.isoweekday() % 7 in weekday_set
+        if day.month in months and (any(fits) if is_either else all(fits)):
+            for hour, minute in times:
+                due = day.replace(hour=hour, minute=minute)
+                if due <= now:
+                    return due
+        day -= timedelta(days=1)
+    raise AssertionError("check_cron lets nothing by that never runs")
+
+
+def is_within(window: str, now: datetime) -> bool:
+    """Whether the local time ``now`` lies in a window (checked by ``check_window``)."""
+    if not window:
+        return True
+    start, end = window.split("-")
+    at = now.strftime("%H:%M")
+    return start <= at < end if start < end else at >= start or at < end
+
+
+def splay_of(name: str, splay: int) -> int:
+    """How many of ``splay`` seconds the host called ``name`` waits: always the same, and others wait another time."""
+    return zlib.crc32(name.encode("utf-8", "surrogateescape")) % (splay + 1)
 
 
 def _column(word: str, column: _Column, value: str, field: str) -> FrozenSet[int]:

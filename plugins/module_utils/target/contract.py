@@ -321,6 +321,10 @@ class Target(ABC):
     def expect(self) -> None:  # noqa: B027 - most targets are there already
         """Something will be asked in a moment: begin what it takes until then."""
 
+    def remarks(self) -> "List[str]":
+        """What a run should warn of that was seen while talking to the target."""
+        return []
+
     @abstractmethod
     def latest(self) -> Optional[Snapshot]:
         """The newest snapshot, or None where there is no history."""

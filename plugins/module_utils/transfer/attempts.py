@@ -49,7 +49,7 @@ def send_persistently(
             basis=basis,
             shell=shell,
             hold=hold,
-            on_progress=_increments(tell) if tell is not None else None,
+            on_progress=increments(tell) if tell is not None else None,
         )
         wire += report.bytes_wire
         if any("No space left" in text or "Disk quota" in text for text in report.messages):
@@ -68,7 +68,7 @@ def send_persistently(
     )
 
 
-def _increments(tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
+def increments(tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
     """A listener for running totals that passes on what was added since the last call."""
     last = (0, 0)
 

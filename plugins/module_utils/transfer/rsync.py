@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
-from ..errors import BackupError, PolicyError
+from ..errors import BackupError, PolicyError, printable
 
 # --mkpath came with it.
 OLDEST = (3, 2, 3)
+_PROBE_SECONDS = 30
 # lz4 has no levels, and before the two ends have agreed on an algorithm a number means nothing.
 _LEVELLED = ("zstd", "zlib", "zlibx")
 
@@ -58,18 +59,24 @@ def probe(program: str = "rsync") -> Capabilities:
     import subprocess
 
     environment = clean_environment(os.environb)
-    missing = BackupError("rsync cannot be run", kind="rsync_missing", found=program, allowed="rsync >= 3.2.3", next="apt-get install rsync")
     path = shutil.which(program)
     if path is None:
-        raise missing
+        raise _not_run("there is no program %s that this user may run" % program, program, "apt-get install rsync")
     path = os.path.abspath(path)  # it will be started from another directory
     text = ""
     # -VV answers in JSON from 3.2.7 on and in text before; where it is no option at all, --version always was.
     for option in ("-VV", "--version"):
         try:
-            done = subprocess.run([path, option], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, timeout=30)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise missing from error
+            done = subprocess.run(
+                [path, option], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, timeout=_PROBE_SECONDS
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.filename is not None:
+                reason += " (%s)" % printable(error.filename)
+            raise _not_run(reason, path, "mend what is named; `%s --version` must work for this user" % path) from error
+        except subprocess.TimeoutExpired as error:
+            raise _not_run("`%s %s` did not end within %g s" % (path, option, _PROBE_SECONDS), path, "run that by hand and see what it waits for") from error
         text = done.stdout.decode("utf-8", "replace")
         found = parse_version(path, text)
         if found is not None:
@@ -78,6 +85,10 @@ def probe(program: str = "rsync") -> Capabilities:
             return found
     words = text.split("\n", 1)[0].strip()
     raise BackupError("this rsync is too old", kind="rsync_too_old", found=words, allowed=">= 3.2.3", next="apt-get install rsync")
+
+
+def _not_run(reason: str, program: str, advice: str) -> BackupError:
+    return BackupError("rsync cannot be run: %s" % reason, kind="rsync_missing", found=program, allowed="rsync >= 3.2.3", next=advice)
 
 
 def parse_version(program: str, text: str) -> Optional[Capabilities]:

@@ -153,7 +153,7 @@ class _Stream:
             )
         except OSError as error:
             raise BackupError(
-                "rsync cannot be run: %s" % error, kind="rsync_missing", found=argv[0], allowed="rsync >= 3.2.3", next="apt-get install rsync"
+                "rsync cannot be run: %s" % error, kind="rsync_missing", found=argv[0], allowed="rsync >= 3.2.3", next="mend what is named, and run again"
             ) from error
         assert self.process.stdin and self.process.stdout and self.process.stderr
         self.stdin, self.stdout, self.stderr = self.process.stdin, self.process.stdout, self.process.stderr

@@ -172,7 +172,7 @@ def test_what_cannot_be_read_keeps_the_entry_it_had_and_is_counted(tree: Path) -
         look(tree, dest=str(dest))
         (tree / "folder" / "file").chmod(0)
         result = as_somebody(Path(name), lambda: look(tree, dest=str(dest)).to_dict())
-    assert result["rc"] == 3 and "1 paths could not be read, the first is %s/folder/file" % tree in result["warnings"][0]
+    assert result["rc"] == 3 and "1 path could not be read, the first is %s/folder/file" % tree in result["warnings"][0]
     assert result["removed"] == 0
 
 

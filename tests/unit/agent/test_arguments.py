@@ -124,14 +124,21 @@ def test_what_was_not_given_is_none_false_or_empty() -> None:
         (("list", "web", "more"), "list: unrecognized arguments: more", "more", "`openclaw-backup list --help`"),
         (("run", "web", "--host", "web2"), "run: unrecognized arguments: --host web2", "--host", "`openclaw-backup run --help`"),
         (("verify", "web", "--depth"), "verify: argument --depth: expected one argument", "--depth", "`openclaw-backup verify --help`"),
-        (("run", "web", "--json=1"), "run: argument --json: ignored explicit argument '1'", "--json", "`openclaw-backup run --help`"),
-        (("li\x1b[2Jst",), "There is no verb li\\x1b[2Jst", "verb", "did you mean list?"),
+        (("run", "web", "--json=1"), "run: argument --json: takes no value", "--json", "`openclaw-backup run --help`"),
+        (("li\x1b[2Jst",), "There is no verb li\\x1b[2Jst", "verb", "`openclaw-backup --help`"),
+        (("run", ""), "run: POLICY is empty", "POLICY", "name the policy"),
     ],
 )
 def test_a_wrong_command_line_says_what_is_wrong_what_is_allowed_and_what_next(words: Tuple[str, ...], message: str, field: str, advice: str) -> None:
     error = refused(*words)
     assert (error.message.replace("argument --", "--"), error.field) == (message.replace("argument --", "--"), field)
     assert error.allowed and advice in str(error.next)
+
+
+@pytest.mark.parametrize("words", ["run --nope", "run --host x", "run --accepted-loss", "restore --verify", "restore --depth quick", "list --sites"])
+def test_an_option_that_does_something_else_is_not_proposed(words: str) -> None:
+    verb, *rest = words.split()
+    assert refused(verb, "web", *rest).next == "`openclaw-backup %s --help` explains them" % verb
 
 
 def test_help_and_version_can_be_typed_as_words() -> None:
@@ -142,3 +149,13 @@ def test_help_and_version_can_be_typed_as_words() -> None:
 
 def test_verbs_of_later_versions_are_not_offered() -> None:
     assert not set(VERBS) & set("replicate drill rekey".split())
+
+
+@pytest.mark.parametrize("words", [["check", "web", "--explain", "/a", "--explain", "/b"], ["restore", "web", "--dest=/a", "--path", "/x", "--dest", "/b"]])
+def test_a_value_that_is_given_twice_is_refused(words: List[str]) -> None:
+    error = refused(*words)
+    assert "given twice" in str(error) and error.field in ("--explain", "--dest")
+
+
+def test_a_switch_and_what_repeats_may_be_given_twice() -> None:
+    assert parsed("restore", "web", "--yes", "--yes", "--path", "/a", "--path", "/b").path == ["/a", "/b"]

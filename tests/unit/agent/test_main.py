@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import verbs
-from ansible_collections.openclaw.backup.plugins.module_utils.agent.__main__ import main
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.__main__ import _failure, main
 from ansible_collections.openclaw.backup.plugins.module_utils.agent.verbs import Outcome
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import IntegrityError, LockedError
 
@@ -73,6 +73,12 @@ def test_an_interruption_is_a_failure_and_says_how_to_go_on(perform: Any, capsys
     out, err = capsys.readouterr()
     answer = json.loads(out)
     assert (answer["failed"], answer["rc"], answer["error"]["kind"], err) == (True, 1, "interrupted", "")
+
+
+@pytest.mark.parametrize("verb, goes_on", [("run", True), ("restore", True), ("check", False), ("verify", False)])
+def test_only_what_goes_on_where_it_was_says_so(verb: str, goes_on: bool) -> None:
+    error = _failure(KeyboardInterrupt(), [verb, "web"])
+    assert ("goes on from there" in str(error)) == goes_on and error.kind == "interrupted"
 
 
 def test_an_error_in_json_has_its_four_keys_and_standard_error_stays_empty(perform: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.agent.arguments import VERBS
-from ansible_collections.openclaw.backup.plugins.module_utils.agent.render import _VIEWS, failure, fields, format_duration, table
-from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, UsageError
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.render import _VIEWS, _rule, failure, fields, format_duration, table
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, UsageError, counted
 
 
 def test_every_verb_has_a_view() -> None:
@@ -34,6 +34,16 @@ def test_fields_without_a_value_are_left_out() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_one_of_something_is_not_many() -> None:
+    assert [counted(1, "file"), counted(0, "file"), counted(1234, "entry")] == ["1 file", "0 files", "1,234 entries"]
+
+
+def test_what_leaves_something_out_is_named_with_its_pattern_or_with_what_it_means() -> None:
+    assert _rule({"key": "exclude", "rule": "*.log"}) == "exclude *.log"
+    assert _rule({"key": "include", "rule": "no pattern matches"}) == "include (no pattern matches)"
+    assert _rule({"key": "exclude_caches", "rule": ""}) == "exclude_caches"
 
 
 def test_an_error_is_three_sentences_with_the_readers_own_policy() -> None:

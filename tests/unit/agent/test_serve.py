@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper, serve
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import RefusedError, UsageError
+from ansible_collections.openclaw.backup.plugins.module_utils.transfer.rsync import Options, build_argv, probe
 
 TX = "0123456789abcdef" * 2
+# As rsync 3.2.7 asks for it.
 SERVER = "rsync --server -tre.iLsfxCIvu --inplace --copy-dest /basis . p/%s/files/" % TX
 
 
@@ -50,6 +54,34 @@ def test_what_rsync_writes_is_the_keepers_alone_to_share(monkeypatch: pytest.Mon
     assert masks == [0o077, 0o007], "the account that receives shares with its group, of which the vault's own is a member"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(compress="zstd", checksum="xxh128", block_size="4096", bwlimit="10m"),
+        Options(compress="zlibx"),
+        Options(compress="lz4", checksum="md5"),
+    ],
+)
+@pytest.mark.parametrize("is_recursive", [True, False])
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_this_machines_rsync_asks_for_is_let_by(
+    monkeypatch: pytest.MonkeyPatch, started: List[Any], tmp_path: Path, options: Options, is_recursive: bool, resume: bool
+) -> None:
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\nshift\necho "$@" >%s/asked\nexit 1\n' % tmp_path)
+    shell.chmod(0o755)
+    basis = b"" if resume else b"/basis/srv/www"
+    destination = b"vault:p/%s/files/srv/www" % TX.encode()
+    names = [b"x"] if is_recursive else []
+    argv = build_argv(
+        options, probe(), source_root=b"/tmp", destination=destination, recursive=is_recursive, resume=resume, basis=basis, shell=[bytes(shell)], names=names
+    )
+    subprocess.run(argv, input=b"", capture_output=True, check=False)
+    with pytest.raises(Started):
+        ask(monkeypatch, (tmp_path / "asked").read_text().strip())
+
+
 def test_rsync_is_confined_to_the_session_of_this_host(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:
     with pytest.raises(Started):
         ask(monkeypatch, SERVER)
@@ -85,6 +117,20 @@ def test_rsync_is_confined_to_the_session_of_this_host(monkeypatch: pytest.Monke
         SERVER + "\nsh",
         SERVER + "\\",
         SERVER.replace("rsync", "rsync;sh"),
+        SERVER.replace("--inplace", "-B1"),
+        SERVER.replace("--inplace", "-B 1"),
+        SERVER.replace("--inplace", "--block-size=1"),
+        SERVER.replace("--inplace", "--debug=deltasum3"),
+        SERVER.replace("--inplace", "--checksum-seed=1"),
+        SERVER.replace("--inplace", "--backup-dir=/x"),
+        SERVER.replace("--inplace", "--log-file=/x"),
+        SERVER.replace("--inplace", "--copy-dest /files"),
+        SERVER.replace("--inplace", "--delete"),
+        SERVER.replace("/basis", "/basis/../files"),
+        SERVER.replace("/basis", "/basis/.."),
+        SERVER.replace("--inplace", "."),
+        SERVER.replace("--inplace", "\\t.\\tp"),
+        SERVER.replace("-tre.iLsfxCIvu", "-ptre.iLsfxCIvu"),
         "rrsync / ",
         "scp -t /",
         "internal-sftp",

@@ -7,37 +7,29 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.filter.cron_problems import cron_problems
-from ansible_collections.openclaw.backup.plugins.filter.crontab import crontab, splay
+from ansible_collections.openclaw.backup.plugins.filter.crontab import crontab
 from ansible_collections.openclaw.backup.plugins.filter.limit_problems import limit_problems
 
 POLICY = {"name": "etc", "host": "web1", "sources": ["/etc"], "target": "/srv/vault"}
-COMMAND = ["/usr/local/bin/openclaw-backup", "run"]
+COMMAND = ["/usr/local/bin/openclaw-backup", "run", "--scheduled"]
 
 
-def test_each_policy_has_a_line_with_its_own_schedule() -> None:
+def test_each_policy_has_a_line_with_its_own_schedule_and_one_for_the_start_of_the_host() -> None:
     now = {**POLICY, "name": "now", "schedule": {"cron": "@hourly", "splay": 0}}
-    wait = splay("web1", "etc", 60)
     assert crontab([POLICY, now], COMMAND, directory="/etc/p") == [
-        "*/5 * * * * root sleep %d; /usr/local/bin/openclaw-backup run /etc/p/etc.json" % wait,
-        "@hourly root /usr/local/bin/openclaw-backup run /etc/p/now.json",
+        "*/5 * * * * root /usr/local/bin/openclaw-backup run --scheduled /etc/p/etc.json",
+        "@reboot root /usr/local/bin/openclaw-backup run --scheduled /etc/p/etc.json",
+        "@hourly root /usr/local/bin/openclaw-backup run --scheduled /etc/p/now.json",
+        "@reboot root /usr/local/bin/openclaw-backup run --scheduled /etc/p/now.json",
     ]
 
 
 def test_what_cron_or_the_shell_would_read_otherwise_is_quoted() -> None:
-    policy = {**POLICY, "schedule": {"splay": 0}}
-    assert crontab([policy], ["/opt/a b/100%", "run"], user="me") == [r"*/5 * * * * me '/opt/a b/100\%' run etc"]
+    assert crontab([POLICY], ["/opt/a b/100%", "run"], user="me")[0] == r"*/5 * * * * me '/opt/a b/100\%' run etc"
 
 
 def test_a_profile_that_only_the_host_knows_is_no_obstacle() -> None:
-    assert len(crontab([{**POLICY, "profile": "/etc/openclaw-backup/profiles/mine.json"}], COMMAND)) == 1
-
-
-def test_hosts_are_spread_over_the_splay_and_each_waits_as_long_every_time() -> None:
-    waits = [splay("web%d" % number, "etc", 59) for number in range(6000)]
-    assert waits == [splay("web%d" % number, "etc", 59) for number in range(6000)]
-    assert set(waits) == set(range(60))
-    assert max(map(waits.count, range(60))) < 160
-    assert splay("web1", "etc", 0) == 0
+    assert len(crontab([{**POLICY, "profile": "/etc/openclaw-backup/profiles/mine.json"}], COMMAND)) == 2
 
 
 def test_a_wrong_expression_or_limit_is_told_with_its_name() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Dict
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.filter.policy_problems import policy_problems
+from ansible_collections.openclaw.backup.plugins.filter.profile_problems import profile_problems
 
 GOOD = {"name": "web", "sources": ["/srv/www"], "target": {"url": "/srv/vault"}, "guards": {"min_files": 3}, "one_file_system": True, "profile": None}
 
@@ -60,6 +61,22 @@ def test_a_profile_that_only_a_host_knows_is_no_problem_and_the_rest_is_looked_a
     assert problem.startswith("policy 1 (web): exclude must be a list")
     (problem,) = policy_problems([{**mine, "profile": "../x"}], "web1")
     assert problem.startswith("policy 1 (web): profile must be a name")
+
+
+def test_a_profile_that_nobody_installs_is_a_problem_where_all_of_them_are_known() -> None:
+    mine = {"name": "web", "target": "/srv/vault", "profile": "mine"}
+    profiles = Lazy({Text("mine"): {"sources": ["/srv/mine"]}, "bare": {}})
+    assert policy_problems([mine, {**mine, "name": "b", "profile": "openclaw"}, {**mine, "name": "c", "profile": "/srv/own.json"}], "web1", profiles) == []
+    (problem,) = policy_problems([{**mine, "profile": "opencalw"}], "web1", {})
+    assert problem.startswith("policy 1 (web): there is no profile opencalw") and "did you mean 'openclaw'" in problem
+    (problem,) = policy_problems([{**mine, "profile": "bare"}], "web1", profiles)
+    assert problem.startswith("policy 1 (web): sources is missing, and the profile bare has none")
+
+
+def test_each_profile_with_an_error_is_named() -> None:
+    assert profile_problems(Lazy({Text("a"): {"sources": [Text("~/x")]}})) == []
+    first, second = profile_problems({"a": {"sorces": ["/x"]}, "b": {"sources": ["x"]}, "c": {}})
+    assert first.startswith("a: profile.sorces is not a key") and second.startswith("b: profile.sources[0] must be an absolute path")
 
 
 def test_a_host_name_that_cannot_name_a_history_is_a_problem() -> None:

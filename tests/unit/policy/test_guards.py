@@ -95,6 +95,7 @@ def test_every_guard_that_an_accept_would_override_is_shown() -> None:
     assert error.field == "guards.min_files"
     for part in ("0 files", "100% (40 of 40) entries are gone", "60% (60 of 100) entries are no longer selected"):
         assert part in error.message
+    assert error.allowed == "guards.min_files: at least 1; guards.max_delete_percent: at most 30%; guards.max_deselect_percent: at most 50%"
 
 
 @pytest.mark.parametrize("accepted", ["deadbeef", "", "1a2b3c4", "1A2B3C4D", DIGEST, "1a2b3c4d ", "\x1b[2J"])
@@ -115,6 +116,7 @@ def test_an_accept_from_before_does_no_harm_when_there_is_nothing_to_override() 
 def test_a_missing_source_or_required_path_is_never_overridden(accepted: Optional[str]) -> None:
     error = refused(missing_sources=["/srv/\udcff\n", "/b"], missing_required=["/c"], files=0, accepted=accepted)
     assert (error.field, error.found) == ("sources", "/srv/\\xff\\n, /b")
+    assert "pattern" not in str(error) and "no patterns" in str(refused(missing_sources=["/et*"]))
     assert "--accept" not in str(error)
     error = refused(missing_required=["/mnt/%d" % number for number in range(8)], files=0, accepted=accepted)
     assert error.field == "guards.require"

@@ -168,7 +168,7 @@ BAD = [
     ({"schedule": {"cronn": "@daily"}}, "schedule.cronn", "not a key", "did you mean 'schedule.cron'"),
     ({"retention": {"keep_dayly": 1}}, "retention.keep_dayly", "not a key", "did you mean 'retention.keep_daily'"),
     ({"hooks": {"onfailure": []}}, "hooks.onfailure", "not a key", "did you mean 'hooks.on_failure'"),
-    ({"hooks": {"before": [{"cmd": ["x"]}]}}, "hooks.before[0].cmd", "not a key", "did you mean 'hooks.before[0].command'"),
+    ({"hooks": {"before": [{"comand": ["x"]}]}}, "hooks.before[0].comand", "not a key", "did you mean 'hooks.before[0].command'"),
     # names
     ({"name": ""}, "name", "must be a name", "web1"),
     ({"name": "a/b"}, "name", "must be a name", "web1"),
@@ -269,7 +269,7 @@ BAD = [
     ({"transfer": {"compress": "zlibx", "compress_level": 0}}, "transfer.compress_level", "level of zlibx", "write 6"),
     ({"transfer": {"compress": "none", "compress_level": 3}}, "transfer.compress_level", "must be 0", "leave compress_level out"),
     ({"transfer": {"checksum": "none"}}, "transfer.checksum", "one of xxh128", "one of them"),
-    ({"transfer": {"checksum": "sha256"}}, "transfer.checksum", "one of xxh128", "did you mean"),
+    ({"transfer": {"checksum": "sha256"}}, "transfer.checksum", "one of xxh128", "write one of them"),
     ({"transfer": {"block_size": "129k"}}, "transfer.block_size", "size that rsync takes", "128k"),
     ({"transfer": {"block_size": "131073"}}, "transfer.block_size", "size that rsync takes", "128k"),
     ({"transfer": {"block_size": "511"}}, "transfer.block_size", "size that rsync takes", "1k"),
@@ -303,8 +303,11 @@ BAD = [
     ({"retention": {"timezone": "/etc/localtime"}}, "retention.timezone", "known time zone", ""),
     ({"retention": {"timezone": ""}}, "retention.timezone", "known time zone", "Europe/Berlin"),
     ({"retention": {"timezone": None}}, "retention.timezone", "must be text", "docs/policy.md"),
+    ({"retention": {"keep_last": 10**13}}, "retention.keep_last", "is too large", "write 1000000000000 or less"),
+    ({"hooks": {"before": [{"command": ["x"], "timeout": 0}]}}, "hooks.before[0].timeout", "longer than nothing", "the longest time"),
     # objectives
     ({"objectives": {"rpo": "fast"}}, "objectives.rpo", "unknown unit", "use s"),
+    ({"objectives": {"rto": -5}}, "objectives.rto", "found the number -5", "write a duration"),
     ({"objectives": {"rto": 600}}, "objectives.rto", "found the number 600", "write 600s"),
     ({"objectives": {"drill_every": "200y"}}, "objectives.drill_every", "unknown unit 'y'", "365d"),
 ]
@@ -441,6 +444,16 @@ def test_a_policy_that_asks_for_nothing_more_is_supported() -> None:
     assert made(**keys, transfer=transfer, schedule=schedule, target={"url": "/v", "storage": "native"}).unsupported() == []
 
 
+def test_a_number_that_is_too_large_is_told_how_large_it_may_be() -> None:
+    with pytest.raises(PolicyError) as raised:
+        made(guards={"min_files": 10**13})
+    assert raised.value.allowed == "a whole number from 0 to 1000000000000"
+
+
+def test_the_objective_that_status_judges_by_is_acted_on() -> None:
+    assert made(objectives={"rpo": "1h", "rto": "1h", "drill_every": "1d"}).unsupported() == ["objectives.rto", "objectives.drill_every"]
+
+
 def test_what_is_set_and_not_acted_on_is_named() -> None:
     # The values of the example that are the defaults ask for nothing.
     assert Policy.from_mapping(FULL, default_host="h").unsupported() == [
@@ -455,6 +468,10 @@ def test_what_acts_only_over_a_network_is_named_for_a_directory_and_not_for_a_va
     here = made(transfer=transfer, target="/v")
     assert here.without_effect() == ["transfer.compress", "transfer.compress_level", "transfer.block_size", "transfer.sockopts"]
     assert here.unsupported() == []
+    assert made(transfer={**transfer, "bwlimit": ""}, target="/v").without_effect() == [
+        *["transfer.compress", "transfer.compress_level", "transfer.checksum", "transfer.block_size", "transfer.streams", "transfer.sockopts"]
+    ], "without a limit rsync has no part in it"
+    assert made(transfer={"timeout": 5}, target="/v").without_effect() == ["transfer.timeout"]
     assert made(transfer=transfer, target="ssh://vault/v").without_effect() == ["transfer.sockopts"], "rsync has no socket of its own there"
     assert made(transfer={"compress": "zstd", "compress_level": 3, "block_size": "auto", "sockopts": ""}, target="/v").without_effect() == []
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
-from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import NEVER, NOT_YET, REMOTE_ONLY, Hook, Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import NEVER, NOT_YET, REMOTE_ONLY, RSYNC_ONLY, Hook, Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.target_spec import TargetSpec
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "policy.md"
@@ -29,7 +29,7 @@ class Row(NamedTuple):
 def rows() -> Iterator[Row]:
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| `") and len(cells) == len(Row._fields) and cells[3] in ("yes", "network", "never", "later"):
+        if line.startswith("| `") and len(cells) == len(Row._fields) and cells[3] in ("yes", "network", "rsync", "never", "later"):
             yield Row(cells[0].strip("`"), *cells[1:])
 
 
@@ -77,6 +77,7 @@ def test_the_page_admits_what_this_version_does_not_act_on() -> None:
     later = {row.key for row in rows() if row.now == "later" and not row.key.startswith("target.")}
     assert later == {row.key for row in rows() if row.key in NOT_YET or re.split(r"[.]", row.key)[0] in NOT_YET}
     assert {row.key for row in rows() if row.now == "network"} == set(REMOTE_ONLY)
+    assert {row.key for row in rows() if row.now == "rsync"} == set(RSYNC_ONLY)
     assert {row.key for row in rows() if row.now == "never"} == set(NEVER)
 
 

@@ -97,8 +97,9 @@ def test_what_a_policy_says_comes_on_top_of_its_profile() -> None:
         ({"profile": "none-such"}, "profile", "openclaw-core"),
         ({"profile": "/nowhere/own.json"}, "profile", "there is no profile /nowhere/own.json"),
         ({"profile": "../etc"}, "profile", "must be a name"),
-        ({"profile": ["home"]}, "profile", "must be text"),
-        ({"profile": "files"}, "sources", "sources is missing"),
+        ({"profile": ["home"]}, "profile", "must be a name"),
+        ({"profile": 5}, "profile", "the absolute path of its JSON file"),
+        ({"profile": "files"}, "sources", "the profile files has none of its own"),
         ({"profile": "home", "sources": []}, "sources", "must not be empty"),
     ],
 )
@@ -114,8 +115,10 @@ def test_a_profile_that_is_not_right_is_refused_with_a_way_out(keys: Dict[str, A
         ("{", "profile", "not JSON"),
         ("[]", "profile", "must be a mapping"),
         ('{"source": ["/x"]}', "profile.source", "did you mean"),
-        ('{"sources": ["x"]}', "profile.sources[0]", "absolute"),
-        ('{"sources": ["~x"]}', "profile.sources[0]", "absolute"),
+        ('{"sources": ["x"]}', "profile.sources[0]", "'~/'"),
+        ('{"sources": ["~nobody/x"]}', "profile.sources[0]", "write ~/NAME"),
+        ('{"wholly": 1}', "profile.wholly", "see docs/profiles.md"),
+        ('{"version": {"pattern": "(x)"}}', "profile.version.files", "see docs/profiles.md"),
         ('{"exclude": ["a//b"]}', "profile.exclude[0]", ""),
         ('{"exclude_if_present": ["a/b"]}', "profile.exclude_if_present[0]", "must be a file name"),
         ('{"exclude": [], "exclude": ["x"]}', "exclude", "stands twice"),
@@ -131,6 +134,7 @@ def test_a_profile_s_file_that_is_not_right_is_named_with_what_is_wrong(tmp_path
     with pytest.raises(PolicyError) as raised:
         policy(profile=str(path), sources=["/x"])
     assert raised.value.field == field and words in str(raised.value) and str(path) in str(raised.value), str(raised.value)
+    assert "policy.md" not in str(raised.value) and "is not expanded" not in str(raised.value)
 
 
 def test_a_profile_of_one_s_own_stands_instead_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

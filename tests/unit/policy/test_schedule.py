@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import PolicyError
-from ansible_collections.openclaw.backup.plugins.module_utils.policy.schedule import check_cron, check_window
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.schedule import check_cron, check_window, is_within, last_due, splay_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +128,60 @@ def test_a_window_that_nothing_fits_into_is_refused(span: Any, complaint: str, h
     assert complaint in error.message
     assert hint in (error.next or "")
     assert error.allowed
+
+
+@pytest.mark.parametrize(
+    ("line", "now", "due"),
+    [
+        ("*/5 * * * *", "2026-11-20 09:14", "2026-11-20 09:10"),
+        ("*/5 * * * *", "2026-11-20 09:15", "2026-11-20 09:15"),
+        ("0 3 * * *", "2026-11-20 02:59", "2026-11-19 03:00"),
+        ("@weekly", "2026-11-20 09:14", "2026-11-15 00:00"),
+        ("@monthly", "2026-11-01 00:00", "2026-11-01 00:00"),
+        ("@yearly", "2026-11-20 09:14", "2026-01-01 00:00"),
+        ("0 0 29 feb *", "2103-11-20 09:14", "2096-02-29 00:00"),
+        ("30 4 1,15 * fri", "2026-11-20 09:14", "2026-11-20 04:30"),  # a Friday, though not the 15th
+        ("30 4 1,15 * sat", "2026-11-20 09:14", "2026-11-15 04:30"),
+        ("30 4 */2 * sat", "2026-11-20 09:14", "2026-11-07 04:30"),  # '*/2' restricts, and so does the weekday
+        ("0 12 * * 7", "2026-11-20 09:14", "2026-11-15 12:00"),
+    ],
+)
+def test_when_a_run_was_due_last(line: str, now: str, due: str) -> None:
+    assert last_due(line, datetime.fromisoformat(now)) == datetime.fromisoformat(due)
+
+
+@given(
+    st.integers(0, 59), st.one_of(st.just("*"), st.integers(0, 23).map(str)), st.sampled_from(["*", "1-7", "28", "*/3"]), st.sampled_from(["*", "2", "11,12"]),
+    st.sampled_from(["*", "5", "0-2", "7"]), st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1)),
+)  # fmt: skip
+def test_no_due_time_lies_between_the_last_one_and_now(minute: int, hour: str, day: str, month: str, weekday: str, now: datetime) -> None:
+    line = "%d %s %s %s %s" % (minute, hour, day, month, weekday)
+    due = last_due(line, now)
+    assert due <= now and due.minute == minute and due.second == 0
+    assert last_due(line, due) == due
+    between = due + (now - due) / 2
+    assert last_due(line, between) == due
+    assert last_due(line, due - timedelta(minutes=1)) < due
+
+
+@pytest.mark.parametrize(
+    ("window", "inside", "outside"),
+    [
+        ("22:00-06:00", ("22:00", "23:59", "00:00", "05:59"), ("06:00", "12:00", "21:59")),
+        ("06:30-22:00", ("06:30", "21:59"), ("06:29", "22:00", "00:00")),
+        ("", ("12:00",), ()),
+    ],
+)
+def test_windows_may_go_past_midnight(window: str, inside: Any, outside: Any) -> None:
+    def at(text: str) -> datetime:
+        return datetime.fromisoformat("2026-11-20 " + text)
+
+    assert all(is_within(window, at(text)) for text in inside)
+    assert not any(is_within(window, at(text)) for text in outside)
+
+
+def test_each_host_has_a_moment_of_its_own_that_stays() -> None:
+    moments = [splay_of("web%d/p" % number, 60) for number in range(1000)]
+    assert moments == [splay_of("web%d/p" % number, 60) for number in range(1000)]
+    assert set(moments) == set(range(61))
+    assert splay_of("web1/p", 0) == 0

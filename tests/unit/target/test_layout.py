@@ -156,6 +156,21 @@ def test_a_directory_that_is_something_else_is_no_vault(tmp_path: Path) -> None:
     assert caught.value.kind == "not_a_vault" and caught.value.next
 
 
+@pytest.mark.parametrize("text", ['{"format":99}', '{"format":2,"layout":"tree","storage":"native"}'])
+def test_a_vault_of_a_newer_version_is_not_called_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "format.json").write_text(text)
+    with pytest.raises(TargetError, match="newer than this version") as caught:
+        layout.read_format(os.fsencode(tmp_path))
+    assert caught.value.kind == "vault_format" and "restore it from a copy" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['{"format":1}', '{"format":"2"}', '{"format":true}', '{"format":1e9}', "{}"])
+def test_what_no_version_writes_is_damaged_still(tmp_path: Path, text: str) -> None:
+    (tmp_path / "format.json").write_text(text)
+    with pytest.raises(TargetError, match="is damaged"):
+        layout.read_format(os.fsencode(tmp_path))
+
+
 def test_a_history_is_listed_by_sequence_whatever_the_clock_said(tmp_path: Path) -> None:
     layout.create_vault(os.fsencode(tmp_path / "v"), "portable")
     target = TreeTarget(str(tmp_path / "v"), "h", "p")
@@ -183,3 +198,20 @@ def test_directories_overlap_as_they_really_lie(tmp_path: Path) -> None:
     assert overlaps(a, a) and overlaps(a, a + "/b") and overlaps(a + "/b", a) and overlaps("/", a)
     assert overlaps(link + "/b", a) and overlaps(a, link + "/not/there/yet")
     assert not overlaps(a, ab) and not overlaps(ab, a)
+
+
+def test_hosts_that_make_a_vault_at_once_all_find_it_made(tmp_path: Path) -> None:
+    for number in range(20):
+        vault = os.fsencode(tmp_path / str(number))
+        children = []
+        for _host in range(4):
+            child = os.fork()
+            if child == 0:
+                try:
+                    layout.create_vault(vault, "portable")
+                    os._exit(0 if layout.read_format(vault) == "portable" else 1)
+                finally:
+                    os._exit(2)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0, 0]
+        assert os.listdir(vault) == [b"format.json"]

@@ -16,8 +16,9 @@ from ansible_collections.openclaw.backup.plugins.module_utils.errors import Lock
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import DIRECTORY, FILE, Entry
 from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import IncompleteError
-from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.session import TreeSession, explain, increments
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.session import TreeSession, explain
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
+from ansible_collections.openclaw.backup.plugins.module_utils.transfer.attempts import increments
 
 TX = "0123456789abcdef0123456789abcdef"
 

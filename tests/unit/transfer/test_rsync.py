@@ -10,6 +10,7 @@ from typing import Any, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, PolicyError
+from ansible_collections.openclaw.backup.plugins.module_utils.transfer import rsync
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.rsync import Capabilities, Options, build_argv, clean_environment, probe
 
 VERSION_3_2_3 = """\
@@ -190,3 +191,17 @@ def test_a_users_own_settings_do_not_leak_in() -> None:
     assert clean_environment(mine) == {b"LC_ALL": b"C", b"MALLOC_MMAP_THRESHOLD_": b"131072", b"PATH": b"/bin:/usr/bin", b"SSH_AUTH_SOCK": b"s"}
     assert clean_environment(mine, local=False)[b"HOME"] == b"/root"
     assert clean_environment({})[b"PATH"]
+
+
+def test_what_keeps_rsync_from_running_is_told_and_installing_it_is_no_advice_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "rsync"
+    program.write_text("#!/nonexistent/sh\n")
+    program.chmod(0o755)
+    with pytest.raises(BackupError, match="^rsync cannot be run: No such file or directory [(]") as caught:
+        probe(str(program))
+    assert caught.value.kind == "rsync_missing" and "apt-get" not in str(caught.value.next)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(rsync, "_PROBE_SECONDS", 0.2)
+    with pytest.raises(BackupError, match="did not end within") as caught:
+        probe(str(program))
+    assert "apt-get" not in str(caught.value.next)

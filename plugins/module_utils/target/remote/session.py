@@ -35,7 +35,8 @@ _HOST = b"vault:"
 _SMALL_TO = (1 << 20) - 1
 _SMALL_BYTES = 16 << 20
 _SMALL_FILES = 2000
-_BATCH = 500
+# Names of 4 KiB, each byte of them escaped, fit into one message.
+_BATCH = 150
 
 
 def digest_of_paths(entries: Sequence[Entry]) -> str:
@@ -82,7 +83,7 @@ class RemoteSession(Session):
                 raise
             # Its copy of the parent is not ours: it gets the whole.
             answer = self._connection.ask({"do": "propose", "delta": False, "expected": expected}, [make_delta(None, manifest, same_times=True)])
-        if answer["same"] is True:
+        if answer.get("same") is True:
             return guess
         paths = set(self._paths())
         return [entry for entry in manifest.entries if entry.path in paths]
@@ -179,7 +180,7 @@ class RemoteSession(Session):
             if not shortfalls:
                 raise
             raise IncompleteError(shortfalls) from None
-        receipt = Receipt.from_dict(answer["receipt"], "The vault's answer")
+        receipt = Receipt.from_dict(answer.get("receipt"), "The vault's answer")
         if (receipt.tx, receipt.digest, receipt.content_digest) != (self._tx, manifest.digest, manifest.content_digest):
             raise IntegrityError(
                 "The vault's receipt %s is for something else than what was sent" % receipt.id,

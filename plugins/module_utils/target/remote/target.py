@@ -6,25 +6,33 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from ...errors import RefusedError, TargetError
+from ...errors import RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_lines
 from ...manifest.entry import Entry
 from ...manifest.walk import Descent
+from ...observe.audit import rfc3339, seconds_of
 from ...version import VERSION
-from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Verification, check_manifest, check_state
+from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Verification, check_manifest, check_state, is_time
+from ..sources import NATIVE, PORTABLE
+from ..tree.layout import make_id
 from .connection import Address, Connection
 from .session import RemoteSession
 from .stream import receive_files
-from .wire import PROTOCOL
+from .wire import PROTOCOL, foul
 
 # The vault tells of its work meanwhile, but writing a large snapshot to its disk is one long call.
 _PATIENCE = 3600.0
 # A manifest of ten million paths, packed.
 MAX_MANIFEST = 1 << 30
 _MAX_PATHS = 1 << 28
+_MAX_SNAPSHOTS = 1_000_000
+_SHOWN = 100
+# Snapshots bear the vault's time; a host whose own is further off than this is told (s).
+_SKEW = 300
 # What a restore holds twice for a moment.
 _PORTION = 256 << 20
 
@@ -42,6 +50,7 @@ class RemoteTarget(Target):
         self._connection: Optional[Connection] = None
         self._expected: Optional[Connection] = None
         self._facts: Dict[str, Any] = {}
+        self._heard = 0.0  # when the facts came (s since the epoch)
         self._manifests: Dict[str, bytes] = {}
 
     @property
@@ -55,6 +64,7 @@ class RemoteTarget(Target):
                 connection.greet(patience=_PATIENCE)
                 hello = {"do": "hello", "protocol": PROTOCOL, "engine": VERSION, "host": self.host, "policy": self.policy}
                 self._facts = connection.ask({**hello, "storage": self._wish, "clone": self._clone})
+                self._heard = time.time()
             except BaseException:
                 connection.close()
                 raise
@@ -64,6 +74,12 @@ class RemoteTarget(Target):
     def expect(self) -> None:
         if self._expected is None and (self._connection is None or self._connection.wire.is_closed):
             self._expected = Connection(self.address)
+
+    def remarks(self) -> List[str]:
+        said, heard = self._facts.get("time"), self._heard
+        if not is_time(said) or abs(seconds_of(str(said)) - heard) <= _SKEW:
+            return []
+        return ["the clocks of vault and host are %d s apart: the vault's says %s, this host's %s" % (abs(seconds_of(str(said)) - heard), said, rfc3339(heard))]
 
     def close(self) -> None:
         """End the conversation, if there is one."""
@@ -85,19 +101,35 @@ class RemoteTarget(Target):
     def storage(self) -> str:
         """``native`` or ``portable``, as the vault says."""
         assert self.connection
+        if self._facts.get("storage") not in (NATIVE, PORTABLE):
+            raise foul("a storage that is none")
         return str(self._facts["storage"])
 
     def latest(self) -> Optional[Snapshot]:
-        item = self._ask("latest")["snapshot"]
-        return None if item is None else read_snapshot(item)
+        item = self._ask("latest").get("snapshot")
+        return None if item is None else self._read_snapshot(item)
 
     def list(self) -> List[Snapshot]:
-        count = self._ask("list")["count"]
-        return [read_snapshot(item) for item in self._items(count)]
-
-    def _items(self, count: Any) -> List[Any]:
+        count = self._ask("list").get("count")
+        if type(count) is not int or not 0 <= count <= _MAX_SNAPSHOTS:
+            raise foul("a history of %s snapshots" % printable(str(count))[:40])
         with self.connection.explained():
-            return [self.connection.wire.receive() for _number in range(count if type(count) is int else 0)]
+            items = [self.connection.wire.receive() for _number in range(count)]
+        found = [self._read_snapshot(item) for item in items]
+        if any(newer.receipt.sequence <= older.receipt.sequence for newer, older in zip(found, found[1:])):
+            raise foul("snapshots that are not in order")
+        return found
+
+    def _read_snapshot(self, item: Any) -> Snapshot:
+        """A snapshot of this history, as the vault tells of it."""
+        if type(item) is not dict or type(item.get("state")) is not dict:
+            raise foul("a snapshot that is none")
+        state = check_state(item["state"], "The vault's answer")
+        receipt = Receipt.from_dict(item.get("receipt"), "The vault's answer")
+        if (receipt.host, receipt.policy) != (self.host, self.policy) or receipt.id != make_id(receipt.created, receipt.digest) or receipt.sequence < 1:
+            raise foul("a receipt of another snapshot or history")
+        names = tuple(sorted(state.get("tags", ())))
+        return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), names)
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
         manifest = Manifest.from_bytes(self._packed(snapshot))
@@ -119,8 +151,15 @@ class RemoteTarget(Target):
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> Session:
         self._manifests.clear()
         answer = self._ask("begin", tx=tx, parent=parent, tags=list(tags))
-        damaged = {os.fsencode(path) for path in answer["damaged"]}
-        return RemoteSession(self.connection, self.policy, tx, self.storage, damaged, parent_digest=answer["parent_digest"], is_resumed=bool(answer["resumed"]))
+        damaged = set(self._paths())
+        digest = answer.get("parent_digest")
+        if digest is not None and type(digest) is not str:
+            raise foul("a parent's digest that is none")
+        return RemoteSession(self.connection, self.policy, tx, self.storage, damaged, parent_digest=digest, is_resumed=answer.get("resumed") is True)
+
+    def _paths(self) -> List[bytes]:
+        with self.connection.explained():
+            return b"".join(self.connection.wire.receive_stream(_MAX_PATHS)).split(b"\0")[:-1]
 
     def sweep(self) -> None:
         self._ask("sweep")
@@ -150,26 +189,34 @@ class RemoteTarget(Target):
         self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
     ) -> Verification:
         answer = self._ask("verify", None, tell, id=snapshot.id, depth=depth, part=list(part) if part else None, record=record)
-        with self.connection.explained():
-            paths = b"".join(self.connection.wire.receive_stream(_MAX_PATHS)).split(b"\0")[:-1]
-        damaged, missing = answer["damaged"], answer["missing"]
-        reasons = answer["reasons"]
-        return Verification(
-            answer["checked"],
-            answer["hashed_files"],
-            answer["hashed_bytes"],
-            tuple(Damage(path, str(reason)) for path, reason in zip(paths[:damaged], reasons)),
-            tuple(paths[damaged : damaged + missing]),
-            tuple(paths[damaged + missing :]),
-            str(answer["unrecorded"]),
-        )
+        words = self._paths()
+        with _typed():
+            damaged, missing = int(answer["damaged"]), int(answer["missing"])
+            if damaged < 0 or missing < 0 or 2 * damaged + missing > len(words):
+                raise ValueError("counts that do not fit")
+            paths, reasons = words[: len(words) - damaged], words[len(words) - damaged :]
+            return Verification(
+                int(answer["checked"]),
+                int(answer["hashed_files"]),
+                int(answer["hashed_bytes"]),
+                tuple(Damage(path, printable(reason)) for path, reason in zip(paths, reasons)),
+                tuple(paths[damaged : damaged + missing]),
+                tuple(paths[damaged + missing :]),
+                str(answer["unrecorded"]),
+            )
 
     def sizes(self, snapshots: Sequence[Snapshot]) -> List[Size]:
-        return [Size(*item) for item in self._ask("sizes", ids=[snapshot.id for snapshot in snapshots])["sizes"]]
+        answer = self._ask("sizes", ids=[snapshot.id for snapshot in snapshots])
+        with _typed():
+            sizes = [Size(*map(int, item)) for item in answer["sizes"]]
+            if len(sizes) != len(snapshots):
+                raise ValueError("sizes of other snapshots")
+            return sizes
 
     def weigh(self, snapshots: Sequence[Snapshot]) -> int:
-        weight = self._ask("weigh", ids=[snapshot.id for snapshot in snapshots])["bytes"]
-        return int(weight)
+        answer = self._ask("weigh", ids=[snapshot.id for snapshot in snapshots])
+        with _typed():
+            return int(answer["bytes"])
 
     def remove(self, choose: Callable[[List[Snapshot]], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         raise self._for_the_vault("prune", "Snapshots are removed")
@@ -180,11 +227,14 @@ class RemoteTarget(Target):
     def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> List[str]:
         if remove:
             raise self._for_the_vault("tag", "Tags are removed")
-        return [str(name) for name in self._ask("tag", id=snapshot.id, add=list(add))["tags"]]
+        answer = self._ask("tag", id=snapshot.id, add=list(add))
+        with _typed():
+            return [str(name) for name in answer["tags"]]
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         answer = self._ask("heartbeat", id=snapshot_id, digest=digest)
-        return Heartbeat(answer["known"] is True, tuple(os.fsencode(path) for path in answer["need"]))
+        with _typed():
+            return Heartbeat(answer["known"] is True, tuple(os.fsencode(path) for path in answer["need"]))
 
     def bury(self) -> None:
         self._ask("bury")
@@ -201,17 +251,19 @@ class RemoteTarget(Target):
         )
 
 
-def read_snapshot(item: Any) -> Snapshot:
-    """A snapshot as the vault tells of it."""
-    if type(item) is not dict or type(item.get("state")) is not dict:
-        item = {"receipt": None, "state": {}}
-    state = check_state(item["state"], "The vault's answer")
-    receipt = Receipt.from_dict(item["receipt"], "The vault's answer")
-    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), tuple(state.get("tags", ())))
+@contextmanager
+def _typed() -> Iterator[None]:
+    """An answer of other types than it should have is not the protocol."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise foul("an answer that is none (%s)" % printable(str(error))[:80]) from error
 
 
 def write_snapshot(snapshot: Snapshot) -> Dict[str, Any]:
-    """What ``read_snapshot`` reads."""
+    """What a host is told of a snapshot. Of many damaged paths some are enough: those that it is to send come apart."""
     names = ("verified", "damaged", "held", "unchanged_until")
-    state = {name: getattr(snapshot, name) for name in names if getattr(snapshot, name) is not None}
+    state: Dict[str, Any] = {name: getattr(snapshot, name) for name in names if getattr(snapshot, name) is not None}
+    if "damaged" in state:
+        state["damaged"] = {**state["damaged"], "paths": state["damaged"].get("paths", [])[:_SHOWN]}
     return {"receipt": snapshot.receipt.to_dict(), "state": {**state, "tags": list(snapshot.tags)}}

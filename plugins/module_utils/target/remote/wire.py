@@ -60,6 +60,7 @@ class Wire:
         """Write bytes as they are."""
         rest = memoryview(data)
         until = self._until()
+        self._check_deadline()
         while rest:
             try:
                 rest = rest[os.write(self._sink, rest) :]
@@ -72,13 +73,13 @@ class Wire:
         """Send one JSON object."""
         data = json.dumps(message, separators=(",", ":")).encode("ascii")
         if len(data) > MAX_JSON:
-            raise _foul("a message of %d bytes" % len(data))
+            raise foul("a message of %d bytes" % len(data))
         self.write(_HEAD.pack(_JSON, len(data)) + data)
 
     def send_stream(self, pieces: Iterable[bytes]) -> None:
         """Send bytes piece by piece, and their end."""
         for piece in pieces:
-            for start in range(0, len(piece), PIECE):
+            for start in range(0, len(piece), PIECE):  # none for an empty one
                 part = piece[start : start + PIECE]
                 self.write(_HEAD.pack(_DATA, len(part)) + part)
         self.write(_HEAD.pack(_END, 0))
@@ -95,20 +96,20 @@ class Wire:
             said = printable(bytes(self._buffer[:200]).strip())
             if not said:
                 raise lost()
-            raise _foul("it said %s" % said)
+            raise foul("it said %s" % said)
         del self._buffer[: len(GREETING)]
 
     def receive(self) -> Dict[str, Any]:
         """The next message."""
         kind, data = self._frame()
         if kind != _JSON:
-            raise _foul("a frame of kind %r where a message belongs" % kind)
+            raise foul("a frame of kind %r where a message belongs" % kind)
         try:
             message = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise _foul("a message that is not JSON") from error
+            raise foul("a message that is not JSON") from error
         if type(message) is not dict:
-            raise _foul("a message that is no object")
+            raise foul("a message that is no object")
         return message
 
     def receive_stream(self, limit: int) -> Iterator[bytes]:
@@ -119,18 +120,19 @@ class Wire:
             if kind == _END:
                 return
             if kind != _DATA:
-                raise _foul("a frame of kind %r inside a stream" % kind)
+                raise foul("a frame of kind %r inside a stream" % kind)
             total += len(data)
             if total > limit:
-                raise _foul("a stream of more than %d bytes" % limit)
+                raise foul("a stream of more than %d bytes" % limit)
             yield data
 
     def _frame(self) -> Tuple[bytes, bytes]:
         until = self._until()
+        self._check_deadline()
         self._need(_HEAD.size, until)
         kind, length = _HEAD.unpack_from(self._buffer)
-        if length > (MAX_JSON if kind == _JSON else _MAX_PIECE if kind == _DATA else 0):
-            raise _foul("a frame of kind %r with %d bytes" % (kind, length))
+        if (not length and kind != _END) or length > (MAX_JSON if kind == _JSON else _MAX_PIECE if kind == _DATA else 0):
+            raise foul("a frame of kind %r with %d bytes" % (kind, length))
         self._need(_HEAD.size + length, until)
         data = bytes(self._buffer[_HEAD.size : _HEAD.size + length])
         del self._buffer[: _HEAD.size + length]
@@ -160,6 +162,11 @@ class Wire:
             ends.append(self.deadline)
         return min(ends, default=None)
 
+    def _check_deadline(self) -> None:
+        """Also where the other side never lets us wait."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise TargetError("The conversation took too long", kind="connection", field="target", next="run again: what has arrived is used")
+
     def _wait(self, fd: int, event: int, until: Optional[float]) -> None:
         poller = select.poll()
         poller.register(fd, event)
@@ -177,7 +184,7 @@ def lost() -> TargetError:
     return TargetError("The connection broke", kind="connection", field="target", next="run again: what has arrived is used")
 
 
-def _foul(what: str) -> TargetError:
+def foul(what: str) -> TargetError:
     return TargetError(
         "The other side does not speak the protocol of openclaw-backup: %s" % what,
         kind="protocol",
@@ -199,8 +206,13 @@ def pack_error(error: BackupError) -> Dict[str, Any]:
 def unpack_error(item: Any) -> BackupError:
     """The failure of a message; ``TargetError`` of kind ``protocol`` where it is none."""
     texts = ("message", "kind", "field", "allowed", "next")
-    if type(item) is not dict or item.get("class") not in _CLASSES or not all(item.get(key) is None or type(item[key]) is str for key in texts):
-        raise _foul("an error that is none")
+    if (
+        type(item) is not dict
+        or type(item.get("class")) is not str
+        or item["class"] not in _CLASSES
+        or not all(item.get(key) is None or type(item[key]) is str for key in texts)
+    ):
+        raise foul("an error that is none")
     told = {key: _shown(item.get(key)) for key in ("kind", "field", "found", "allowed", "next")}
     return _CLASSES[item["class"]](_shown(item.get("message")) or "", **told)
 

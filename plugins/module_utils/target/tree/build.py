@@ -122,7 +122,11 @@ def _take_one(source: Descent, below: Descent, entry: Entry, native: bool, losse
         remove_tree(into, last)
         out = os.open(last, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=into)
         try:
-            digest, size = hash_file(out) if clone_file(fd, out) else copy_file(fd, out)
+            if clone_file(fd, out):
+                os.ftruncate(out, min(os.fstat(out).st_size, entry.size + 1))
+                digest, size = hash_file(out)
+            else:
+                digest, size = copy_file(fd, out, at_most=entry.size)
             if digest.hex() != entry.hash or size != entry.size:
                 os.unlink(last, dir_fd=into)
                 return "hash", size
@@ -229,14 +233,32 @@ def _open_up(tree: Descent, edits: Edits) -> None:
             pass  # it is still to be made
 
 
-def build(tree: Descent, base: Optional[Descent], files: Descent, plan: Sources, storage: str, clone: str, known: Sequence[Placed] = ()) -> Built:
+def build(
+    tree: Descent,
+    base: Optional[Descent],
+    files: Descent,
+    plan: Sources,
+    storage: str,
+    clone: str,
+    known: Sequence[Placed] = (),
+    *,
+    is_pure: bool = False,
+) -> Built:
     """Place every path of ``plan`` below the directory ``tree``, which is empty or holds what ``place_known`` placed, as ``known`` says.
 
     ``base`` is the parent snapshot's tree; received content is renamed out of ``files``. What the base does not hold as its manifest promised
-    is left out and named in ``broken``. Directories stay private and of now until ``prove`` finishes them."""
+    is left out and named in ``broken``. ``is_pure``: below ``files`` there is nothing but what the plan wants. Directories stay private and of now
+    until ``prove`` finishes them."""
     native = storage == NATIVE
     by_link = clone == HARDLINK
-    steps: List[_Step] = [(entry[0], entry, None, False) for entry in plan.wanted]
+    steps: List[_Step] = []
+    if is_pure and base is None:
+        # Nothing else is there yet. Moved one by one, all files would wait for each other: a rename locks the whole file system.
+        for top in os.listdir(files.root_fd):
+            os.rename(top, top, src_dir_fd=files.root_fd, dst_dir_fd=tree.root_fd)
+        files.forget()
+    else:
+        steps += [(entry[0], entry, None, False) for entry in plan.wanted]
     if not known:
         steps += _known_steps(plan)
     steps.sort(key=itemgetter(0))

@@ -8,26 +8,31 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, RefusedError
 from ...manifest.content import copy_file
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
-from ...manifest.walk import CREATE_FLAGS, Descent, open_file
+from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
 from ..contract import Delivery, Sent, Shortfall, Tell, is_time
 from .build import check_received, take_in
 from .clone import clone_file, discard
 from .session import PATCH_FROM, TreeSession, explain
 
+_KEPT = b"kept"
+
 
 class Ingest(NamedTuple):
-    """Who writes what a vault receives: members of ``group``, or where that is None the vault's own account, confined by rrsync. ``entries``: how
-    many paths a snapshot may have; ``reserve``: percent of the file system's bytes and inodes that no snapshot may use."""
+    """Who writes what a vault receives: members of ``group``, or where that is None the vault's own account, confined by rrsync.
+
+    ``reserve``: percent of the file system's bytes and inodes that no snapshot may use; ``gives_basis``: whether old versions of large files are put
+    where the other side's rsync goes by them, which can then find out what they hold.
+    """
 
     group: Optional[int] = None
-    entries: int = 10_000_000
     reserve: int = 5
+    gives_basis: bool = True
 
 
 class GuardedSession(TreeSession):
@@ -80,7 +85,7 @@ class GuardedSession(TreeSession):
     def _rescue(self, incoming: Descent, name: bytes) -> None:
         super()._rescue(incoming, name)
         if not self._had_arrivals:
-            self._had_arrivals = self._take_over(incoming, (name + b"/in",), self._arrivals)
+            self._had_arrivals = self._take_over(incoming, (name + b"/in", name + b"/" + _KEPT), self._arrivals)
 
     def _discard(self, incoming: Descent, name: bytes) -> None:
         # What the ingest account has closed to us only root can remove; that costs its own quota.
@@ -95,7 +100,7 @@ class GuardedSession(TreeSession):
             raise explain(error, self.history) from error
 
     def _propose(self, manifest: Manifest) -> List[Entry]:
-        self._check(manifest, manifest.entries)
+        self._check(manifest)
         wanted = self.wanted(manifest)
         if self._resumed:
             self._clear_unwanted(wanted, self._files)
@@ -104,28 +109,20 @@ class GuardedSession(TreeSession):
         if self._had_arrivals:
             with contextlib.suppress(PermissionError):
                 self._clear_unwanted(wanted, self._arrivals)
-        self._check_room(manifest, wanted)
-        self._lay_basis(wanted)
+        basis = self._choose_basis(wanted)
+        self._check_room(manifest, wanted, sum(basis.values()))
+        self._lay_basis(basis)
         self._begin_ahead()
         self._wanted = wanted
         return wanted
 
-    def _check(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
+    def _check(self, manifest: Manifest) -> None:
         header = manifest.header
         for field, found, allowed in (("host", header.host, self.host), ("policy", header.policy, self.policy)):
             if found != allowed:
                 raise RefusedError("The manifest is one of %s %s" % (field, found), kind="scope", field=field, found=found, allowed=allowed)
         if not is_time(header.claimed) or (header.id, header.sequence, header.created) != (None, None, None):
             raise IntegrityError("The manifest is not valid: it claims what the vault alone decides", kind="manifest", field="header", found=header.claimed)
-        if len(entries) > self._ingest.entries:
-            raise RefusedError(
-                "The snapshot would have %d paths" % len(entries),
-                kind="limit",
-                field="entries",
-                found=len(entries),
-                allowed="%d paths" % self._ingest.entries,
-                next="leave something out of the policy, or have the vault's limit raised",
-            )
 
     def _take_over_own(self, wanted: Sequence[Entry]) -> None:
         """What an earlier session had already copied and proven need not come again."""
@@ -143,12 +140,12 @@ class GuardedSession(TreeSession):
         self._hashed += hashed
         self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
 
-    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry]) -> None:
+    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], basis: int) -> None:
         free = os.statvfs(self.history.incoming)
         share = self._ingest.reserve / 100
         # What arrives lies there twice while it is copied, a file at a time.
         bytes_left = free.f_bavail * free.f_frsize - int(free.f_blocks * free.f_frsize * share)
-        need = sum(entry.size for entry in wanted)
+        need = sum(entry.size for entry in wanted) + basis
         inodes_left = free.f_favail - int(free.f_files * share)
         inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted)
         for what, wish, left in (("bytes", need, bytes_left), ("files", inodes, inodes_left if free.f_files else inodes)):
@@ -163,34 +160,53 @@ class GuardedSession(TreeSession):
                     next="free space in the vault or leave something out of the policy; nothing was published",
                 )
 
-    def _lay_basis(self, wanted: Sequence[Entry]) -> None:
-        """Put copies of what the base has of large files where rsync finds them."""
-        large = [entry for entry in wanted if entry.size >= PATCH_FROM and entry.path not in self._distrusted]
-        if self.base is None or not large:
+    def _choose_basis(self, wanted: Sequence[Entry]) -> Dict[bytes, int]:
+        """Large files that are as large in the base, with their sizes there. A small one could be found out byte by byte by whoever may ask."""
+        large = {entry.path: entry.size for entry in wanted if entry.size >= PATCH_FROM and entry.path not in self._distrusted}
+        base = self.base_manifest
+        if base is None or not large or not self._ingest.gives_basis:
+            return {}
+        old = ((entry.path, entry.size) for entry in base.entries if entry.path in large)
+        return {path: size for path, size in old if PATCH_FROM <= size <= 4 * large[path]}
+
+    def _lay_basis(self, chosen: Mapping[bytes, int]) -> None:
+        """Put copies of what the base has of these files where rsync finds them."""
+        if self.base is None or not chosen:
             return
         try:
             base = Descent(self.history.snapshot(self.base.id) + b"/tree")
         except OSError:
             return
         with base, Descent(self._basis) as basis:
-            for entry in large:
+            for path, size in chosen.items():
                 try:
-                    parent, name = base.parent(entry.path)
-                    fd, _found = open_file(parent, name)
+                    parent, name = base.parent(path)
+                    fd, found = open_file(parent, name)
                 except OSError:
-                    continue  # it is new
+                    continue  # it is damaged; the plan will tell
                 try:
-                    into, last = basis.parent(entry.path, create=0o750)
+                    into, last = basis.parent(path, create=0o750)
                     with contextlib.suppress(FileExistsError):
                         out = os.open(last, CREATE_FLAGS, 0o440, dir_fd=into)
                         try:
-                            if not clone_file(fd, out):
+                            if found.st_size == size and not clone_file(fd, out):
                                 copy_file(fd, out)
                             os.fchmod(out, 0o440)
                         finally:
                             os.close(out)
                 finally:
                     os.close(fd)
+
+    def close(self, *, keep: bool = False) -> None:
+        if keep:
+            # What arrived is for the next session, and nobody writes to it meanwhile.
+            with contextlib.suppress(OSError):
+                with Descent(self._directory) as directory:
+                    os.rename(b"in", _KEPT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
+                    os.chmod(_KEPT, 0o700, dir_fd=directory.root_fd)
+                with Descent(self._directory + b"/" + _KEPT) as kept:
+                    remove_tree(kept.root_fd, b"basis")
+        super().close(keep=keep)
 
     def allowed(self, paths: Sequence[bytes]) -> List[Entry]:
         """The wanted files of these paths, for ``put``; ``RefusedError`` for any other."""

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
-from ...manifest.walk import CREATE_FLAGS
+from ...manifest.walk import CREATE_FLAGS, DIRECTORY_FLAGS
 from ...observe.audit import open_locked, open_regular
 from ..contract import Receipt, Snapshot, check_state
 from ..sources import NATIVE, PORTABLE
@@ -96,7 +97,10 @@ def read_format(vault: bytes) -> Optional[str]:
         return _absent_or_foreign(vault)
     try:
         item = json.loads(text)
-        layout, number, storage = item["layout"], item["format"], item["storage"]
+        number = item["format"]
+        if type(number) is int and FORMAT < number < 1 << 31:
+            raise _newer(vault, number)  # of which nothing else is known, not even that it has a layout
+        layout, storage = item["layout"], item["storage"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(
             "%s/format.json is damaged: %s" % (printable(vault), error),
@@ -114,6 +118,17 @@ def read_format(vault: bytes) -> Optional[str]:
             next="use the version of openclaw-backup that made it, or another directory",
         )
     return str(storage)
+
+
+def _newer(vault: bytes, number: int) -> TargetError:
+    return TargetError(
+        "The vault %s has format %d, which is newer than this version of openclaw-backup" % (printable(vault), number),
+        kind="vault_format",
+        field="format.json",
+        found="format %d" % number,
+        allowed="format %d" % FORMAT,
+        next="use the version of openclaw-backup that made it, or a newer one",
+    )
 
 
 def _absent_or_foreign(vault: bytes) -> Optional[str]:
@@ -143,10 +158,16 @@ def _absent_or_foreign(vault: bytes) -> Optional[str]:
 
 
 def create_vault(vault: bytes, storage: str) -> None:
-    """Make an empty vault, private to its owner."""
+    """Make an empty vault, private to its owner, where nobody has just made it."""
     try:
         make_private(vault)
-        write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
+        turn = os.open(vault, DIRECTORY_FLAGS)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            if read_format(vault) is None:
+                write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
+        finally:
+            os.close(turn)
     except OSError as error:
         raise TargetError(
             "The vault %s cannot be made: %s" % (printable(vault), error.strerror), field="target", found=vault, next="check the path and its owner"

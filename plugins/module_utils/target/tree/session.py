@@ -10,26 +10,27 @@ import os
 import stat
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import RUN_OUT, BackupError, RefusedError, TargetError, printable, refused_by_system
-from ...manifest.content import copy_file, hash_file, patch_file
+from ...manifest.content import SPARSE_FROM, copy_file, size_with_holes
 from ...manifest.document import Manifest, read_manifest, read_unchecked
 from ...manifest.entry import FILE, Entry
-from ...manifest.metadata import Losses
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
 from ...observe.audit import AuditLog, rfc3339, seconds_of
 from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, check_manifest
-from ..sources import NATIVE, Sources, plan_edits, plan_sources
+from ..sources import Sources, plan_edits, plan_sources
 from . import layout
-from .build import Built, Placed, build, check_received, edit, finish_file, place_known, prove
+from .build import Built, Placed, build, check_received, edit, place_known, prove
 from .clone import BTRFS, REFLINK, choose, clone_file, clone_subvolume, discard, make_subvolume
 from .layout import History
+from .receive import receive
 
 if TYPE_CHECKING:
     from ...transfer.plan import Item
@@ -38,21 +39,12 @@ if TYPE_CHECKING:
 _CLOCK_SLACK = 600
 ANOMALY_PERCENT = 50
 ANOMALY_FROM = 20
-# Smaller holes than this are not worth a look at the file.
-_SPARSE_FROM = 1 << 16
 # A smaller file is written anew sooner than it is compared with what the base has.
 PATCH_FROM = 1 << 20
 # Sending a needless file of this size costs less than naming its neighbours one by one.
 _SPARE_TO = 1 << 20
 # What a tree answers in which something else stands than its manifest says.
 _NOT_AS_LISTED = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES)
-# A change of so few files and bytes is copied, and hashed on the way, before rsync would have read the list of it ...
-_FEW_FILES = 4096
-_FEW_BYTES = 64 << 20
-# ... if the base gives so many paths for each of these files: the rest is rsync's.
-_FEW_OF = 10
-# How often rsync is started for one transfer while it keeps dying.
-_ATTEMPTS = 3
 
 
 class _Ahead(NamedTuple):
@@ -86,6 +78,7 @@ class TreeSession(Session):
         self._proven: Dict[bytes, Entry] = {}
         self._hashed = 0
         self._resumed = False
+        self._is_pure = False  # what was received is what was wanted, and nothing else
         self._distrusted = layout.damaged_paths(base) if base is not None else set()
         self._planned: Optional[Tuple[Manifest, Sources]] = None
         self._locks: List[int] = []
@@ -190,47 +183,43 @@ class TreeSession(Session):
             raise explain(error, self.history) from error
 
     def _send(self, delivery: Delivery, options: Options, tell: Optional[Tell]) -> Sent:
-        from ...transfer.plan import can_carry, plan_roots
-
+        wanted = delivery.wanted
         # What is there already needs no basis, and a limit on bytes a second is rsync's business.
-        laid = set() if self._resumed or options.bwlimit else self._lay_bases(delivery.wanted)
-        sparse, need = self._weigh(delivery, laid)
-        self._check_space(need)
-        if self._resumed:
-            self._clear_unwanted(delivery.wanted, self._files)
-        by_rsync: List[Entry] = []
-        by_hand: List[Entry] = []
-        are_few = not options.bwlimit and self._are_few(delivery.wanted)
-        for entry in delivery.wanted:
-            is_odd = entry.path in delivery.staged or entry.path in sparse or entry.path in laid or not can_carry(entry.path, self._files)
-            (by_hand if is_odd or are_few else by_rsync).append(entry)
+        laid = set() if self._resumed or options.bwlimit else self._lay_bases(wanted)
+        for entry in wanted:
             self._proven.pop(entry.path, None)
+        if self._resumed:
+            self._clear_unwanted(wanted, self._files)
+        else:
+            self._check_space(delivery, laid)
+        self._is_pure = not options.bwlimit and (self._resumed or not os.listdir(self._files))
+        self._begin_ahead()
         wire = 0
         messages: Tuple[str, ...] = ()
-        self._begin_ahead()
-        if by_rsync:
-            items = plan_roots([(entry.path, entry.size) for entry in by_rsync], delivery.counts, options.streams, self._spare())
-            wire, messages = self._run_rsync(items, delivery.root, need, options, tell)
-        self._resumed = False  # what is asked for again is not as it was received
+        if options.bwlimit:
+            delivery, wire, messages = self._send_limited(delivery, options, tell)
         with Descent(self._files) as files:
-            for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
-                chosen = [entry for entry in by_hand if (entry.path in delivery.staged) is is_staged]
-                if chosen:
-                    with Descent(root) as source:
-                        for entry in chosen:
-                            size, is_proven = _send_by_hand(source, files, entry, entry.path in laid, self.storage)
-                            wire += size
-                            if is_proven:
-                                self._proven[entry.path] = entry
-                                self._hashed += size
-                            if tell is not None:
-                                tell(1, entry.size)
-        return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire, messages)
+            received = receive(delivery, files, laid, self.storage, resume=self._resumed, tell=tell)
+        self._resumed = False  # what is asked for again is not as it was received
+        self._proven.update((entry.path, entry) for entry in received.proven)
+        self._hashed += received.hashed
+        return Sent(len(wanted), sum(entry.size for entry in wanted), wire + received.written, messages)
 
-    def _are_few(self, wanted: Sequence[Entry]) -> bool:
-        """Whether these are so few beside what the base gives that copying them here takes less time than starting rsync for them."""
-        known = len(self._planned[1].linked) if self._planned is not None else 0
-        return len(wanted) <= min(_FEW_FILES, known // _FEW_OF) and sum(entry.size for entry in wanted) <= _FEW_BYTES
+    def _send_limited(self, delivery: Delivery, options: Options, tell: Optional[Tell]) -> Tuple[Delivery, int, Tuple[str, ...]]:
+        """Let rsync send what it can: not files with holes, which it would fill, or look for zeros in every file (+0.4 s per GB). (What is left,
+        bytes on the wire, messages.)"""
+        from ...transfer.plan import can_carry, plan_roots
+
+        takes = _taken(delivery)
+        left: List[Entry] = []
+        chosen: List[Entry] = []
+        for entry in delivery.wanted:
+            is_odd = entry.path in delivery.staged or entry.path in takes or not can_carry(entry.path, self._files)
+            (left if is_odd else chosen).append(entry)
+        if not chosen:
+            return delivery, 0, ()
+        items = plan_roots([(entry.path, entry.size) for entry in chosen], delivery.counts, options.streams, self._spare())
+        return (delivery._replace(wanted=left), *self._run_rsync(items, delivery.root, options, tell))
 
     def _spare(self) -> Counter[bytes]:
         """How many files of each directory may be sent needlessly: small further names of hard-linked files, so that directories stay whole."""
@@ -238,7 +227,7 @@ class TreeSession(Session):
         return Counter(entry.path.rpartition(b"/")[0] for entry in followers if entry.type == FILE and entry.size <= _SPARE_TO)
 
     def _begin_ahead(self) -> None:
-        """Place what the base gives while rsync runs, which mostly waits for names and for the disk."""
+        """Place what the base gives while the rest is received."""
         if self._is_clone:
             return
         self._end_ahead()
@@ -281,41 +270,15 @@ class TreeSession(Session):
         os.mkdir(self._snapshot + b"/tree", 0o700)
         return []
 
-    def _run_rsync(self, items: Sequence[Item], root: bytes, need: int, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
-        """(Bytes on the wire, messages). A process that died is started again, twice; which files arrived is for the proof to say."""
-        from ...transfer.exitcode import DONE, PARTIAL, RETRY, classify, worst
-        from ...transfer.exitcode import explain as explain_code
-        from ...transfer.rsync import probe
-        from ...transfer.streams import send
+    def _run_rsync(self, items: Sequence[Item], root: bytes, options: Options, tell: Optional[Tell]) -> Tuple[int, Tuple[str, ...]]:
+        from ...transfer.attempts import FULL, send_persistently
 
-        capabilities = probe()
-        wire, resume = 0, self._resumed
-        for _attempt in range(_ATTEMPTS):
-            report = send(
-                items,
-                source_root=root,
-                destination=self._files,
-                options=options,
-                capabilities=capabilities,
-                resume=resume,
-                hold=self._locks,
-                on_progress=increments(tell) if tell is not None else None,
-            )
-            wire += report.bytes_wire
-            if any("No space left" in text or "Disk quota" in text for text in report.messages):
-                raise _full(self.history, need)
-            code = worst(report.exit_codes)
-            if classify(code).outcome in (DONE, PARTIAL):
-                return wire, report.messages
-            if classify(code).outcome != RETRY:
-                break
-            resume = True
-        raise BackupError(
-            "The transfer failed: %s%s" % (explain_code(code), ": " + report.messages[-1] if report.messages else ""),
-            kind="transfer",
-            found=code,
-            next="nothing was published; run again, and what has arrived is used",
-        )
+        try:
+            return send_persistently(items, source_root=root, destination=self._files, options=options, resume=self._resumed, hold=self._locks, tell=tell)
+        except BackupError as error:
+            if error.kind == FULL:
+                raise _full(self.history) from error
+            raise
 
     def _lay_bases(self, wanted: Sequence[Entry]) -> Set[bytes]:
         """Put clones of what the base has of large files where they will be received; the paths of those that then need only be patched."""
@@ -347,30 +310,6 @@ class TreeSession(Session):
                 laid.add(entry.path)
         return laid
 
-    def _weigh(self, delivery: Delivery, laid: AbstractSet[bytes]) -> Tuple[Set[bytes], int]:
-        """(Paths of files with holes, bytes that all take on disk but those in ``laid``). rsync would fill the holes, or look for zeros in every
-        file (+0.4 s per GB)."""
-        sparse: Set[bytes] = set()
-        need = 0
-        for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
-            chosen = [entry for entry in delivery.wanted if (entry.path in delivery.staged) is is_staged and entry.path not in laid]
-            if not chosen:
-                continue
-            with Descent(root) as source:
-                for entry in chosen:
-                    size = entry.size
-                    if size >= _SPARSE_FROM:
-                        try:
-                            parent, name = source.parent(entry.path)
-                            taken = os.stat(name, dir_fd=parent, follow_symlinks=False).st_blocks * 512
-                            if taken < size and _has_hole(parent, name):
-                                sparse.add(entry.path)
-                                size = taken
-                        except OSError:
-                            pass  # gone: the proof will say so
-                    need += size
-        return sparse, need
-
     def _clear_unwanted(self, wanted: Sequence[Entry], place: bytes) -> None:
         """Remove from what a dead session received at ``place`` whatever would stand in the way: other paths, and files where directories belong."""
         files = {entry.path for entry in wanted}
@@ -390,16 +329,35 @@ class TreeSession(Session):
                         remove_tree(at, item.name)
                         listing.remove(item)
 
-    def _check_space(self, need: int) -> None:
-        free = os.statvfs(self.history.incoming)
-        if need > free.f_bavail * free.f_frsize and not self._resumed:
+    def _check_space(self, delivery: Delivery, laid: AbstractSet[bytes]) -> None:
+        """Refuse what cannot fit before any of it is copied."""
+        new = [entry for entry in delivery.wanted if entry.path not in laid]
+        found = os.statvfs(self.history.incoming)
+        free = found.f_bavail * found.f_frsize
+        need = sum(entry.size for entry in new)
+        if need > free:
+            takes = _taken(delivery._replace(wanted=new))
+            need = sum(takes.get(entry.path, entry.size) for entry in new)
+        if need > free:
             raise _full(self.history, need)
 
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
         try:
             return self._commit(manifest, tell)
+        except IncompleteError:
+            raise
         except OSError as error:
-            raise explain(error, self.history) from error
+            explained = explain(error, self.history)  # while what filled the vault is still there
+            self._forget_tree()
+            raise explained from error
+        except BaseException:
+            self._forget_tree()
+            raise
+
+    def _forget_tree(self) -> None:
+        """What was half built must not be taken for the base's untouched clone by another attempt."""
+        with suppress(OSError):
+            self._end_ahead()
 
     def _commit(self, manifest: Manifest, tell: Optional[Tell]) -> Receipt:
         plan = self._plan(manifest)
@@ -410,6 +368,7 @@ class TreeSession(Session):
             short = {item.path for item in shortfalls}
             self._proven.update((entry.path, entry) for entry in unproven if entry.path not in short)
             if shortfalls:
+                self._is_pure = False
                 raise IncompleteError(shortfalls)
             is_clone = self._is_clone
             known = [] if is_clone else self._take_ahead(plan)
@@ -419,7 +378,7 @@ class TreeSession(Session):
                     if is_clone:
                         built = self._edit(tree, base_tree, files, plan, manifest)
                     else:
-                        built = build(tree, base_tree, files, plan, self.storage, self.clone, known)
+                        built = build(tree, base_tree, files, plan, self.storage, self.clone, known, is_pure=self._is_pure)
                     tree.forget()
                     proof, _apart = prove(tree, manifest, self.storage, finish=True)
             finally:
@@ -579,6 +538,8 @@ class TreeSession(Session):
         lost = sum(1 for entry in gone if entry.type == FILE and entry.hash not in present)
         if lost >= ANOMALY_FROM and lost * 100 > ANOMALY_PERCENT * files:
             reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, successor)
+            if self.base.held:
+                reason += "; before: %s" % self.base.held.get("reason")
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
             self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
 
@@ -660,70 +621,20 @@ def _move(dir_fd: int, name: bytes, place: bytes) -> None:
                         os.close(out)
 
 
-def _has_hole(dir_fd: int, name: bytes) -> bool:
-    """Whether a file really has a hole: compression makes blocks few, too."""
-    fd, found = open_file(dir_fd, name)
-    try:
-        return os.lseek(fd, 0, os.SEEK_HOLE) < found.st_size
-    finally:
-        os.close(fd)
-
-
-def _send_by_hand(source: Descent, files: Descent, entry: Entry, is_laid: bool, storage: str) -> Tuple[int, bool]:
-    """Copy one file that has holes, is staged, has a path that rsync cannot carry, is (``is_laid``) there in its old version, or is one of few.
-
-    (Bytes written, whether these were hashed on the way, are what the entry says and bear its metadata.) What goes wrong at the source shows when
-    the others are proven.
-    """
-    try:
-        parent, name = source.parent(entry.path)
-        fd, _found = open_file(parent, name)
-    except OSError:
-        return 0, False
-    try:
-        into, last = files.parent(entry.path, create=0o700)
-        if not is_laid:
-            remove_tree(into, last)
-        out = os.open(last, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC if is_laid else CREATE_FLAGS, 0o600, dir_fd=into)
-        try:
-            if is_laid:
-                return patch_file(fd, out), False
-            digest, size = copy_file(fd, out)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or _is_readable(fd):
-                raise  # the vault's fault, which must not be taken for the source's
-            return 0, False
-        else:
-            is_proven = digest.hex() == entry.hash and size == entry.size
-            if is_proven:
-                finish_file(out, entry, storage == NATIVE, Losses())
-            return size, is_proven
-        finally:
-            os.close(out)
-    finally:
-        os.close(fd)
-
-
-def _is_readable(fd: int) -> bool:
-    """Whether the whole of an open file can be read."""
-    try:
-        os.lseek(fd, 0, os.SEEK_SET)
-        hash_file(fd)
-    except OSError:
-        return False
-    return True
-
-
-def increments(tell: Tell) -> Tell:
-    """A listener for running totals that passes on what was added since the last call."""
-    last = (0, 0)
-
-    def listen(files: int, size: int) -> None:
-        nonlocal last
-        tell(max(0, files - last[0]), max(0, size - last[1]))
-        last = (files, size)
-
-    return listen
+def _taken(delivery: Delivery) -> Dict[bytes, int]:
+    """Bytes on disk of those files that really have holes: compression makes blocks few, too."""
+    takes: Dict[bytes, int] = {}
+    for root, is_staged in ((delivery.root, False), (delivery.staging, True)):
+        chosen = [entry for entry in delivery.wanted if entry.size >= SPARSE_FROM and (entry.path in delivery.staged) is is_staged]
+        if not chosen:
+            continue
+        with Descent(root) as source:
+            for entry in chosen:
+                with suppress(OSError):  # gone: the proof will say so
+                    taken = size_with_holes(*source.parent(entry.path))
+                    if taken is not None:
+                        takes[entry.path] = taken
+    return takes
 
 
 def read_snapshot_manifest(history: History, snapshot: Snapshot) -> Manifest:

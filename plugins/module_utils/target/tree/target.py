@@ -109,6 +109,7 @@ class TreeTarget(Target):
             try:
                 if not self.exists():
                     layout.create_vault(self.vault, storage)
+                    storage = self.storage  # as whoever was first has made it
                 layout.make_private(self.history.base)
                 held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
                 held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
