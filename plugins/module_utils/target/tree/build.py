@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from operator import itemgetter
-from typing import Callable, DefaultDict, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
+from typing import Callable, ContextManager, DefaultDict, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
 
 from ... import pool
 from ...manifest.content import copy_file, hash_file
@@ -45,32 +45,20 @@ class Built(NamedTuple):
     broken: Tuple[bytes, ...]
 
 
+_Checks = Callable[[], ContextManager[Callable[[Entry], Tuple[str, int]]]]
+
+
 def check_received(files: Descent, entries: Sequence[Entry], storage: str, tell: Optional[Tell] = None) -> Tuple[List[Shortfall], int]:
     """Hash what arrived for ``entries`` below ``files`` and give it its metadata; (what is missing or different, bytes hashed)."""
-    native = storage == NATIVE
-    shortfalls: List[Shortfall] = []
-    hashed = 0
     root_fd = files.root_fd
 
-    def work(start: int, stop: int) -> Tuple[List[Shortfall], int, int]:
-        bad: List[Shortfall] = []
-        total = 0
+    @contextlib.contextmanager
+    def checks() -> Iterator[Callable[[Entry], Tuple[str, int]]]:
         losses = Losses()
         with Descent(b".", dir_fd=root_fd) as below:
-            for entry in entries[start:stop]:
-                reason, got = _check_one(below, entry, native, losses)
-                total += got
-                if reason:
-                    bad.append(Shortfall(entry.path, reason))
-        return bad, stop - start, total
+            yield lambda entry: _check_one(below, entry, storage == NATIVE, losses)
 
-    for bad, count, total in pool.run(work, [entry.size + 8192 for entry in entries]):
-        shortfalls.extend(bad)
-        hashed += total
-        if tell is not None:
-            tell(count, total)
-    shortfalls.sort()
-    return shortfalls, hashed
+    return _check_each(entries, 8192, checks, tell)
 
 
 def take_in(inbox: Descent, files: Descent, entries: Sequence[Entry], storage: str, tell: Optional[Tell] = None) -> Tuple[List[Shortfall], int]:
@@ -79,24 +67,34 @@ def take_in(inbox: Descent, files: Descent, entries: Sequence[Entry], storage: s
     (What is missing or different, bytes hashed.) No inode that somebody else has ever opened gets into a snapshot. What was taken in is removed from
     ``inbox`` where that can be.
     """
-    native = storage == NATIVE
+    inbox_fd, files_fd = inbox.root_fd, files.root_fd
+
+    @contextlib.contextmanager
+    def checks() -> Iterator[Callable[[Entry], Tuple[str, int]]]:
+        losses = Losses()
+        with Descent(b".", dir_fd=inbox_fd) as source, Descent(b".", dir_fd=files_fd) as below:
+            yield lambda entry: _take_one(source, below, entry, storage == NATIVE, losses)
+
+    return _check_each(entries, 16384, checks, tell)
+
+
+def _check_each(entries: Sequence[Entry], cost: int, checks: _Checks, tell: Optional[Tell]) -> Tuple[List[Shortfall], int]:
+    """Ask of each entry what is wrong with it ("" for nothing) and how many bytes that took; ``cost``: of a file, in bytes, beside its own."""
     shortfalls: List[Shortfall] = []
     hashed = 0
-    inbox_fd, files_fd = inbox.root_fd, files.root_fd
 
     def work(start: int, stop: int) -> Tuple[List[Shortfall], int, int]:
         bad: List[Shortfall] = []
         total = 0
-        losses = Losses()
-        with Descent(b".", dir_fd=inbox_fd) as source, Descent(b".", dir_fd=files_fd) as below:
+        with checks() as check:
             for entry in entries[start:stop]:
-                reason, got = _take_one(source, below, entry, native, losses)
+                reason, got = check(entry)
                 total += got
                 if reason:
                     bad.append(Shortfall(entry.path, reason))
         return bad, stop - start, total
 
-    for bad, count, total in pool.run(work, [entry.size + 16384 for entry in entries]):
+    for bad, count, total in pool.run(work, [entry.size + cost for entry in entries]):
         shortfalls.extend(bad)
         hashed += total
         if tell is not None:
