@@ -98,8 +98,9 @@ class RemoteSession(Session):
                 is_staged = entry.path in delivery.staged
                 is_odd = not can_carry(entry.path, self._place) or _has_holes(copies if is_staged else live, entry)
                 (odd if is_odd else staged if is_staged else plain).append(entry)
-        small = [] if options.bwlimit else [entry for entry in plain + staged if entry.size <= _SMALL_TO]
-        if len(small) <= _SMALL_FILES and sum(entry.size for entry in small) <= _SMALL_BYTES:
+        small = [entry for entry in plain + staged if entry.size <= _SMALL_TO]
+        # A limit on bytes a second is rsync's business.
+        if not options.bwlimit and len(small) <= _SMALL_FILES and sum(entry.size for entry in small) <= _SMALL_BYTES:
             odd += small
             plain = [entry for entry in plain if entry.size > _SMALL_TO]
             staged = [entry for entry in staged if entry.size > _SMALL_TO]
