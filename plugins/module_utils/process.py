@@ -22,6 +22,8 @@ PATIENCE_SECONDS = 2.0
 # How long somebody else's program may take to clean up after it was asked to end.
 STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+# Where programs that a policy names are looked for, whoever starts the run.
+STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG = 1
 
 

@@ -137,7 +137,7 @@ def test_mail_goes_through_the_machines_own_sendmail(portable: World, tmp_path: 
     sendmail = tmp_path / "sendmail"
     sendmail.write_text('#!/bin/sh\n{ echo "$@"; cat; } >"%s/mail"\n' % tmp_path)
     sendmail.chmod(0o755)
-    monkeypatch.setattr(room, "_PATH", "%s:/usr/bin:/bin" % tmp_path)
+    monkeypatch.setattr(room, "STANDARD_PATH", "%s:/usr/bin:/bin" % tmp_path)
     monkeypatch.setenv("PATH", "%s:%s" % (tmp_path, os.environ["PATH"]))
     (portable.src / "b").write_text("b")
     succeed(portable)

@@ -346,3 +346,12 @@ def test_clocks_that_are_far_apart_are_told_of(simple: Away, monkeypatch: pytest
     monkeypatch.setattr(target, "_SKEW", -1)  # a vault with another clock is the lab's business
     (warning,) = simple.backup(policy=simple.writing()).warnings
     assert "the clocks of vault and host are 0 s apart" in warning
+
+
+def test_a_limit_on_the_rate_leaves_nothing_behind(simple: Away) -> None:
+    first = simple.backup(policy=simple.writing(transfer={"bwlimit": "50m"}))
+    assert first.files_sent == 2 and first.bytes_wire > 0
+    assert simple.stored(first.snapshot_id, "a").read_text() == "one"
+    (simple.src / "a").write_text("changed")
+    assert simple.backup(policy=simple.writing(transfer={"bwlimit": "50m"})).files_sent == 1
+    simple.check_history(count=2)

@@ -21,14 +21,13 @@ from ..errors import EXIT_FAILED, EXIT_WARNINGS, BackupError, printable
 from ..observe.progress import Progress
 from ..policy.durations import format_duration
 from ..policy.model import Hook, Policy
-from ..process import STOP_SECONDS, guarded, starting, stop_group
+from ..process import STANDARD_PATH, STOP_SECONDS, guarded, starting, stop_group
 from .result import Outcome
 from .state import HostState
 
 # The keys of the policy, in the order in which they have their turn.
 BEFORE, AFTER, ON_FAILURE = "before", "after", "on_failure"
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMED_OUT = "timed out after "
 _CANNOT_START = "cannot be started: "
 _MISTAKES = frozenset(map(os.strerror, (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC)))
@@ -158,7 +157,7 @@ def environment(policy: Policy, state: HostState, event: str, outcome: Optional[
         name, home = str(os.geteuid()), "/"
     error = outcome.error if outcome is not None else None
     return {
-        "PATH": _PATH,
+        "PATH": STANDARD_PATH,
         "LC_ALL": "C.UTF-8",
         "SHELL": "/bin/sh",
         "USER": name,
@@ -322,7 +321,7 @@ def _failed(where: str, hook: Hook, run: HookRun, consequence: str = "") -> Back
 
 def _why_not_started(program: str) -> str:
     if "/" not in program:
-        return "it was looked for in %s; write its whole path" % _PATH
+        return "it was looked for in %s; write its whole path" % STANDARD_PATH
     if not os.path.isfile(program):
         return "there is no such file; correct the path"
     if not os.access(program, os.X_OK):

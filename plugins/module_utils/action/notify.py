@@ -18,12 +18,12 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from ..errors import printable
 from ..observe.audit import rfc3339
 from ..policy.model import Policy
+from ..process import STANDARD_PATH
 from .state import HostState
 
 FAILED, STALE, RECOVERED = "failed", "stale", "recovered"
 _COMMAND_SECONDS = 60
 _NETWORK_SECONDS = 15
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BODY_BYTES = 10_000  # what healthchecks-like services keep of a ping
 
 
@@ -104,7 +104,7 @@ def _call(path: str, data: bytes) -> None:
 
 def _run(argv: Sequence[str], data: bytes, message: Mapping[str, Any]) -> None:
     """Start a program with the message on standard input and its plain parts in the environment."""
-    variables = {"PATH": _PATH, "LC_ALL": "C.UTF-8", "HOME": os.path.expanduser("~")}
+    variables = {"PATH": STANDARD_PATH, "LC_ALL": "C.UTF-8", "HOME": os.path.expanduser("~")}
     variables.update(("OPENCLAW_BACKUP_" + key.upper(), printable(value)) for key, value in message.items() if type(value) is str)
     done = subprocess.run(
         list(argv),

@@ -137,7 +137,7 @@ def _refused(why: str) -> RefusedError:
         "This account may not read from the vault: %s" % why,
         kind="scope",
         field="grant",
-        next="have the vault's administrator grant it for a while (`openclaw-backup grant`, or the playbook openclaw.backup.restore)",
+        next="have the vault's administrator grant it for a while (docs/ssh-vault.md says how)",
     )
 
 

@@ -144,22 +144,20 @@ def _settle() -> None:
     for number in (signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for what, least, name in ((resource.RLIMIT_NOFILE, 256, "nofile"), (resource.RLIMIT_FSIZE, 1 << 40, "fsize"), (resource.RLIMIT_AS, 1 << 30, "as")):
-        soft, hard = resource.getrlimit(what)
-        if hard != resource.RLIM_INFINITY and hard < least:
+    unlimited = resource.RLIM_INFINITY
+    for what, least, most, name in (
+        (resource.RLIMIT_NOFILE, 256, unlimited, "nofile"),
+        (resource.RLIMIT_FSIZE, 1 << 40, unlimited, "fsize"),
+        (resource.RLIMIT_AS, 1 << 30, _MEMORY, "as"),  # no host can have more of the vault's memory, whatever it sends
+    ):
+        hard = resource.getrlimit(what)[1]
+        if hard != unlimited and hard < least:
             raise RefusedError(
                 "The session was started with too low a limit: %s %d" % (name, hard), kind="scope", field=name, found=hard, allowed="%d or more" % least
             )
-        resource.setrlimit(what, (hard, hard))
-    _limit_memory()
+        limit = most if hard == unlimited else hard if most == unlimited else min(hard, most)
+        resource.setrlimit(what, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _limit_memory() -> None:
-    """No host can have more of the vault's memory than this, whatever it sends."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    most = _MEMORY if hard == resource.RLIM_INFINITY else min(hard, _MEMORY)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _run_rsync(asked: bytes, vault: str, host: str) -> NoReturn:

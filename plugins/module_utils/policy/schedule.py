@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import zlib
-from datetime import datetime, timedelta
-from typing import Any, FrozenSet, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, FrozenSet, NamedTuple, Tuple
 
 from ..errors import printable
 from .checks import bad, check_text, closest
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 _MACRO_COLUMNS = {
@@ -90,6 +92,8 @@ def check_window(value: Any, field: str) -> str:
 
 def last_due(line: str, now: datetime) -> datetime:
     """The last minute, at or before the local time ``now``, at which cron starts what has this schedule (checked by ``check_cron``)."""
+    from datetime import timedelta  # slow to import, and most runs read no schedule
+
     words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
     minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
     weekday_set = {number % 7 for number in weekdays}

@@ -397,7 +397,7 @@ class Target(ABC):
 
 
 _CANARY = "canary-"
-_CANARY_NAME = re.compile("canary-[0-9a-f]{32}")
+_CANARY_NAME = re.compile(_CANARY + "[0-9a-f]{32}")
 
 
 def canary_name(transaction: str) -> str:

@@ -28,6 +28,7 @@ _ALIVE_COUNT = 4
 _GREETING_SECONDS = 120.0
 _CLOSE_SECONDS = 10.0
 _SAID = 8192
+_MAX_PATHS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,11 @@ class Connection:
         except TargetError as error:
             if error.kind != "connection":
                 raise
+
+    def hear_paths(self) -> List[bytes]:
+        """The paths, or other words, that follow an answer as a stream, each with a NUL behind it."""
+        with self.explained():
+            return b"".join(self.wire.receive_stream(_MAX_PATHS)).split(b"\0")[:-1]
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:

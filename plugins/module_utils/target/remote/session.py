@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ...transfer.plan import Item
     from ...transfer.rsync import Options
 
-_MAX_PATHS = 1 << 28
 # How often a host that only sends says that it is still there (s).
 _ALIVE_SECONDS = 15.0
 # Where rsync's name on the vault's side begins; the vault's forced command makes a directory of it.
@@ -85,12 +84,8 @@ class RemoteSession(Session):
             answer = self._connection.ask({"do": "propose", "delta": False, "expected": expected}, [make_delta(None, manifest, same_times=True)])
         if answer.get("same") is True:
             return guess
-        paths = set(self._paths())
+        paths = set(self._connection.hear_paths())
         return [entry for entry in manifest.entries if entry.path in paths]
-
-    def _paths(self) -> List[bytes]:
-        with self._connection.explained():
-            return b"".join(self._connection.wire.receive_stream(_MAX_PATHS)).split(b"\0")[:-1]
 
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
         from ...transfer.plan import can_carry, plan_roots
@@ -103,8 +98,9 @@ class RemoteSession(Session):
                 is_staged = entry.path in delivery.staged
                 is_odd = not can_carry(entry.path, self._place) or _has_holes(copies if is_staged else live, entry)
                 (odd if is_odd else staged if is_staged else plain).append(entry)
-        small = [] if options.bwlimit else [entry for entry in plain + staged if entry.size <= _SMALL_TO]
-        if len(small) <= _SMALL_FILES and sum(entry.size for entry in small) <= _SMALL_BYTES:
+        small = [entry for entry in plain + staged if entry.size <= _SMALL_TO]
+        # A limit on bytes a second is rsync's business.
+        if not options.bwlimit and len(small) <= _SMALL_FILES and sum(entry.size for entry in small) <= _SMALL_BYTES:
             odd += small
             plain = [entry for entry in plain if entry.size > _SMALL_TO]
             staged = [entry for entry in staged if entry.size > _SMALL_TO]
@@ -174,7 +170,7 @@ class RemoteSession(Session):
         except IntegrityError as error:
             if error.kind != IncompleteError.kind:
                 raise
-            words = self._paths()
+            words = self._connection.hear_paths()
             shortfalls = [Shortfall(path, reason.decode("ascii", "replace")) for path, reason in zip(words[::2], words[1::2])]
             self._proposed = None
             if not shortfalls:

@@ -28,7 +28,6 @@ from .wire import PROTOCOL, foul
 _PATIENCE = 3600.0
 # A manifest of ten million paths, packed.
 MAX_MANIFEST = 1 << 30
-_MAX_PATHS = 1 << 28
 _MAX_SNAPSHOTS = 1_000_000
 _SHOWN = 100
 # Snapshots bear the vault's time; a host whose own is further off than this is told (s).
@@ -151,15 +150,11 @@ class RemoteTarget(Target):
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> Session:
         self._manifests.clear()
         answer = self._ask("begin", tx=tx, parent=parent, tags=list(tags))
-        damaged = set(self._paths())
+        damaged = set(self.connection.hear_paths())
         digest = answer.get("parent_digest")
         if digest is not None and type(digest) is not str:
             raise foul("a parent's digest that is none")
         return RemoteSession(self.connection, self.policy, tx, self.storage, damaged, parent_digest=digest, is_resumed=answer.get("resumed") is True)
-
-    def _paths(self) -> List[bytes]:
-        with self.connection.explained():
-            return b"".join(self.connection.wire.receive_stream(_MAX_PATHS)).split(b"\0")[:-1]
 
     def sweep(self) -> None:
         self._ask("sweep")
@@ -189,7 +184,7 @@ class RemoteTarget(Target):
         self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
     ) -> Verification:
         answer = self._ask("verify", None, tell, id=snapshot.id, depth=depth, part=list(part) if part else None, record=record)
-        words = self._paths()
+        words = self.connection.hear_paths()
         with _typed():
             damaged, missing = int(answer["damaged"]), int(answer["missing"])
             if damaged < 0 or missing < 0 or 2 * damaged + missing > len(words):
