@@ -74,8 +74,7 @@ def fleet_table(hosts: Sequence[Any], variables: Mapping[Any, Any], verb: str, c
             failed = bool(result["failed"])
             text = " ".join(str(result.get("msg") or "").split()) if failed else _VIEWS[str(verb)](result, bool(check))
             rows.append((host, policy, "failed" if failed else "changed" if result.get("changed") else "ok", text))
-        if not any(result["failed"] for result in outcome.results.values()):
-            rows += [(host, "-", "failed", " ".join(problem.split())) for problem in outcome.problems]
+        rows += [(host, "-", "failed", " ".join(text.split())) for text in outcome.beside]
         if not outcome.results and not outcome.failure:
             rows.append((host, "-", "ok", "nothing to do"))
     rows.sort(key=lambda row: row[2] == "failed")

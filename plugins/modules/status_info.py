@@ -105,7 +105,7 @@ protected_until:
   sample: "2026-11-20T10:15:00.000Z"
 age:
   description:
-    - How long ago that was, in seconds.
+    - How long ago that was, in seconds; V(null) where there is none.
   returned: success
   type: float
   sample: 212.4

@@ -15,6 +15,7 @@ from .values import plain
 # The tasks that work on the hosts, and those that work for them on their vault, are registered under these names.
 _REGISTERED = ("__openclaw_backup_here", "__openclaw_backup_there")
 _FAILURE = "__openclaw_backup_failure"
+_OF_A_LOOP = "One or more items failed"
 
 _ALWAYS = ("changed", "failed", "msg", "rc", "error")
 # What is passed on of each playbook's results; the rest is bulky, or says the same again.
@@ -44,7 +45,13 @@ class Outcome:
     def problems(self) -> List[str]:
         """Each failure of it in words; empty where all went well."""
         found = ["%s: %s" % (policy, _words(result)) for policy, result in self.results.items() if result.get("failed")]
-        return found or ([self.failure] if self.failure else [])
+        return found + self.beside
+
+    @property
+    def beside(self) -> List[str]:
+        """What failed beside policies that failed themselves: Ansible says of a loop only that some item failed."""
+        is_told = self.failure == _OF_A_LOOP and any(result.get("failed") for result in self.results.values())
+        return [self.failure] if self.failure and not is_told else []
 
 
 def outcomes(hosts: Iterable[Any], variables: Mapping[Any, Any], verb: str) -> Dict[str, Outcome]:

@@ -244,6 +244,7 @@ VERBS: Dict[str, Verb] = {
         "The first thing to look at. Exit code 3 if something is in the way.",
         (_POLICY,),
         (
+            Option("--on-vault", "this is the vault: it has no baseline, and between two heartbeats no host tells it that nothing changed"),
             Option("--notify", "tell those whom the policy's notify names, if there are problems that they were not told of, or if there are none any more"),
             _HOST,
         ),

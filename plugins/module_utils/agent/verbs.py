@@ -310,7 +310,8 @@ def _tag(job: Job) -> Outcome:
 def _status(job: Job) -> Outcome:
     from ..action.status import status
 
-    result = status(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
+    is_own_history = job.is_own_history and not job.request.on_vault
+    result = status(job.policy, state_directory=job.state_directory, is_own_history=is_own_history)
     if job.request.notify:
         from ..action.notify import STALE, notify
         from ..action.state import HostState

@@ -31,7 +31,7 @@ def printed(result: Dict[str, Any], rc: int = 0) -> Dict[str, Any]:
 
 def test_every_policy_of_every_host_has_a_line_and_failures_come_last() -> None:
     variables = {
-        "web1": host({"etc": REFUSED, "work": SAME}),
+        "web1": host({"etc": REFUSED, "work": SAME}, failure="One or more items failed"),
         "web2": host({"etc": SENT}),
         "web3": host(failure="web3 cannot be\nreached"),
         "web4": {},
@@ -51,6 +51,16 @@ def test_every_policy_of_every_host_has_a_line_and_failures_come_last() -> None:
     assert fleet_problems(["web1"], variables, "backup") == ["etc: too much is gone. Next: look"]
     assert fleet_problems(["web2", "web5"], variables, "backup") == []
     assert len(fleet_problems(list(variables), variables, "backup")) == 3
+
+
+def test_what_was_done_on_the_vault_stands_beside_a_host_that_is_down() -> None:
+    variables = {"web1": host(there={"etc": printed({"changed": False, "kept": [], "removed": [], "bytes_freed": 0})}, failure="web1 cannot be reached: no")}
+    assert fleet_table(["web1"], variables, "prune")[1:] == [
+        "web1  etc     ok      0 snapshots removed, 0 kept, 0 B freed",
+        "web1  -       failed  web1 cannot be reached: no",
+        "1 host: 1 ok, 1 failed",
+    ]
+    assert fleet_problems(["web1"], variables, "prune") == ["web1 cannot be reached: no"]
 
 
 def test_results_are_passed_on_without_what_is_bulky_and_every_host_is_there() -> None:
