@@ -21,6 +21,10 @@ from .clone import clone_file, discard
 from .session import PATCH_FROM, TreeSession, explain
 
 _KEPT = b"kept"
+_EARLY = b"early"
+_SPENT = b"spent"
+# What begins so is left of a session and could not be removed. Nothing looks into it again but what tries to remove it.
+_CLOSED = b"closed."
 
 
 class Ingest(NamedTuple):
@@ -48,6 +52,7 @@ class GuardedSession(TreeSession):
         self._inbox = self._directory + b"/in"
         self._arrivals = self._inbox + b"/files"
         self._basis = self._inbox + b"/basis"
+        self._early = self._directory + b"/" + _EARLY
         self._had_arrivals = False
         self._wanted: List[Entry] = []
 
@@ -58,13 +63,13 @@ class GuardedSession(TreeSession):
 
     def _prepare(self) -> None:
         super()._prepare()
+        os.mkdir(self._early, 0o700)
         os.mkdir(self._inbox, 0o700)
-        if self._ingest.group is not None:
-            # The way down can be passed and nothing on it be listed.
-            history = self.history.base
-            for path in (os.path.dirname(history), history, self.history.incoming, self._directory):
-                os.chmod(path, 0o711)
-            self._admit(self._inbox, 0o750)
+        # The way down can be passed by this host's account alone, and nothing on it be listed.
+        history = self.history.base
+        for path in (os.path.dirname(history), history, self.history.incoming, self._directory):
+            self._admit(path, 0o710)
+        self._admit(self._inbox, 0o750)
 
     def _admit(self, path: bytes, mode: int) -> None:
         """Let the ingest account into a directory, by its group."""
@@ -82,15 +87,21 @@ class GuardedSession(TreeSession):
         except OSError as error:
             raise explain(error, self.history) from error
 
+    def _dead(self) -> List[bytes]:
+        return [name for name in super()._dead() if not name.startswith(_CLOSED)]
+
     def _rescue(self, incoming: Descent, name: bytes) -> None:
         super()._rescue(incoming, name)
         if not self._had_arrivals:
-            self._had_arrivals = self._take_over(incoming, (name + b"/in", name + b"/" + _KEPT), self._arrivals)
+            places = [name + b"/" + place for place in (_EARLY, b"in", _KEPT)]
+            self._had_arrivals = self._take_over(incoming, places, self._early + b"/files")
 
     def _discard(self, incoming: Descent, name: bytes) -> None:
-        # What the ingest account has closed to us only root can remove; that costs its own quota.
-        with contextlib.suppress(PermissionError):
+        try:
             discard(incoming.root_fd, name)
+        except OSError:
+            # What the ingest account has closed to us only root can remove. It stands in the way of no other session.
+            os.rename(name, _CLOSED + name, src_dir_fd=incoming.root_fd, dst_dir_fd=incoming.root_fd)
 
     def propose(self, manifest: Manifest) -> List[Entry]:
         """Hear what the next snapshot is to hold, and get ready for it; the files to send. ``IntegrityError`` or ``RefusedError`` where it will not do."""
@@ -107,8 +118,7 @@ class GuardedSession(TreeSession):
             self._take_over_own(wanted)
             wanted = self.wanted(manifest)
         if self._had_arrivals:
-            with contextlib.suppress(PermissionError):
-                self._clear_unwanted(wanted, self._arrivals)
+            self._take_early(wanted)
         basis = self._choose_basis(wanted)
         self._check_room(manifest, wanted, sum(basis.values()))
         self._lay_basis(basis)
@@ -139,6 +149,32 @@ class GuardedSession(TreeSession):
         short = {item.path for item in shortfalls}
         self._hashed += hashed
         self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
+
+    def _take_early(self, wanted: Sequence[Entry]) -> None:
+        """Move what had arrived of these files to where this session receives. Never a directory, and no file that only the other side may read or write:
+        what was closed once would stand in the way of every session that is to come."""
+        self._had_arrivals = False
+        with Descent(self._directory) as directory:
+            with Descent(self._early + b"/files") as early, Descent(self._arrivals) as arrivals:
+                for entry in wanted:
+                    with contextlib.suppress(OSError):
+                        parent, name = early.parent(entry.path)
+                        if self._is_of_use(parent, name):
+                            into, last = arrivals.parent(entry.path, create=0o770)
+                            os.rename(name, last, src_dir_fd=parent, dst_dir_fd=into)
+            os.rename(_EARLY, _SPENT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
+            with contextlib.suppress(OSError):
+                remove_tree(directory.root_fd, _SPENT)
+
+    def _is_of_use(self, parent: int, name: bytes) -> bool:
+        """Whether a file that arrived can be read by us, and be written on by who brought it."""
+        fd, found = open_file(parent, name)
+        try:
+            needed = 0o600 if self._ingest.group is None else 0o660
+            is_listed = any(key.startswith("system.") for key in os.listxattr(fd))
+            return found.st_nlink == 1 and found.st_mode & needed == needed and not is_listed
+        finally:
+            os.close(fd)
 
     def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], basis: int) -> None:
         free = os.statvfs(self.history.incoming)
@@ -202,7 +238,8 @@ class GuardedSession(TreeSession):
             # What arrived is for the next session, and nobody writes to it meanwhile.
             with contextlib.suppress(OSError):
                 with Descent(self._directory) as directory:
-                    os.rename(b"in", _KEPT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
+                    # Where nothing was proposed, nothing has arrived but what was there before.
+                    os.rename(_EARLY if self._had_arrivals else b"in", _KEPT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
                     os.chmod(_KEPT, 0o700, dir_fd=directory.root_fd)
                 with Descent(self._directory + b"/" + _KEPT) as kept:
                     remove_tree(kept.root_fd, b"basis")

@@ -155,7 +155,7 @@ class TreeTarget(Target):
             try:
                 with Descent(self.history.incoming) as incoming:
                     for name in os.listdir(self.history.incoming):
-                        with suppress(PermissionError):  # closed to us by who had it filled; root can
+                        with suppress(OSError):  # closed to us by who had it filled, or still being filled; root can
                             discard(incoming.root_fd, name)
             finally:
                 os.close(fd)
