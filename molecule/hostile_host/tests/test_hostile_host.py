@@ -105,7 +105,7 @@ def test_with_a_shell_on_the_vault(hosts: Dict[str, Any], setting: str, name: st
 
 def test_a_flood_of_sessions_keeps_no_other_host_out(hosts: Dict[str, Any], setting: str) -> None:
     vault, victim = hosts["vault1"], hosts["victim"]
-    vault.run_expect([0], "rm -f /tmp/held; (python3 -B %s/guard.py a_hundred_sessions '%s' >/tmp/flood.json 2>&1 &)" % (PLACE, setting))
+    vault.run_expect([0], "rm -f /tmp/held; (python3 -B %s/guard.py a_crowd_of_sessions '%s' >/tmp/flood.json 2>&1 &)" % (PLACE, setting))
     vault.run_expect([0], "for time in $(seq 600); do [ -e /tmp/held ] && exit; sleep 0.1; done; exit 1")
     try:
         victim.run_expect([0], "date >/srv/work/now && openclaw-backup run --quiet work")

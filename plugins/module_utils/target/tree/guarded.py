@@ -17,14 +17,12 @@ from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
 from ..contract import Delivery, Sent, Shortfall, Tell, is_time
 from .build import check_received, take_in
-from .clone import clone_file, discard
+from .clone import clone_file
 from .session import PATCH_FROM, TreeSession, explain
+from .sweep import CLOSED, clear_away, sweep_all
 
 _KEPT = b"kept"
 _EARLY = b"early"
-_SPENT = b"spent"
-# What begins so is left of a session and could not be removed. Nothing looks into it again but what tries to remove it.
-_CLOSED = b"closed."
 
 
 class Ingest(NamedTuple):
@@ -37,6 +35,20 @@ class Ingest(NamedTuple):
     group: Optional[int] = None
     reserve: int = 5
     gives_basis: bool = True
+
+
+class Room(NamedTuple):
+    """What of a file system may still be used: bytes, and files or None where there is no limit. Both may be negative."""
+
+    bytes: int
+    files: Optional[int]
+
+
+def room_in(path: bytes, reserve: int) -> Room:
+    """What the file system of ``path`` has beside the ``reserve`` percent that are kept back."""
+    free = os.statvfs(path)
+    left = free.f_bavail * free.f_frsize - free.f_blocks * free.f_frsize * reserve // 100
+    return Room(left, free.f_favail - free.f_files * reserve // 100 if free.f_files else None)
 
 
 class GuardedSession(TreeSession):
@@ -88,7 +100,7 @@ class GuardedSession(TreeSession):
             raise explain(error, self.history) from error
 
     def _dead(self) -> List[bytes]:
-        return [name for name in super()._dead() if not name.startswith(_CLOSED)]
+        return [name for name in super()._dead() if not name.startswith(CLOSED)]
 
     def _rescue(self, incoming: Descent, name: bytes) -> None:
         super()._rescue(incoming, name)
@@ -97,11 +109,7 @@ class GuardedSession(TreeSession):
             self._had_arrivals = self._take_over(incoming, places, self._early + b"/files")
 
     def _discard(self, incoming: Descent, name: bytes) -> None:
-        try:
-            discard(incoming.root_fd, name)
-        except OSError:
-            # What the ingest account has closed to us only root can remove. It stands in the way of no other session.
-            os.rename(name, _CLOSED + name, src_dir_fd=incoming.root_fd, dst_dir_fd=incoming.root_fd)
+        clear_away(incoming, name)
 
     def propose(self, manifest: Manifest) -> List[Entry]:
         """Hear what the next snapshot is to hold, and get ready for it; the files to send. ``IntegrityError`` or ``RefusedError`` where it will not do."""
@@ -162,9 +170,9 @@ class GuardedSession(TreeSession):
                         if self._is_of_use(parent, name):
                             into, last = arrivals.parent(entry.path, create=0o770)
                             os.rename(name, last, src_dir_fd=parent, dst_dir_fd=into)
-            os.rename(_EARLY, _SPENT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
-            with contextlib.suppress(OSError):
-                remove_tree(directory.root_fd, _SPENT)
+            os.rename(_EARLY, b"spent", src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
+            with contextlib.suppress(OSError):  # else it goes with the session
+                remove_tree(directory.root_fd, b"spent")
 
     def _is_of_use(self, parent: int, name: bytes) -> bool:
         """Whether a file that arrived can be read by us, and be written on by who brought it."""
@@ -177,14 +185,14 @@ class GuardedSession(TreeSession):
             os.close(fd)
 
     def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], basis: int) -> None:
-        free = os.statvfs(self.history.incoming)
-        share = self._ingest.reserve / 100
         # What arrives lies there twice while it is copied, a file at a time.
-        bytes_left = free.f_bavail * free.f_frsize - int(free.f_blocks * free.f_frsize * share)
         need = sum(entry.size for entry in wanted) + basis
-        inodes_left = free.f_favail - int(free.f_files * share)
         inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted)
-        for what, wish, left in (("bytes", need, bytes_left), ("files", inodes, inodes_left if free.f_files else inodes)):
+        room = room_in(self.history.incoming, self._ingest.reserve)
+        if need > room.bytes or (room.files is not None and inodes > room.files):
+            sweep_all(os.path.dirname(os.path.dirname(self.history.base)))
+            room = room_in(self.history.incoming, self._ingest.reserve)
+        for what, wish, left in (("bytes", need, room.bytes), ("files", inodes, inodes if room.files is None else room.files)):
             if wish > left:
                 raise RefusedError(
                     "The vault has no room for this snapshot: it needs %d %s, and %d are free beside the %d %% that are kept back"

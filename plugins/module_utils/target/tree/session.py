@@ -553,7 +553,7 @@ class TreeSession(Session):
                 self._ahead.close()
             if not keep:
                 with Descent(self.history.incoming) as incoming:
-                    discard(incoming.root_fd, self.tx.encode("ascii"))
+                    self._discard(incoming, self.tx.encode("ascii"))
         except OSError:
             pass  # the next session sweeps
         finally:
