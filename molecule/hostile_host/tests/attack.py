@@ -25,7 +25,9 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 import uuid
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 PROGRAM = "/usr/local/bin/openclaw-backup"
@@ -76,8 +78,8 @@ def entry(path: str, content: Optional[bytes] = None, **more: Any) -> Entry:
     return base._replace(**more)
 
 
-def manifest_of(content: Dict[str, bytes], *, claimed: str = "2026-11-20T09:15:00.123Z", policy: str = "play", **sizes: int) -> Manifest:
-    header = Header(host=SETTING["host"], policy=policy, sources=("/src",), selection={}, engine="x", claimed=claimed)
+def manifest_of(content: Dict[str, bytes], *, claimed: str = "2026-11-20T09:15:00.123Z", policy: str = "play") -> Manifest:
+    header = Header(host=SETTING["host"], policy=policy, sources=("/srv/work" if policy == "work" else "/src",), selection={}, engine="x", claimed=claimed)
     ways = {"/".join(path.split("/")[:depth]) for path in content for depth in range(1, path.count("/") + 1)}
     return Manifest.from_entries(header, sorted([*map(entry, ways), *(entry(path, data) for path, data in content.items())], key=lambda one: one.path))
 
@@ -169,6 +171,27 @@ class Session:
         return str(answer["error"]["kind"])
 
 
+def can(what: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the kernel lets us."""
+    try:
+        what(*arguments)
+    except OSError:
+        return False
+    return True
+
+
+def read(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        os.read(fd, 1)
+    finally:
+        os.close(fd)
+
+
+def read_and_write(path: str) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+
+
 def says(answer: Dict[str, Any]) -> str:
     return "ok" if "ok" in answer else str(answer["error"]["kind"])
 
@@ -238,15 +261,11 @@ def descriptors_and_mappings_are_kept_and_used_after_the_commit() -> str:
         mapping[:3] = b"bad"
         mapping.flush()
         for number in (written, mapped):
-            for change in (
-                lambda: os.fchmod(number, 0o6777),
-                lambda: os.utime(number, (0, 0)),
-                lambda: os.setxattr(number, "user.bad", b"bad"),
-                lambda: os.link("/proc/self/fd/%d" % number, "again", dst_dir_fd=directory, follow_symlinks=True),
-                lambda: os.ftruncate(number, 1),
-            ):
-                with contextlib.suppress(OSError):
-                    change()
+            can(os.fchmod, number, 0o6777)
+            can(os.utime, number, (0, 0))
+            can(os.setxattr, number, "user.bad", b"bad")
+            can(partial(os.link, dst_dir_fd=directory), "/proc/self/fd/%d" % number, "again")
+            can(os.ftruncate, number, 1)
         with contextlib.suppress(OSError):
             os.close(os.open("more", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
         phase("look")
@@ -308,16 +327,9 @@ def a_basis_is_linked_and_written() -> List[str]:
         basis = session.files[: -len("files")] + "basis/src/large"
         if not os.path.exists(basis):
             results.append("there is no basis")
-        for change in (
-            lambda: os.chmod(basis, 0o666),
-            lambda: open(basis, "r+b"),  # noqa: SIM115
-            lambda: os.unlink(basis),
-            lambda: os.rename(basis, session.path("large")),
-            lambda: os.link(basis, session.path("large")),
-        ):
-            with contextlib.suppress(OSError):
-                change()
-                results.append("changed")
+        results += [change.__name__ for change in (read_and_write, os.unlink) if can(change, basis)]
+        results += [change.__name__ for change in (os.rename, os.link) if can(change, basis, session.path("large"))]
+        results += ["chmod"] if can(os.chmod, basis, 0o666) else []
         os.mkdir(session.path("src"))
         ask_root("link", basis, session.path("src/large"))
         if session.commit(manifest) != "incomplete":
@@ -658,7 +670,7 @@ def the_environment_is_forged() -> List[str]:
     with Session(command=sudo, env=forged, cwd=trap) as session:
         if says(session.hello(SETTING["victim"])) != "scope":
             results.append("another host's session")
-        environment = ask_root("environ", "session-write") or {}
+        environment = ask_root("environ") or {}
         results += sorted(name for name, value in environment.items() if forged.get(name) == value)
     large = {"X%d" % number: "x" * 100_000 for number in range(15)}
     if add_snapshot(command=sudo, env={**os.environ, **large}) != "ok":
@@ -793,7 +805,7 @@ def processes_are_killed_and_stopped() -> List[str]:
     results = []
     for number in (signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
         with ready() as (session, manifest, _content):
-            for pid in ask_root("pids", "session-write"):
+            for pid in ask_root("pids"):
                 with contextlib.suppress(PermissionError, ProcessLookupError):
                     os.kill(pid, number)
                     results.append("%d %s" % (number, pid))
@@ -905,18 +917,11 @@ def everything_is_full() -> Dict[str, Any]:
 @attempt
 def clocks_lie() -> List[str]:
     """Snapshots of the policy that the vault prunes: if it believed a host's time, all others would be old."""
-    return [add_snapshot(policy="work", claimed=claimed) for claimed in ("2040-01-01T00:00:00.000Z", "1970-01-02T00:00:00.000Z", "2999-01-01T00:00:00.000Z")]
+    times = ("2040-01-01T00:00:00.000Z", "1970-01-02T00:00:00.000Z", "2999-01-01T00:00:00.000Z")
+    return [add_snapshot({"srv/work/secret": os.urandom(100), "srv/work/note": b"pay"}, policy="work", claimed=claimed) for claimed in times]
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------------
-
-
-def can(what: Callable[[], Any]) -> bool:
-    try:
-        what()
-    except OSError:
-        return False
-    return True
 
 
 @attempt
@@ -928,34 +933,24 @@ def others_data_is_looked_for() -> List[str]:
     own = ask_root("names", "%s/%s/play/snapshots" % (VAULT, SETTING["host"]))
     assert len(victims) > 20 and len(own) > 5
     for path in [*places, *own]:
-        for word, look in (
-            ("opened", lambda: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))),
-            ("listed", lambda: os.listdir(path)),
-            ("entered", lambda: os.chdir(path)),
-            ("written", lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))),
-            ("touched", lambda: os.utime(path)),
-            ("removed", lambda: os.unlink(path)),
-            ("linked", lambda: os.link(path, "/tmp/linked-%d" % os.getpid())),
-        ):
-            if can(look):
-                results.append("%s %s" % (path, word))
+        for look in (read, read_and_write, os.listdir, os.chdir, os.utime, os.unlink):
+            if can(look, path):
+                results.append("%s: %s" % (path, look.__name__))
+        if can(os.link, path, "/tmp/linked-%d" % os.getpid()):
+            results.append("%s: linked" % path)
         os.chdir("/")
-    for path in victims[1:]:  # that another host is in this vault can be guessed
-        if can(lambda: os.lstat(path)):
-            results.append("%s seen" % path)
-    for path in ("/etc/openclaw-backup/accounts", "/etc/openclaw-backup/grants", VAULT, "%s/%s" % (VAULT, SETTING["host"])):
-        if can(lambda: os.listdir(path)):
-            results.append("%s listed" % path)
+    # That another host is in this vault can be guessed.
+    results += ["%s: seen" % path for path in victims[1:] if can(os.lstat, path)]
+    lists = ("/etc/openclaw-backup/accounts", "/etc/openclaw-backup/grants", VAULT, "%s/%s" % (VAULT, SETTING["host"]))
+    results += ["%s: listed" % path for path in lists if can(os.listdir, path)]
     with ready():
-        pids = ask_root("pids", "session-write")
+        pids = ask_root("pids")
         assert len(pids) > 0
         for pid in pids:
-            for name in ("root/", "cwd/", "fd/", "map_files/", "exe"):
-                if can(lambda: os.readlink("/proc/%d/%s" % (pid, name)) if name == "exe" else os.listdir("/proc/%d/%s" % (pid, name))):
-                    results.append("/proc/PID/%s" % name)
-            for name in ("mem", "environ", "maps", "stack", "syscall", "fd/0", "fd/3"):
-                if can(lambda: open("/proc/%d/%s" % (pid, name), "rb").read(1)):  # noqa: SIM115
-                    results.append("/proc/PID/%s" % name)
+            names = ("root/etc/passwd", "mem", "environ", "maps", "stack", "syscall", "fd/0", "fd/3")
+            results += ["/proc/PID/" + name for name in names if can(read, "/proc/%d/%s" % (pid, name))]
+            results += ["/proc/PID/" + name for name in ("root/", "cwd/", "fd/", "map_files/") if can(os.listdir, "/proc/%d/%s" % (pid, name))]
+            results += ["/proc/PID/exe"] if can(os.readlink, "/proc/%d/exe" % pid) else []
             if ctypes.CDLL(None).ptrace(16, pid, 0, 0) == 0:  # PTRACE_ATTACH
                 results.append("traced")
     return results
@@ -1017,9 +1012,7 @@ def main() -> None:
     SETTING.update(json.loads(setting))
     try:
         result = {"result": ATTEMPTS[name]()}
-    except BaseException as error:
-        import traceback
-
+    except Exception as error:  # noqa: BLE001 - the test shows it
         result = {"failed": "%s: %s" % (type(error).__name__, error), "trace": traceback.format_exc()}
     print(json.dumps(result), flush=True)
 

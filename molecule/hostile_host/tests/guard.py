@@ -82,15 +82,14 @@ def misshapen(found: Facts) -> List[str]:
     return wrong
 
 
-def pids_of(word: str) -> List[int]:
-    """The keeper's processes whose command line holds ``word``."""
+def pids_of() -> List[int]:
+    """The keeper's processes that hold a conversation."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            words = open("/proc/%s/cmdline" % name, "rb").read()  # noqa: SIM115
-            if os.stat("/proc/" + name).st_uid == KEEPER.pw_uid and b"serve" in words and word.encode() in words.replace(b"\0", b" ").replace(b"--session ", b"session-"):
+        with contextlib.suppress(OSError), open("/proc/%s/cmdline" % name, "rb") as stream:
+            if b"--session" in stream.read().split(b"\0") and os.stat("/proc/" + name).st_uid == KEEPER.pw_uid:
                 found.append(int(name))
-    return found
+    return sorted(found)
 
 
 def serve(question: Dict[str, Any], setting: Dict[str, Any]) -> Any:
@@ -111,10 +110,10 @@ def serve(question: Dict[str, Any], setting: Dict[str, Any]) -> Any:
     if do == "names":
         return sorted(look_below(paths[0]))
     if do == "pids":
-        return pids_of(paths[0])
+        return pids_of()
     if do == "environ":
         # root in a container may not look at another account's process.
-        words = subprocess.check_output(["runuser", "-u", KEEPER.pw_name, "--", "cat", "/proc/%d/environ" % pids_of(paths[0])[-1]])
+        words = subprocess.check_output(["runuser", "-u", KEEPER.pw_name, "--", "cat", "/proc/%d/environ" % pids_of()[-1]])
         return dict(os.fsdecode(word).split("=", 1) for word in words.split(b"\0") if b"=" in word)
     if do == "grant":
         until = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() + int(paths[0])))

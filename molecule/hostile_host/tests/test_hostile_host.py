@@ -125,7 +125,7 @@ def snapshots(vault: Any, host: str, policy: str = "work") -> List[str]:
 def test_a_prune_believes_no_host_what_time_it_is(hosts: Dict[str, Any]) -> None:
     vault = hosts["vault1"]
     before = {host: snapshots(vault, host) for host in ("attacked", "victim")}
-    assert len(before["attacked"]) == 4
+    assert len(before["attacked"]) >= 4
     vault.run_expect([0], "runuser -u %s -- /usr/local/libexec/openclaw-backup/upkeep prune" % KEEPER)
     assert {host: snapshots(vault, host) for host in before} == before
 
@@ -133,7 +133,7 @@ def test_a_prune_believes_no_host_what_time_it_is(hosts: Dict[str, Any]) -> None
 def ssh(host: Any, key: str, account: str, *commands: str) -> List[Tuple[int, str]]:
     """What ssh to the vault with one of the host's keys ends with, and says on both streams, command by command."""
     options = "-n -o BatchMode=yes -o UserKnownHostsFile=%s/known_hosts -i %s/%s %s@vault1" % (SSH, SSH, key, account)
-    script = "\n".join("timeout 20 ssh %s '%s' 2>&1; echo; echo END $?" % (options, command) for command in commands)
+    script = "\n".join("timeout 20 ssh %s '%s' 2>&1; code=$?; echo; echo END $code" % (options, command) for command in commands)
     said: List[Tuple[int, str]] = []
     lines: List[str] = []
     for line in host.run(script).stdout.splitlines():
@@ -183,10 +183,10 @@ def injections() -> List[str]:
         "--copy-devices",
     )
     lines = ["%s %s . %s" % (PLAIN, option, place) for option in options]
-    for where in ("../victim/work/%s/files/" % TX, "victim/work/%s/files/" % TX, "work/%s/" % TX, "work/%s/basis/" % TX, "work/%s/files/../../../x" % TX, "/", "."):
-        lines.append("%s . %s" % (PLAIN, where))
-    lines += [PLAIN + " . " + place + "; id", PLAIN + " . " + place + " /etc", "rsync --server . `id`", "openclaw-backup serve --read", "openclaw-backup serve "]
-    return lines
+    places = ("../victim/work/%s/files/", "victim/work/%s/files/", "work/%s/", "work/%s/basis/", "work/%s/files/../../../x", "/", ".")
+    lines += ["%s . %s" % (PLAIN, where.replace("%s", TX)) for where in places]
+    lines += [PLAIN + " . " + place + words for words in ("; id", " /etc", "$(id)")]
+    return [*lines, "rsync --server . `id`", "openclaw-backup serve --read", "openclaw-backup serve "]
 
 
 def test_the_forced_command_takes_no_other_rsync(hosts: Dict[str, Any]) -> None:
@@ -212,7 +212,7 @@ def test_a_read_key_opens_nothing_before_and_after_its_time(hosts: Dict[str, Any
     far = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() + 600))
     try:
         vault.run_expect([0], "printf '%%s\\n' 'restrict,expiry-time=\"20200101000000Z\",%s %s' >>%s" % (command, key, lines))
-        vault.run_expect([0], "printf '%%s' '{\"until\": \"%s\", \"hosts\": [\"attacked\"]}' >%s; chmod 644 %s" % (far, grant, grant))
+        vault.run_expect([0], 'printf \'%%s\' \'{"until": "%s", "hosts": ["attacked"]}\' >%s; chmod 644 %s' % (far, grant, grant))
         said = ssh(host, "id_read_ed25519", account, "openclaw-backup serve")
         assert said[0][0] == 255 and "Permission denied" in said[0][1]
         vault.run_expect([0], "sed -i 's/expiry-time=\"2020/expiry-time=\"2090/' %s && rm %s" % (lines, grant))
@@ -225,7 +225,7 @@ def test_a_read_key_opens_nothing_before_and_after_its_time(hosts: Dict[str, Any
 def test_both_hosts_go_on_and_everything_is_whole(hosts: Dict[str, Any]) -> None:
     """After all that: the attacked host takes its history up again, and the keeper finds every byte of every snapshot right."""
     vault = hosts["vault1"]
-    hosts["attacked"].run_expect([0], "openclaw-backup adopt work >/dev/null && date >/srv/work/now && openclaw-backup run --quiet work")
+    hosts["attacked"].run_expect([0], "openclaw-backup adopt --quiet work && date >/srv/work/now && openclaw-backup run --quiet work")
     hosts["victim"].run_expect([0], "date >/srv/work/later && openclaw-backup run --quiet work")
     policy = {"name": "play", "host": "attacked", "sources": ["/"], "target": VAULT}
     vault.run_expect([0], "printf '%%s' '%s' >/root/play.json && cp /root/play.json /etc/openclaw-backup/play.json" % json.dumps(policy))
