@@ -105,7 +105,7 @@ class GuardedSession(TreeSession):
     def _rescue(self, incoming: Descent, name: bytes) -> None:
         super()._rescue(incoming, name)
         if not self._had_arrivals:
-            places = [name + b"/" + place for place in (_EARLY, b"in", _KEPT)]
+            places = [name + b"/" + place for place in (_EARLY, _KEPT, b"in")]
             self._had_arrivals = self._take_over(incoming, places, self._early + b"/files")
 
     def _discard(self, incoming: Descent, name: bytes) -> None:
