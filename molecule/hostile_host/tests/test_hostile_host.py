@@ -240,3 +240,5 @@ def test_both_hosts_go_on_and_everything_is_whole(hosts: Dict[str, Any]) -> None
     """
     done = vault.run(script % KEEPER)
     assert (done.stdout, done.stderr) == ("", "")
+    # Nor is there anything left of the sessions that broke.
+    assert vault.run("ls -d %s/*/*/incoming/*" % VAULT).stdout == ""

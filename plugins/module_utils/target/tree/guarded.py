@@ -92,6 +92,10 @@ class GuardedSession(TreeSession):
     def open(self) -> None:
         super().open()
         try:
+            with Descent(self.history.incoming) as incoming:
+                for name in super()._dead():
+                    if name.startswith(CLOSED):
+                        clear_away(incoming, name)
             for path, mode in ((self._arrivals, 0o2770), (self._basis, 0o2750)):
                 if not os.path.isdir(path):
                     os.mkdir(path, 0o700)

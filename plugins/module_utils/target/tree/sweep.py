@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import grp
+import math
 import os
 import subprocess
+import time
 from contextlib import suppress
 from typing import List
 
@@ -22,6 +24,8 @@ from .layout import History
 CLOSED = b"closed."
 # A program of root's that removes what is in its directory; sudo lets the vault's account run it as the accounts of the hosts.
 _EMPTY = "/usr/local/libexec/openclaw-backup/empty"
+# How long a session of one host may be busy with what the others have left (s); somebody may go on filling it.
+_ALL_SECONDS = 60.0
 # Where in a session the account of a host has had its way.
 INBOXES = (b"in", b"early", b"kept", b"spent")
 
@@ -54,8 +58,10 @@ def _have_emptied(incoming: Descent, place: bytes) -> None:
     incoming.forget()
 
 
-def sweep(history: History) -> None:
-    """Remove what dead sessions of a history have left; nothing while one is open. ``OSError`` where the history cannot be written."""
+def sweep(history: History, until: float = math.inf) -> None:
+    """Remove what dead sessions of a history have left, and begin with none after ``until`` (``time.monotonic()``); nothing while one is open.
+
+    ``OSError`` where the history cannot be written."""
     try:
         names = os.listdir(history.incoming)
     except FileNotFoundError:
@@ -69,17 +75,19 @@ def sweep(history: History) -> None:
     try:
         with Descent(history.incoming) as incoming:
             for name in os.listdir(history.incoming):
-                clear_away(incoming, name)
+                if time.monotonic() < until:
+                    clear_away(incoming, name)
     finally:
         os.close(fd)
 
 
 def sweep_all(vault: bytes) -> None:
     """The same in all histories of a vault, as far as it goes: what they might have used again matters less than that others can go on."""
+    until = time.monotonic() + _ALL_SECONDS
     for host in _directories(vault):
         for policy in _directories(host):
             with suppress(OSError):
-                sweep(History(policy))
+                sweep(History(policy), until)
 
 
 def _directories(path: bytes) -> List[bytes]:
