@@ -85,7 +85,7 @@ def test_sudo_lets_the_account_start_two_programs_and_nothing_else(host: Any, va
     listed = vault.run("sudo -l -U %s", account).stdout
     rules = [line.strip() for line in listed.partition("may run the following commands")[2].splitlines()[1:] if line.strip()]
     programs = ", ".join('/usr/local/libexec/openclaw-backup/session-%s ""' % scope for scope in ("write", "read"))
-    assert [rule.replace("NOSETENV: NOPASSWD:", "NOPASSWD: NOSETENV:") for rule in rules] == ["(%s) NOPASSWD: NOSETENV: %s" % (KEEPER, programs)]
+    assert [rule.replace("NOSETENV: NOPASSWD:", "NOPASSWD: NOSETENV:") for rule in rules] == ["(%s : !ALL) NOPASSWD: NOSETENV: %s" % (KEEPER, programs)]
     for words in (
         "-u %s /bin/sh" % KEEPER,
         "-u %s /usr/local/libexec/openclaw-backup/session-write x" % KEEPER,

@@ -105,6 +105,10 @@ def _keeper_for_caller(scope: str) -> Keeper:
     caller = os.environ.get("SUDO_UID", "")
     if scope not in ("write", "read") or not re.fullmatch("[0-9]{1,10}", caller):
         raise UsageError("A session is started by sudo alone", kind="vault_config", field="--session", found=scope, allowed="write, read")
+    owner = pwd.getpwuid(os.geteuid())
+    if os.getegid() != owner.pw_gid:
+        # sudo lets any of the vault's groups be chosen, and they are those of other hosts' accounts.
+        raise UsageError("A session has the group of its own account", kind="vault_config", field="gid", found=os.getegid(), allowed=str(owner.pw_gid))
     account = pwd.getpwuid(int(caller))
     return keeper_of(account.pw_name, account.pw_gid, may_read=scope == "read")
 
