@@ -81,7 +81,9 @@ def probe(program: str = "rsync") -> Capabilities:
                 reason += " (%s)" % printable(error.filename)
             raise _not_run(reason, path, "mend what is named; `%s --version` must work for this user" % path) from error
         except subprocess.TimeoutExpired as error:
-            raise _not_run("`%s %s` did not end within %g s" % (path, options[-1], _PROBE_SECONDS), path, "run that by hand and see what it waits for") from error
+            raise _not_run(
+                "`%s %s` did not end within %g s" % (path, options[-1], _PROBE_SECONDS), path, "run that by hand and see what it waits for"
+            ) from error
         text = done.stdout.decode("utf-8", "replace")
         found = parse_version(path, text)
         if found is not None:
