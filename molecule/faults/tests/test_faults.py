@@ -100,12 +100,12 @@ class Cut:
             running = web3.backing_up("silent")
             wait_for(lambda: vault.arrived("web3", "silent") >= 4)
             for one, other in ((vault, web3), (web3, vault)):
-                one.from_outside("net", "ip", "route", "add", "blackhole", other.addresses[0] + "/32")
+                one.from_outside("net", "ip", "route", "add", "blackhole", other.address + "/32")
             began = time.monotonic()
             self.error = running.end().expect(6)["error"]
             self.noticed_after = time.monotonic() - began
             for one, other in ((vault, web3), (web3, vault)):
-                one.from_outside("net", "ip", "route", "del", "blackhole", other.addresses[0] + "/32")
+                one.from_outside("net", "ip", "route", "del", "blackhole", other.address + "/32")
         with vault.unharmed("web3", "silent", new=1):
             self.again = web3.back_up("silent").expect(0)
 

@@ -143,11 +143,12 @@ class GuardedSession(TreeSession):
     def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], basis: int) -> None:
         free = os.statvfs(self.history.incoming)
         share = self._ingest.reserve / 100
-        # What arrives lies there twice while it is copied, a file at a time.
+        files_there, bytes_there = self._arrived(wanted)
         bytes_left = free.f_bavail * free.f_frsize - int(free.f_blocks * free.f_frsize * share)
-        need = sum(entry.size for entry in wanted) + basis
+        # What arrives lies there twice while it is copied, a file at a time.
+        need = sum(entry.size for entry in wanted) + max((entry.size for entry in wanted), default=0) + basis - bytes_there
         inodes_left = free.f_favail - int(free.f_files * share)
-        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted)
+        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted) - files_there
         for what, wish, left in (("bytes", need, bytes_left), ("files", inodes, inodes_left if free.f_files else inodes)):
             if wish > left:
                 raise RefusedError(
@@ -159,6 +160,20 @@ class GuardedSession(TreeSession):
                     allowed="%d %s" % (max(0, left), what),
                     next="free space in the vault or leave something out of the policy; nothing was published",
                 )
+
+    def _arrived(self, wanted: Sequence[Entry]) -> Tuple[int, int]:
+        """How many of these files an earlier session has received, and what they take up: (files, bytes)."""
+        files = size = 0
+        if self._had_arrivals:
+            with contextlib.suppress(OSError), Descent(self._arrivals) as arrivals:
+                for entry in wanted:
+                    with contextlib.suppress(OSError):
+                        parent, name = arrivals.parent(entry.path)
+                        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:  # else one would count for many
+                            files += 1
+                            size += min(512 * found.st_blocks, entry.size)
+        return files, size
 
     def _choose_basis(self, wanted: Sequence[Entry]) -> Dict[bytes, int]:
         """Large files that are as large in the base, with their sizes there. A small one could be found out byte by byte by whoever may ask."""
