@@ -20,7 +20,7 @@ help: ## Show this list
 demo: setup-run ## Back up, change, verify, damage, restore a real tree on this machine (SOURCE=dir chooses it)
 	@$(PY) scripts/demo.py
 
-lab: setup-dev ## Make a vault and two hosts in containers and leave them up to play with (LAB=down removes them)
+lab: setup-dev ## Make a vault and three hosts in containers and leave them up to play with (LAB=down removes them)
 	@scripts/lab $(or $(LAB),up)
 
 test: lint ## Run the linters and every test

@@ -16,6 +16,7 @@ import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import pytest
@@ -301,6 +302,45 @@ def test_too_many_paths_too_large_manifests_and_too_much_content_are_refused(vau
     host.hello()
     host.begin(tx="c" * 32)
     assert host.ask("propose", os.urandom(200), delta=False, expected="")["error"]["kind"] == "protocol"
+    host.hang_up()
+
+
+def test_what_has_arrived_already_needs_no_more_room(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import guarded
+
+    content = {b"src/%d" % number: os.urandom(100_000) for number in range(10)}
+    manifest = manifest_of(content)
+
+    def disk(_path: Any) -> Any:
+        taken = sum(path.stat().st_blocks * 512 for path in vault.vault.rglob("*") if path.is_file())
+        return SimpleNamespace(f_bavail=1_300_000 - taken, f_frsize=1, f_blocks=1_300_000, f_files=0, f_favail=0)
+
+    monkeypatch.setattr(guarded.os, "statvfs", disk)
+    host = Host(vault, reserve=0)
+    host.hello()
+    host.begin()
+    assert "ok" in host.propose(manifest)
+    deliver(vault, dict(list(content.items())[:6]))
+    host.hang_up()
+    again = Host(vault, reserve=0)
+    again.hello()
+    again.begin(tx="b" * 32)
+    assert "ok" in again.propose(manifest)
+    deliver(vault, dict(list(content.items())[6:]), "b" * 32)
+    assert "ok" in again.ask("commit", digest=manifest.digest)
+    again.hang_up()
+    vault.check_history(count=1)
+
+
+def test_a_file_that_is_copied_once_it_arrived_needs_its_room_twice(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import guarded
+
+    monkeypatch.setattr(guarded.os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1500, f_frsize=1, f_blocks=1500, f_files=0, f_favail=0))
+    host = Host(vault, reserve=0)
+    host.hello()
+    host.begin()
+    assert host.propose(manifest_of({b"src/a": b"x" * 1000}))["error"]["kind"] == "vault_full"
+    assert "ok" in host.propose(manifest_of({b"src/a": b"x" * 700}))
     host.hang_up()
 
 

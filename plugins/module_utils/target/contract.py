@@ -220,7 +220,10 @@ class IncompleteError(IntegrityError):
 
     def __init__(self, shortfalls: Sequence[Shortfall]) -> None:
         first = shortfalls[0]
-        super().__init__("%d files did not arrive as scanned, the first is %r (%s)" % (len(shortfalls), first.path, first.reason))
+        super().__init__(
+            "%d files did not arrive as scanned, the first is %r (%s)" % (len(shortfalls), first.path, first.reason),
+            next="nothing was published; run again, and everything is sent anew",
+        )
         self.shortfalls = tuple(shortfalls)
 
 

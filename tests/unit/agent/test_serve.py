@@ -82,6 +82,20 @@ def test_what_this_machines_rsync_asks_for_is_let_by(
         ask(monkeypatch, (tmp_path / "asked").read_text().strip())
 
 
+def test_what_an_rsync_left_that_was_cut_off_is_opened_to_the_keeper(monkeypatch: pytest.MonkeyPatch, started: List[Any], tmp_path: Path) -> None:
+    inside = tmp_path / "web1" / "p" / "incoming" / TX / "in" / "files" / "a" / "b"
+    inside.mkdir(parents=True)
+    for name, mode in (("whole", 0o640), ("part", 0o600)):
+        (inside / name).write_text(name)
+        (inside / name).chmod(mode)
+    (inside / "link").symlink_to(inside / "part")
+    monkeypatch.setattr(keeper, "read_vault", lambda: {"directory": str(tmp_path)})
+    monkeypatch.setattr(keeper, "read_account", lambda account: "web1")
+    with pytest.raises(Started):
+        ask(monkeypatch, SERVER, vault=None, host=None)
+    assert [(inside / name).stat().st_mode & 0o777 for name in ("whole", "part")] == [0o640, 0o660]
+
+
 def test_rsync_is_confined_to_the_session_of_this_host(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:
     with pytest.raises(Started):
         ask(monkeypatch, SERVER)

@@ -568,6 +568,19 @@ def test_two_streams_pass_through_rrsync_with_basis_and_resume(rsync: Capabiliti
     assert (report.exit_codes, report.files) == ((0, 0), 0), report.messages
 
 
+def test_the_basis_is_named_as_the_vault_made_it(tmp_path: Path) -> None:
+    # rrsync 3.5 puts an empty directory in the place of one that is missing, where the account that receives may make none.
+    write(tmp_path / "s", {b"a/b/f": b"1"})
+    program = tmp_path / "rsync"
+    program.write_text('#!/bin/sh\nprintf "%%s\\n" "$@" > %s/argv\ncat > %s/names\n' % (tmp_path, tmp_path))
+    program.chmod(0o755)
+    recorder = Capabilities(str(program), (3, 5, 0), frozenset(), frozenset())
+    carry(recorder, tmp_path / "s", Path("host:files"), [Item(b"a/b/f", 1, 1, False)], Options(), shell=[b"ssh"], basis=b"/basis")
+    words = (tmp_path / "argv").read_bytes().splitlines()
+    assert b"--copy-dest=/basis" in words and words[-1] == b"host:files/"
+    assert (tmp_path / "names").read_bytes() == b"a/b/f\0"
+
+
 def test_a_remote_side_that_refuses_is_a_report_with_its_words(rsync: Capabilities, tmp_path: Path) -> None:
     write(tmp_path / "s", {b"f": b"1"})
     shell = remote_shell(tmp_path, "echo 'Permission denied (publickey).' >&2; exit 255")

@@ -37,6 +37,13 @@ class Ingest(NamedTuple):
     gives_basis: bool = True
 
 
+class Early(NamedTuple):
+    """What had arrived before this session and is of use to it: how many files, and bytes that they take up."""
+
+    files: int
+    bytes: int
+
+
 class Room(NamedTuple):
     """What of a file system may still be used: bytes, and files or None where there is no limit. Both may be negative."""
 
@@ -129,10 +136,9 @@ class GuardedSession(TreeSession):
             self._clear_unwanted(wanted, self._files)
             self._take_over_own(wanted)
             wanted = self.wanted(manifest)
-        if self._had_arrivals:
-            self._take_early(wanted)
+        early = self._take_early(wanted) if self._had_arrivals else Early(0, 0)
         basis = self._choose_basis(wanted)
-        self._check_room(manifest, wanted, sum(basis.values()))
+        self._check_room(manifest, wanted, early, sum(basis.values()))
         self._lay_basis(basis)
         self._begin_ahead()
         self._wanted = wanted
@@ -162,36 +168,41 @@ class GuardedSession(TreeSession):
         self._hashed += hashed
         self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
 
-    def _take_early(self, wanted: Sequence[Entry]) -> None:
-        """Move what had arrived of these files to where this session receives. Never a directory, and no file that only the other side may read or write:
+    def _take_early(self, wanted: Sequence[Entry]) -> Early:
+        """Move what had arrived of these files to where this session receives. Never a directory, and no file that would stay closed:
         what was closed once would stand in the way of every session that is to come."""
         self._had_arrivals = False
+        files = size = 0
         with Descent(self._directory) as directory:
             with Descent(self._early + b"/files") as early, Descent(self._arrivals) as arrivals:
                 for entry in wanted:
                     with contextlib.suppress(OSError):
                         parent, name = early.parent(entry.path)
-                        if self._is_of_use(parent, name):
+                        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                        if self._is_of_use(parent, name, found):
                             into, last = arrivals.parent(entry.path, create=0o770)
                             os.rename(name, last, src_dir_fd=parent, dst_dir_fd=into)
+                            files += 1
+                            size += min(512 * found.st_blocks, entry.size)
             os.rename(_EARLY, b"spent", src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
             with contextlib.suppress(OSError):  # else it goes with the session
                 remove_tree(directory.root_fd, b"spent")
+        return Early(files, size)
 
-    def _is_of_use(self, parent: int, name: bytes) -> bool:
-        """Whether a file that arrived can be read by us, and be written on by who brought it."""
-        fd, found = open_file(parent, name)
-        try:
-            needed = 0o600 if self._ingest.group is None else 0o660
-            is_listed = any(key.startswith("system.") for key in os.listxattr(fd))
-            return found.st_nlink == 1 and found.st_mode & needed == needed and not is_listed
-        finally:
-            os.close(fd)
+    def _is_of_use(self, parent: int, name: bytes, found: os.stat_result) -> bool:
+        """Whether whoever brought a file can write on it, and we can read it: also one that the next rsync opens to us before it starts (agent/serve)."""
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            return False
+        if any(key.startswith("system.") for key in os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)):
+            return False
+        if self._ingest.group is None:
+            return found.st_mode & 0o600 == 0o600
+        return found.st_mode & 0o660 == 0o660 or not found.st_mode & stat.S_IRGRP
 
-    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], basis: int) -> None:
+    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], early: Early, basis: int) -> None:
         # What arrives lies there twice while it is copied, a file at a time.
-        need = sum(entry.size for entry in wanted) + basis
-        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted)
+        need = sum(entry.size for entry in wanted) + max((entry.size for entry in wanted), default=0) + basis - early.bytes
+        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted) - early.files
         room = room_in(self.history.incoming, self._ingest.reserve)
         if need > room.bytes or (room.files is not None and inodes > room.files):
             sweep_all(os.path.dirname(os.path.dirname(self.history.base)))
