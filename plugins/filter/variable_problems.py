@@ -48,7 +48,7 @@ _KNOWN = (
     + "source vault config_directory packages program profiles client_state schedule cron_file grant_seconds grant_hosts".split()
     + "systemd_directory escrow_directory".split()
     + "vault_address vault_decommissioned vault_directory vault_keeper vault_limits vault_mount vault_packages vault_port".split()
-    + "vault_maintenance vault_prune vault_quota vault_state vault_storage vault_verify vault_verify_slices".split()
+    + "vault_maintenance vault_prune vault_state vault_storage vault_verify vault_verify_slices".split()
 )
 # Of the part behind the prefix, so much must be alike.
 _ALIKE = 0.8

@@ -60,9 +60,8 @@ def test_the_host_has_its_keys_policies_and_schedule(host: Any) -> None:
         found = host.file(path)
         assert (found.user, found.mode) == ("root", mode), path
     lines = host.file("/etc/cron.d/openclaw-backup").content_string.splitlines()
-    run = "/usr/local/bin/openclaw-backup run --quiet --state /var/lib/openclaw-backup /etc/openclaw-backup/policies/"
-    assert lines[-1] == "* * * * * root %swork.json" % run
-    assert lines[-2].startswith("*/5 * * * * root sleep ") and lines[-2].endswith("; %setc.json" % run)
+    run = "root /usr/local/bin/openclaw-backup run --scheduled --quiet --state /var/lib/openclaw-backup /etc/openclaw-backup/policies/"
+    assert lines[-4:] == ["*/5 * * * * %setc.json" % run, "@reboot %setc.json" % run, "* * * * * %swork.json" % run, "@reboot %swork.json" % run]
     assert host.file("/etc/cron.d/openclaw-backup").mode == 0o644
 
 
