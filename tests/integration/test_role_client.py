@@ -177,8 +177,10 @@ def test_a_policy_finds_the_profile_that_comes_with_it_wherever_the_configuratio
 
 def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_else(fleet: Fleet) -> None:
     home = fleet.add("web1")
-    fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other"))
+    fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other", schedule={"watch": True}))
     fleet.changes()
+    lines = (home / "cron").read_text().splitlines()
+    assert [line.rpartition("/")[2] for line in lines if " watch --quiet " in line] == ["other.json"]
     (home / "etc" / "policies" / "notes.txt").write_text("an administrator's")
     fleet.hosts["web1"]["openclaw_backup_policies"][:1] = []
     before = tree(home)

@@ -38,7 +38,8 @@ def test_everything_is_back_and_work_went_on(host: Any) -> None:
 
 
 def test_one_history_goes_on_without_a_gap(host: Any, vault: Any) -> None:
-    receipts = [json.loads(vault.file("%s/snapshots/%s/receipt.json" % (HISTORY, name)).content_string) for name in vault.file(HISTORY + "/snapshots").listdir()]
+    names = vault.file(HISTORY + "/snapshots").listdir()
+    receipts = [json.loads(vault.file("%s/snapshots/%s/receipt.json" % (HISTORY, name)).content_string) for name in names]
     receipts.sort(key=lambda receipt: receipt["sequence"])
     assert [receipt["sequence"] for receipt in receipts] == [1, 2, 3, 4]
     assert [receipt["parent"] for receipt in receipts] == [None, *[receipt["id"] for receipt in receipts[:-1]]]
