@@ -196,10 +196,14 @@ def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_els
 
 def test_a_schedule_that_is_not_wanted_is_taken_away(fleet: Fleet) -> None:
     home = fleet.add("web1")
+    fleet.hosts["web1"]["openclaw_backup_policies"] = [fleet.policy("web1", schedule={"watch": True}), fleet.policy("web1", name="other")]
     fleet.changes()
+    before = {name: (home / "etc" / "policies" / (name + ".json")).stat().st_mtime_ns for name in ("tree", "other")}
     fleet.hosts["web1"]["openclaw_backup_schedule"] = "none"
-    assert fleet.changes("--check") == {"web1": 1} == fleet.changes()
+    assert fleet.changes("--check") == {"web1": 2} == fleet.changes()
     assert not (home / "cron").exists()
+    # What watches ends when it sees that.
+    assert [(home / "etc" / "policies" / (name + ".json")).stat().st_mtime_ns > at for name, at in before.items()] == [True, False]
     assert fleet.changes() == {"web1": 0}
 
 
