@@ -86,7 +86,7 @@ def tell(story: Story, home: Path) -> None:
     story.python(EDITS % tree)
     story.task("manifest_compared", "manifest", sources=[tree], baseline=kept)
     story.four_times("second", "snapshot", **policy)
-    story.task("warned", "snapshot", policy={**policy, "schedule": {"watch": True}})
+    story.task("warned", "snapshot", policy={**policy, "objectives": {"rto": "1h"}})
     hooks = {"before": [["true", "an argument"]], "after": [["sh", "-c", "echo busy; exit 5"]]}
     story.task("hooked_predicted", "snapshot", check=True, policy={**policy, "hooks": hooks})
     story.task("hooked", "snapshot", policy={**policy, "hooks": hooks})
@@ -503,7 +503,7 @@ def test_a_policy_may_be_a_file(told: Told) -> None:
 
 
 def test_a_key_that_nothing_acts_on_is_warned_of(told: Told) -> None:
-    assert ["schedule.watch" in text for text in told["warned"]["warnings"]] == [True]
+    assert ["objectives.rto" in text for text in told["warned"]["warnings"]] == [True]
     assert not told["warned"]["changed"] and not told["second"].get("warnings")
 
 

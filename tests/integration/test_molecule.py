@@ -49,6 +49,6 @@ def test_the_story_on_this_machine(tmp_path: Path) -> None:
     molecule("local", tmp_path)
 
 
-@pytest.mark.parametrize("scenario", [pytest.param(name, marks=lab) for name in ("default", "site", "backup_restore", "hostile_host", "faults")])
+@pytest.mark.parametrize("scenario", [pytest.param(name, marks=lab) for name in ("default", "site", "backup_restore", "hostile_host", "faults", "replaced")])
 def test_a_story_on_hosts_over_ssh(scenario: str, tmp_path: Path) -> None:
     molecule(scenario, tmp_path)

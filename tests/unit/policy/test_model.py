@@ -460,7 +460,7 @@ def test_what_is_set_and_not_acted_on_is_named() -> None:
         "probes",
     ]
     keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
-    assert made(**keys).unsupported() == ["schedule.watch", "objectives.rto"]
+    assert made(**keys).unsupported() == ["objectives.rto"]
 
 
 def test_what_acts_only_over_a_network_is_named_for_a_directory_and_not_for_a_vault() -> None:
