@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper, serve
@@ -25,7 +25,8 @@ class Started(Exception):
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[List[Any]]:
+    before = os.umask(0o022)
     calls: List[Any] = []
 
     def execve(program: str, argv: List[str], environment: Dict[str, str]) -> None:
@@ -34,7 +35,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
 
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(serve.shutil, "which", lambda name: "/usr/bin/" + name)
-    return calls
+    yield calls
+    os.umask(before)
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, command: str, **options: Any) -> int:
