@@ -114,6 +114,26 @@ def test_what_changes_on_the_way_is_read_again(simple: Away, monkeypatch: pytest
     assert simple.stored(done.snapshot_id, "a").read_bytes() == b"2" * size
 
 
+@pytest.mark.parametrize("size", [4, 5_000_000])
+def test_what_grows_on_the_way_breaks_nothing(simple: Away, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    (simple.src / "a").write_bytes(b"1" * size)
+    send = RemoteSession.send
+
+    def send_late(self: RemoteSession, *arguments: Any) -> Any:
+        with (simple.src / "a").open("ab") as stream:
+            stream.write(b"more")
+        return send(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteSession, "send", send_late)
+        done = simple.backup(policy=simple.writing())
+    stored = simple.stored(done.snapshot_id, "a").read_bytes()
+    assert stored[:size] == b"1" * size and stored[size:] in (b"", b"more", b"moremore")
+    simple.check_history(count=1)
+    again = simple.backup(policy=simple.writing())
+    assert simple.stored(again.snapshot_id, "a").read_bytes() == (simple.src / "a").read_bytes()
+
+
 def test_a_heartbeat_is_one_connection_and_heals(simple: Away) -> None:
     first = simple.backup(policy=simple.writing())
     stored = simple.stored(first.snapshot_id, "a")

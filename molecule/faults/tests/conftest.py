@@ -23,7 +23,7 @@ KEEPER = "openclaw-vault"
 # For each snapshot a digest of all that is in it: content, kinds, owners, modes and times.
 _FINGERPRINT = """
 import hashlib, json, os, sys
-found = {}
+found, contents = {}, {}
 for name in sorted(os.listdir(sys.argv[1])):
     digest = hashlib.sha256()
     for directory, folders, files in os.walk(os.path.join(sys.argv[1], name)):
@@ -35,8 +35,10 @@ for name in sorted(os.listdir(sys.argv[1])):
             if os.path.islink(path):
                 digest.update(os.fsencode(os.readlink(path)))
             elif os.path.isfile(path):
-                with open(path, "rb") as stream:
-                    digest.update(stream.read())
+                if stat.st_ino not in contents:  # snapshots share what did not change
+                    with open(path, "rb") as stream:
+                        contents[stat.st_ino] = hashlib.sha256(stream.read()).digest()
+                digest.update(contents[stat.st_ino])
     found[name] = digest.hexdigest()
 print(json.dumps(found))
 """

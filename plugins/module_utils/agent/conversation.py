@@ -489,7 +489,7 @@ class Conversation:
         AuditLog(self.target.history.audit).append(event, now=time.time())
         with self.target.fetch(snapshot, [known[path] for path in paths], b"") as tree:
             self._wire.send({"ok": {}})
-            self._wire.send_stream(pieces_of(tree, paths))
+            self._wire.send_stream(pieces_of(tree, [known[path] for path in paths]))
 
     def _verify(self, request: Mapping[str, Any]) -> None:
         self._read()

@@ -23,6 +23,7 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tupl
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer import streams
+from ansible_collections.openclaw.backup.plugins.module_utils.transfer.attempts import send_persistently
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.exitcode import RETRY, classify
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.plan import MAX_PATH, Item, can_carry, partition, plan_roots
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.rsync import Capabilities, Options, probe
@@ -588,6 +589,15 @@ def test_a_remote_side_that_refuses_is_a_report_with_its_words(rsync: Capabiliti
     assert report.exit_codes in [(255,), (12,)]  # rsync itself races for what it sees first: ssh's end or the end of its data
     assert classify(report.exit_codes[0]).outcome == RETRY
     assert "Permission denied (publickey)." in report.messages
+
+
+def test_what_the_other_side_complained_of_is_told_and_not_that_it_is_over(tmp_path: Path) -> None:
+    write(tmp_path / "s", {b"f": b"1"})
+    shell = remote_shell(tmp_path, "echo 'rrsync error: there is no such place' >&2; exit 1")
+    with pytest.raises(BackupError) as caught:
+        send_persistently(singly({b"f": b"1"}), source_root=os.fsencode(tmp_path / "s"), destination=b"host:/d", options=REMOTE, shell=shell)
+    assert caught.value.kind == "transfer"
+    assert caught.value.message.endswith(": rrsync error: there is no such place")
 
 
 @pytest.mark.parametrize("directory, remote", [(b"plain/dir", b"host:files/plain/dir/"), (b"with space", b"host:files/"), (b"-e", b"host:files/")])

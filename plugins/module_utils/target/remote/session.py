@@ -156,7 +156,7 @@ class RemoteSession(Session):
         with Descent(root) as source:
             for start in range(0, len(entries), _BATCH):
                 part = entries[start : start + _BATCH]
-                pieces = _Counted(packed(pieces_of(source, [entry.path for entry in part])) if is_packed else pieces_of(source, [entry.path for entry in part]))
+                pieces = _Counted(packed(pieces_of(source, part)) if is_packed else pieces_of(source, part))
                 self._connection.ask({"do": "put", "paths": [os.fsdecode(entry.path) for entry in part], "packed": is_packed}, pieces)
                 sent += pieces.bytes
                 if tell is not None:
