@@ -22,7 +22,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.policy.model impor
 
 from .world import Notes, World
 
-FAST = Pace(quiet=0.3, longest=1.5, rest=0.0, again=0.2)
+FAST = Pace(quiet=0.3, longest=1.5, rest=0.0, missing=0.2, again=0.2)
 
 
 @pytest.fixture

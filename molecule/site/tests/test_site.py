@@ -143,6 +143,13 @@ def test_a_host_that_was_granted_reading_has_read(host: Any, vault: Any) -> None
     assert vault.file("/etc/openclaw-backup/grants").listdir() == []
 
 
+def test_what_another_host_has_backed_up_was_read_with_a_grant_for_that(host: Any) -> None:
+    restored = host.file("/srv/of-web1/srv/work/file")
+    assert restored.exists is (name_of(host) == "web2")
+    if restored.exists:
+        assert restored.content_string.startswith("work of web1\n")
+
+
 def test_another_hosts_directory_is_closed(host: Any, vault: Any) -> None:
     other = HOSTS[HOSTS.index(name_of(host)) - 1]
     account = account_of(host)

@@ -41,11 +41,13 @@ _LOOK_SECONDS = 5.0
 
 class Pace(NamedTuple):
     """Seconds. ``quiet``: a run begins when nothing has changed for so long; ``longest``: or so long after the first change; ``rest``: from the begin of
-    one run to that of the next at least; ``again``: until what cannot be watched is looked at again."""
+    one run to that of the next at least; ``missing``: until a source that is missing is looked for again, ``again``: until too many directories are counted
+    again."""
 
     quiet: float = 10.0
     longest: float = 60.0
     rest: float = 60.0
+    missing: float = 60.0
     again: float = 3600.0
 
 
@@ -136,7 +138,7 @@ class _Watch:
                 if str(problem) != told:  # once
                     told = str(problem)
                     self.tell(told)
-                self._pass(self.pace.again)
+                self._pass(self.pace.again if problem.kind == "limit" else self.pace.missing)
 
     def _pass(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
