@@ -19,12 +19,27 @@ from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of, sidecars_of
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ..manifest.metadata import DeviceInode, Xattrs, device_of, differs, entry_type, mode_without_acl, mtime_ns, needs_privilege, path_of, read_xattrs
+from ..manifest.metadata import (
+    DeviceInode,
+    Xattrs,
+    device_of,
+    differs,
+    entry_type,
+    is_plainly,
+    mode_without_acl,
+    mtime_ns,
+    needs_privilege,
+    path_of,
+    read_xattrs,
+)
 from ..manifest.selection import Selection
 from ..manifest.survey import check_source, is_database, lstat, survey
 from ..manifest.walk import Descent, list_directory, open_file
 
 TEMPORARY = b".openclaw-backup-restore."
+
+# Device, inode and ctime (ns) of a file: where it shows the same again, nobody wrote to it in between.
+State = Tuple[int, int, int]
 
 # Somebody removed or replaced it between two looks. EINVAL is what readlink says of what is no link any more.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
@@ -501,38 +516,83 @@ def examine(
     return result, unreadable
 
 
-def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_lossy: bool, advance: Callable[[int], None]) -> List[bytes]:
+def state_of(found: os.stat_result) -> State:
+    """The state of a file, of its ``lstat`` or ``fstat``."""
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def find_wrong(
+    root: Descent, scope: Scope, plan: Plan, proven: Mapping[bytes, State], *, as_root: bool, is_lossy: bool, advance: Callable[[int], None]
+) -> List[bytes]:
     """The paths of the scope, directories aside, that are not what they should be after ``plan`` was carried out.
 
-    What ``compare`` has read and the plan did not touch is only looked at. ``is_lossy``: attributes could not all be set, and are not held against it.
+    What ``compare`` has read and the plan did not touch is only looked at. So is a file that was ``proven``, read back in its place, where it is still
+    in that state. ``is_lossy``: attributes could not all be set, and are not held against it.
     """
-    present, _closed, _leftovers = look(root, scope)
     touched = {entry.path for group in (plan.content, plan.metadata) for entry in group}
-    skipped = {entry.path for entry in plan.skipped}
-    to_read: List[Entry] = []
+    look_for = _Look(plan, proven, touched.difference(plan.intact), {entry.path for entry in plan.skipped}, as_root, is_lossy)
+    entries = [entry for entry in scope.entries if entry.type != DIRECTORY]
+    root_fd = root.root_fd
+
+    def work(start: int, stop: int) -> Tuple[List[bytes], int]:
+        with Descent(b".", dir_fd=root_fd) as below, Descent(b".", dir_fd=root_fd) as leaders:
+            return [entry.path for entry in entries[start:stop] if look_for.fault(below, leaders, entry)], stop - start
+
     wrong: List[bytes] = []
-    for entry in scope.entries:
-        if entry.type == DIRECTORY or entry.path in skipped:
-            continue
-        found = present.get(entry.path)
-        if found is None or _is_wrong(_as_it_may_be(entry, found, as_root, plan), found, as_root, is_lossy):
-            wrong.append(entry.path)
-        elif entry.is_group_follower:
-            first = present.get(entry.group or b"")
-            if first is None or (first.st_dev, first.st_ino) != (found.st_dev, found.st_ino):
-                wrong.append(entry.path)
-        elif entry.path in touched and entry.path not in plan.intact:
-            to_read.append(entry)
-        elif entry.type != FILE and not is_lossy and _special_differs(root, entry, found, as_root):
-            wrong.append(entry.path)
-    states, unreadable = examine(root, to_read, present, advance)
-    for entry in to_read:
-        if entry.path in unreadable and not entry.mode & 0o400:
-            continue  # its own mode forbids it; its bytes were hashed when they were written
-        state = states.get(entry.path)
-        if state is None or (not is_lossy and _of_user(state, as_root) != _of_user(entry.xattrs, as_root)):
-            wrong.append(entry.path)
+    # A look at a path costs what hashing some 7 KB does.
+    for paths, count in pool.run(work, [7000 if entry.path in proven else 7000 + entry.size for entry in entries]):
+        wrong += paths
+        advance(count)
     return sorted(wrong)
+
+
+class _Look(NamedTuple):
+    """How what is there is looked at when all is done; ``to_read``: of what was not proven, that much must be read."""
+
+    plan: Plan
+    proven: Mapping[bytes, State]
+    to_read: AbstractSet[bytes]
+    skipped: AbstractSet[bytes]
+    as_root: bool
+    is_lossy: bool
+
+    def fault(self, below: Descent, leaders: Descent, entry: Entry) -> bool:
+        """Whether a path is not what it should be. ``leaders``: to look up the first paths of groups by."""
+        path = entry.path
+        if path in self.skipped:
+            return False
+        try:
+            parent, name = below.parent(path)
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            state = self.proven.get(path)
+            if state is not None and state == state_of(found) and is_plainly(entry, found, owner=self.as_root):
+                return False
+            if _is_wrong(_as_it_may_be(entry, found, self.as_root, self.plan), found, self.as_root, self.is_lossy):
+                return True
+            if entry.is_group_follower:
+                return _inode_at(leaders, entry.group or b"") != (found.st_dev, found.st_ino)
+            if path in self.to_read:
+                return self._reads_otherwise(parent, name, entry, found)
+        except PermissionError:
+            return True
+        except OSError as error:
+            _check_gone(error)
+            return True
+        return entry.type != FILE and not self.is_lossy and _special_differs(below, entry, found, self.as_root)
+
+    def _reads_otherwise(self, parent: int, name: bytes, entry: Entry, found: os.stat_result) -> bool:
+        try:
+            fd, found = open_file(parent, name, found)
+            try:
+                if hash_file(fd, size=found.st_size)[0].hex() != entry.hash:
+                    return True
+                return not self.is_lossy and _of_user(read_xattrs(fd), self.as_root) != _of_user(entry.xattrs, self.as_root)
+            finally:
+                os.close(fd)
+        except PermissionError:
+            return bool(entry.mode & 0o400)  # else its own mode forbids it; its bytes were hashed when they were written
+        except OSError:
+            return True
 
 
 def _is_wrong(entry: Entry, found: os.stat_result, as_root: bool, is_lossy: bool) -> bool:

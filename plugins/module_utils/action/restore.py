@@ -398,7 +398,7 @@ class _Restore:
             undo = None
             if self.request.undo is not None:
                 undo = stack.enter_context(self._open_undo(self.request.undo))
-            placer = Placer(root, undo, plan.replaced)
+            placer = Placer(root, undo, plan.replaced, self.request.verify)
             self._open_up(root, scope, plan)
             unmoved = []
             for path in sorted({database_of(path) or b"" for path in plan.extra} & plan.replaced & plan.anew):
@@ -424,7 +424,7 @@ class _Restore:
                 self.progress.stage("verify", files=len(scope.entries))
                 root.forget()
                 is_lossy = bool(placer.losses.counts)
-                wrong = find_wrong(root, scope, plan, as_root=self.as_root, is_lossy=is_lossy, advance=self.progress.advance)
+                wrong = find_wrong(root, scope, plan, placer.proven, as_root=self.as_root, is_lossy=is_lossy, advance=self.progress.advance)
             wrong += self._finish_directories(root, scope, plan, placer.losses)
         self._tell_wrong(wrong, failed + unmoved)
         self.result.kept = placer.kept
