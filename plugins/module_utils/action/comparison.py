@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 import time
+from collections import Counter
+from operator import itemgetter
 from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
@@ -18,7 +20,7 @@ from ..manifest.cache import Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of, sidecars_of
 from ..manifest.document import Manifest
-from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
+from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry, find
 from ..manifest.metadata import (
     DeviceInode,
     Xattrs,
@@ -108,14 +110,14 @@ class Plan(NamedTuple):
 def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Scope:
     """The part of ``manifest`` below ``paths`` (absolute; none: all of it). ``UsageError`` for a path that it does not have."""
     sources = tuple(os.fsencode(source).strip(b"/") for source in manifest.header.sources)
-    by_path = manifest.by_path()
+    every = manifest.entries
     for text in paths:
         if not os.path.isabs(text):
             raise UsageError(
                 "The path %s is not absolute" % text, field="paths", found=text, allowed="absolute paths", next="write them as `openclaw-backup ls` shows them"
             )
         wish = os.fsencode(text).strip(b"/")
-        if wish and wish not in by_path:
+        if wish and find(every, wish) is None:
             raise UsageError(
                 "%s is not in snapshot %s" % (text, snapshot_id),
                 kind="not_found",
@@ -125,7 +127,7 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
                 next="`openclaw-backup ls POLICY %s` shows them" % snapshot_id,
             )
     roots = tuple(os.fsencode(path).strip(b"/") for path in paths) or sources
-    lost = [source for source in roots if source and source not in by_path]
+    lost = [source for source in roots if source and find(every, source) is None]
     if lost:
         raise IntegrityError(
             "The snapshot %s lacks its own source %s" % (snapshot_id, printable(b"/" + lost[0])),
@@ -135,12 +137,13 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
             next="restore another snapshot, or single paths of this one",
         )
     exact, below = frozenset(roots), tuple(root + b"/" for root in roots)
-    chosen = [entry for entry in manifest.entries if b"" in exact or entry.path in exact or entry.path.startswith(below)]
-    above = {path for source in sources for path in _parents(source)}
-    needed = {path for root in roots for path in _parents(root)}
-    inside = {entry.path for entry in chosen} - above
-    entries = chosen if not needed else sorted({*chosen, *(by_path[path] for path in needed)})
-    return Scope(_lead_groups(entries), inside, roots)
+    chosen = [entry for entry in every if b"" in exact or entry.path in exact or entry.path.startswith(below)]
+    inside = {entry.path for entry in chosen}
+    needed = {path for root in roots for path in _parents(root)} - inside
+    inside.difference_update(path for source in sources for path in _parents(source))
+    above = [entry for entry in (find(every, path) for path in needed) if entry is not None]
+    # Nearly in order as they are, these sort quickly.
+    return Scope(_lead_groups(sorted([*above, *chosen], key=itemgetter(0))), inside, roots)
 
 
 def _parents(path: bytes) -> List[bytes]:
@@ -242,10 +245,6 @@ def compare(
     plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {}, {})
     present, closed, leftovers = look(root, scope)
     plan.leftovers.extend(leftovers)
-    names: Dict[bytes, int] = {}
-    for entry in scope.entries:
-        key = entry.group or entry.path
-        names[key] = names.get(key, 0) + 1
     owners: Dict[DeviceInode, bytes] = {}  # whose inode it is: within a snapshot, an inode has the names of one group
     rewritten: Set[bytes] = set()
     to_read: List[Entry] = []
@@ -294,6 +293,7 @@ def compare(
         rewritten.add(path)
         if found is not None:
             plan.replaced.add(path)
+    names = Counter(entry.group or entry.path for entry in scope.entries) if to_read else {}
     states, _unreadable = examine(root, [entry for entry in to_read if entry.path not in plan.intact], present, advance)
     for entry in to_read:
         found = present[entry.path]
@@ -381,8 +381,11 @@ def without_parted_journals(root: Descent, scope: Scope) -> Tuple[Scope, List[by
 
     SQLite would play such a journal, which is of another time, back into the database.
     """
+    journals = [entry.path for entry in scope.entries if entry.path.endswith(SIDECARS) and entry.type == FILE]
+    if not journals:
+        return scope, []
     files = {entry.path for entry in scope.entries if entry.type == FILE}
-    parted = [path for path in sorted(files) if database_of(path) is not None and database_of(path) not in files and _is_database(root, database_of(path))]
+    parted = [path for path in journals if database_of(path) is not None and database_of(path) not in files and _is_database(root, database_of(path))]
     if not parted:
         return scope, []
     entries = _lead_groups([entry for entry in scope.entries if entry.path not in parted])
@@ -413,6 +416,8 @@ def _inode_at(root: Descent, path: bytes) -> Optional[DeviceInode]:
 
 def _find_journals(root: Descent, plan: Plan, scope: Scope, databases: Mapping[bytes, Sequence[bytes]]) -> None:
     """What lies beside a database that is replaced goes before it: SQLite would play the old one's journal back into the new one."""
+    if not databases:
+        return
     anew = plan.anew
     own = {entry.path for entry in scope.entries}
     journals = []

@@ -10,6 +10,7 @@ import stat
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import chain
 from typing import AbstractSet, Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple
 
@@ -351,7 +352,7 @@ class _Restore:
         result.files_replaced, result.files_removed = len(plan.replaced), len(plan.extra)
         created = {entry.path for group in (plan.content, plan.specials, plan.links) for entry in group} - plan.replaced
         changes = (("replaced", plan.replaced), ("removed", plan.extra), ("created", created), ("metadata", [entry.path for entry in plan.metadata]))
-        listed = [(path, word) for word, paths in changes for path in sorted(paths)[:SAMPLE]]
+        listed = [(path, word) for word, paths in changes for path in nsmallest(SAMPLE, paths)]
         result.sample = [{"path": printable(b"/" + path), "change": word} for path, word in listed[:SAMPLE]]
         result.truncated = sum(len(paths) for _word, paths in changes) > SAMPLE
         if plan.spared:
