@@ -12,7 +12,7 @@ import stat
 import time
 from collections import Counter
 from operator import itemgetter
-from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from .. import pool
 from ..errors import IntegrityError, RefusedError, UsageError, printable
@@ -457,19 +457,14 @@ def _of_user(xattrs: Xattrs, as_root: bool) -> Xattrs:
     return xattrs if as_root else tuple(pair for pair in xattrs if not pair[0].startswith((b"trusted.", b"security.")))
 
 
-def has_other_metadata(root: Descent, entry: Entry, as_root: bool, found: Optional[os.stat_result] = None) -> bool:
-    """Whether what is there, no file, bears other metadata than ``entry`` says. ``found``: its ``lstat``, where that is known."""
-    parent, name = root.parent(entry.path)
-    if found is None:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if differs(entry, found, owner=as_root) is not None:
-        return True
-    return _of_user(read_xattrs(path_of(parent, name)), as_root) != _of_user(entry.xattrs, as_root)
+def bears(entry: Entry, found: os.stat_result, at: Union[int, bytes], as_root: bool, follow: Optional[bool] = None) -> bool:
+    """Whether what is there bears the metadata of ``entry``. ``found``: its ``lstat``; ``at``, ``follow``: where its attributes are, as of ``read_xattrs``."""
+    return differs(entry, found, owner=as_root) is None and _of_user(read_xattrs(at, follow=follow), as_root) == _of_user(entry.xattrs, as_root)
 
 
 def _has_other_metadata(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
     try:
-        return has_other_metadata(root, entry, as_root, found)
+        return not bears(entry, found, path_of(*root.parent(entry.path)), as_root)
     except OSError as error:
         _check_gone(error)
         return True
