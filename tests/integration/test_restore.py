@@ -999,6 +999,20 @@ def test_an_ordinary_user_gets_back_the_attributes_of_what_he_may_not_write() ->
         world.destroy()
 
 
+@needs_root
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_an_ordinary_users_directory_that_he_closed_gets_its_mode_back(portable: World, mode: int) -> None:
+    give(portable.root, NOBODY)
+
+    def go() -> Any:
+        portable.backup()
+        (portable.src / "empty").chmod(mode)
+        result = portable.restore(confirm=True)
+        return result.rc, result.verified, result.warnings, stat.S_IMODE((portable.src / "empty").stat().st_mode)
+
+    assert in_child(go, uid=NOBODY) == (0, True, [], 0o755)
+
+
 def test_a_snapshot_of_something_else_is_not_restored_in_place(portable: World) -> None:
     """Whoever can add a snapshot must not thereby write wherever they like on this machine."""
     (portable.src / "a").write_text("a")

@@ -532,6 +532,7 @@ def find_wrong(
     touched = {entry.path for group in (plan.content, plan.metadata) for entry in group}
     look_for = _Look(plan, proven, touched.difference(plan.intact), {entry.path for entry in plan.skipped}, as_root, is_lossy)
     entries = [entry for entry in scope.entries if entry.type != DIRECTORY]
+    unproven = look_for.to_read.difference(proven)
     root_fd = root.root_fd
 
     def work(start: int, stop: int) -> Tuple[List[bytes], int]:
@@ -540,7 +541,7 @@ def find_wrong(
 
     wrong: List[bytes] = []
     # A look at a path costs what hashing some 7 KB does.
-    for paths, count in pool.run(work, [7000 if entry.path in proven else 7000 + entry.size for entry in entries]):
+    for paths, count in pool.run(work, [7000 + entry.size if entry.path in unproven else 7000 for entry in entries]):
         wrong += paths
         advance(count)
     return sorted(wrong)
@@ -551,7 +552,7 @@ class _Look(NamedTuple):
 
     plan: Plan
     proven: Mapping[bytes, State]
-    to_read: AbstractSet[bytes]
+    to_read: Set[bytes]
     skipped: AbstractSet[bytes]
     as_root: bool
     is_lossy: bool

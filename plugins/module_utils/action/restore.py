@@ -422,7 +422,7 @@ class _Restore:
             self._tell_failures(plan, failed, unmoved)
             wrong = []
             if self.request.verify:
-                self.progress.stage("verify", files=len(scope.entries))
+                self.progress.stage("verify", files=sum(entry.type != DIRECTORY for entry in scope.entries))
                 root.forget()
                 is_lossy = bool(placer.losses.counts)
                 wrong = find_wrong(root, scope, plan, placer.proven, as_root=self.as_root, is_lossy=is_lossy, advance=self.progress.advance)
