@@ -54,7 +54,7 @@ def _run(command: List[str], stdin: str = "", check: bool = True) -> "subprocess
     return done
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 100) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 200) -> Any:
     """What ``condition`` says as soon as it says something."""
     deadline = time.monotonic() + seconds
     while True:

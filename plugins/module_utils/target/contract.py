@@ -302,6 +302,9 @@ class Session(ABC):
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
         """Carry content into the session."""
 
+    def say_alive(self) -> None:  # noqa: B027 - a target next door needs no signs
+        """This host is at work that the target sees nothing of; to be called often meanwhile."""
+
     @abstractmethod
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
         """Prove and publish in one step. ``IncompleteError`` names what must be sent again."""

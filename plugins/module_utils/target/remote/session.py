@@ -123,7 +123,7 @@ class RemoteSession(Session):
         from ...transfer.attempts import send_persistently
 
         def listen(files: int, size: int) -> None:
-            self._say_alive()
+            self.say_alive()
             if tell is not None:
                 tell(files, size)
 
@@ -144,7 +144,7 @@ class RemoteSession(Session):
                 self._connection.ask({"do": "alive"})
             raise
 
-    def _say_alive(self) -> None:
+    def say_alive(self) -> None:
         """A vault ends a conversation in which nothing is said for long."""
         if time.monotonic() - self._said_alive >= _ALIVE_SECONDS:
             self._said_alive = time.monotonic()
