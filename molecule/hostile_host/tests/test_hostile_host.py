@@ -133,7 +133,9 @@ def test_a_prune_believes_no_host_what_time_it_is(hosts: Dict[str, Any]) -> None
 def ssh(host: Any, key: str, account: str, *commands: str) -> List[Tuple[int, str]]:
     """What ssh to the vault with one of the host's keys ends with, and says on both streams, command by command."""
     options = "-n -o BatchMode=yes -o UserKnownHostsFile=%s/known_hosts -i %s/%s %s@vault1" % (SSH, SSH, key, account)
-    script = "\n".join("timeout 20 ssh %s '%s' 2>&1; code=$?; echo; echo END $code" % (options, command) for command in commands)
+    script = "\n".join(
+        "timeout 20 ssh %s '%s' >/tmp/said 2>&1; code=$?; tr -cd '[:print:]\\n' </tmp/said; echo; echo END $code" % (options, command) for command in commands
+    )
     said: List[Tuple[int, str]] = []
     lines: List[str] = []
     for line in host.run(script).stdout.splitlines():
