@@ -752,9 +752,10 @@ def the_process_is_prepared() -> Optional[str]:
         signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 65))
 
     def gone() -> None:
-        os.makedirs("/tmp/gone", exist_ok=True)
-        os.chdir("/tmp/gone")
-        os.rmdir("/tmp/gone")
+        place = "/tmp/gone-%d" % os.getpid()
+        os.mkdir(place)
+        os.chdir(place)
+        os.rmdir(place)
 
     def low() -> None:
         os.nice(19)
