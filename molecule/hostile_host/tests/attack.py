@@ -45,8 +45,8 @@ MEMORY = "/var/lib/openclaw-backup-vault"
 KEEPER = "openclaw-vault"
 SUDO = ["sudo", "-n", "-u", KEEPER, "--"]
 CONTENT = {"src/a": b"one", "src/b": b"two"}
-IDLE = 5  # as in group_vars
-CROWD = 40
+IDLE = 18  # as in group_vars
+CROWD = 16
 PATIENCE = 30
 
 SETTING: Dict[str, Any] = {}
@@ -90,6 +90,7 @@ class Session:
     def __init__(self, *, scope: str = "write", policy: str = "play", command: Optional[Sequence[str]] = None, **options: Any) -> None:
         self.policy = policy
         self.tx = uuid.uuid4().hex
+        self.named: List[str] = []  # paths of the last commit that was incomplete
         self.process = subprocess.Popen(
             [*SUDO, SESSION + scope] if command is None else command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
         )
@@ -167,7 +168,8 @@ class Session:
         if "ok" in answer:
             return "ok"
         if answer["error"]["kind"] == "incomplete":
-            b"".join(self.wire.receive_stream(1 << 26))
+            words = b"".join(self.wire.receive_stream(1 << 26)).split(b"\0")
+            self.named = sorted(os.fsdecode(path) for path in words[:-1:2])
         return str(answer["error"]["kind"])
 
 
@@ -360,7 +362,7 @@ def directories_become_links_while_the_keeper_reads() -> List[str]:
                 os.rename(place + ".real", place)
 
             with meanwhile(swap):
-                until = time.monotonic() + 1.2
+                until = time.monotonic() + 0.8
                 while time.monotonic() < until:
                     result = session.commit(manifest)
                     if result != "incomplete":
@@ -384,7 +386,7 @@ def directories_become_links_while_the_keeper_writes() -> List[str]:
         with Session() as session:
             session.open(manifest)
             place = session.path("src")
-            os.mkdir(place, 0o2770)
+            os.makedirs(place, exist_ok=True)  # of the session before
 
             def swap(target: str = target, place: str = place) -> None:
                 os.rename(place, place + ".real")
@@ -428,39 +430,38 @@ SPECIAL = ("fifo", "socket", "link", "directory", "unreadable", "longer", "hole"
 
 
 @attempt
-def special_files_arrive() -> Dict[str, str]:
-    results = {}
-    for kind in SPECIAL:
-        with ready() as (session, manifest, content):
-            place = session.path("src/a")
+def special_files_arrive() -> List[str]:
+    """The paths that the vault then names."""
+    with ready({"src/" + kind: os.urandom(10) for kind in SPECIAL}) as (session, manifest, content):
+        for kind in SPECIAL:
+            place = session.path("src/" + kind)
             os.unlink(place)
             if kind == "fifo":
                 os.mkfifo(place, 0o666)
             elif kind == "socket":
                 os.chdir(session.path("src"))
-                socket.socket(socket.AF_UNIX).bind("a")
+                socket.socket(socket.AF_UNIX).bind("socket")
                 os.chdir("/")
             elif kind == "link":
                 with open(session.path("real"), "wb") as stream:
-                    stream.write(content["src/a"])
+                    stream.write(content["src/link"])
                 os.symlink("../real", place)
             elif kind == "directory":
                 os.mkdir(place)
             elif kind == "device":
-                with contextlib.suppress(PermissionError):
-                    os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+                can(os.mknod, place, stat.S_IFCHR | 0o666, os.makedev(1, 5))
                 ask_root("device", place)
             else:
                 with open(place, "wb") as stream:
-                    stream.write(content["src/a"])
+                    stream.write(content["src/" + kind])
                     if kind == "longer":
                         stream.write(b"x")
                     elif kind == "hole":
                         stream.truncate(1 << 40)
                 if kind == "unreadable":
                     os.chmod(place, 0)
-            results[kind] = session.commit(manifest)
-    return results
+        assert session.commit(manifest) == "incomplete"
+        return session.named
 
 
 def acl(*entries: Tuple[int, int, int]) -> bytes:
@@ -516,7 +517,7 @@ def a_lease_is_held_on_what_the_keeper_opens() -> str:
 def what_is_left_is_closed_to_the_keeper() -> List[str]:
     """No backup is blocked for good by it."""
     results = []
-    for mode in (0o000, 0o700, 0o070, 0o500, 0o050):
+    for mode in (0o000, 0o700, 0o070):
         content = new_content()
         manifest = manifest_of(content)
         with Session() as session:
@@ -700,7 +701,7 @@ def limit(what: int, soft: int, hard: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(what, (soft, hard))
 
 
-LIMITS = ("FSIZE", "NOFILE", "NPROC", "AS", "DATA", "STACK", "CPU", "MEMLOCK")
+LIMITS = ("FSIZE", "NOFILE", "NPROC", "AS", "STACK", "CPU")
 
 
 @attempt
@@ -722,7 +723,7 @@ def limits_are_low() -> Dict[str, str]:
 
 @attempt
 def standard_streams_are_closed() -> Optional[str]:
-    for numbers in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)):
+    for numbers in ((0,), (1,), (2,), (0, 1, 2)):
 
         def shut(numbers: Sequence[int] = numbers) -> None:
             for number in numbers:
@@ -751,9 +752,10 @@ def the_process_is_prepared() -> Optional[str]:
         signal.pthread_sigmask(signal.SIG_SETMASK, range(1, 65))
 
     def gone() -> None:
-        os.makedirs("/tmp/gone", exist_ok=True)
-        os.chdir("/tmp/gone")
-        os.rmdir("/tmp/gone")
+        place = "/tmp/gone-%d" % os.getpid()
+        os.mkdir(place)
+        os.chdir(place)
+        os.rmdir(place)
 
     def low() -> None:
         os.nice(19)
@@ -764,7 +766,15 @@ def the_process_is_prepared() -> Optional[str]:
         ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
-    for prepare in (lambda: os.umask(0), lambda: os.umask(0o777), ignore, gone, low, traced):
+    def all_of(mask: int, *prepare: Callable[[], None]) -> Callable[[], None]:
+        def work() -> None:
+            for one in prepare:
+                one()
+            os.umask(mask)
+
+        return work
+
+    for prepare in (all_of(0, ignore, low), all_of(0o777, gone, traced)):
         result = whatever(preexec_fn=prepare)
         assert result == "ok", (prepare, result)
     whatever(preexec_fn=timer)
@@ -775,7 +785,7 @@ def the_process_is_prepared() -> Optional[str]:
 @attempt
 def a_terminal_stands_behind_it() -> Optional[str]:
     """Keys of a terminal reach the session as signals."""
-    for key in (b"\x03", b"\x1c", b"\x1a", b"\x13", None):
+    for key in (b"\x03", b"\x1a", None):
         content = new_content()
         manifest = manifest_of(content)
         master, slave = pty.openpty()
@@ -803,15 +813,13 @@ def a_terminal_stands_behind_it() -> Optional[str]:
 def processes_are_killed_and_stopped() -> List[str]:
     """Those of the keeper's cannot be; this account's own end at any time."""
     results = []
-    for number in (signal.SIGSTOP, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1):
-        with ready() as (session, manifest, _content):
-            for pid in ask_root("pids"):
-                with contextlib.suppress(PermissionError, ProcessLookupError):
-                    os.kill(pid, number)
-                    results.append("%d %s" % (number, pid))
-            if session.commit(manifest) != "ok":
-                results.append("not committed")
-    for delay in (0.0, 0.01, 0.05, 0.1, 0.2):
+    with ready() as (session, manifest, _content):
+        for number in (signal.SIGSTOP, signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL):
+            results += ["%d %d" % (number, pid) for pid in ask_root("pids") if can(os.kill, pid, number)]
+            can(os.kill, session.process.pid, number)  # what stands before the keeper's process is ours
+        if session.commit(manifest) != "ok":
+            results.append("not committed")
+    for delay in (0.0, 0.02, 0.1):
         content = {"src/f%d" % number: os.urandom(2000) for number in range(300)}
         manifest = manifest_of(content)
         pid = os.fork()
@@ -833,24 +841,21 @@ def processes_are_killed_and_stopped() -> List[str]:
 @attempt
 def a_session_stands_still() -> str:
     """In the middle of a frame, and with a pipe that nobody reads; each loses its place."""
-    silent = Session()
-    silent.open(manifest_of(new_content()))
+    silent = Session().open(manifest_of(new_content()))
     others = [Session() for _number in range(3)]
-    for other, stall in zip(others, (b"", b"J\0\0", b"J\0\0\1\0{")):
+    for other, stall in zip(others, (b"J\0\0", b"J\0\0\1\0{", b"")):
         other.hello()
         other.wire.write(stall)
-    silent.wire.write(b"D\0\0\1\0x")
     since = time.monotonic()
+    silent.wire.write(b"D\0\0\1\0x")
+    with contextlib.suppress(TargetError):
+        others[-1].wire.patience = 2
+        for _time in range(200_000):
+            others[-1].wire.write(b'J\0\0\0\x0d{"do":"list"}')
     for session in (silent, *others):
-        session.process.wait(IDLE + 10)
+        session.process.wait(IDLE + 20)
         session.hang_up()
-    assert time.monotonic() - since > 1  # so long as the last of them was silent for
-    with Session() as session:
-        session.open(manifest_of(new_content()))
-        with contextlib.suppress(TargetError):
-            for _time in range(200_000):
-                session.wire.write(b'J\0\0\0\x0d{"do":"list"}')
-        session.process.wait(IDLE + 10)
+    assert time.monotonic() - since > IDLE - 10
     return add_snapshot()
 
 
