@@ -139,7 +139,7 @@ class GuardedSession(TreeSession):
         early = self._take_early(wanted) if self._had_arrivals else Early(0, 0)
         basis = self._choose_basis(wanted)
         self._check_room(manifest, wanted, early, sum(basis.values()))
-        self._lay_basis(basis, wanted)
+        self._lay_basis(basis)
         self._begin_ahead()
         self._wanted = wanted
         return wanted
@@ -228,15 +228,9 @@ class GuardedSession(TreeSession):
         old = ((entry.path, entry.size) for entry in base.entries if entry.path in large)
         return {path: size for path, size in old if PATCH_FROM <= size <= 4 * large[path]}
 
-    def _lay_basis(self, chosen: Mapping[bytes, int], wanted: Sequence[Entry]) -> None:
-        """Put copies of what the base has of these files where rsync finds them. rrsync insists on every directory that it is told to look in for them,
-        would make a missing one, and may not."""
-        if self.base is None:
-            return
-        with Descent(self._basis) as basis:
-            for entry in wanted:
-                basis.parent(entry.path, create=0o750)
-        if not chosen:
+    def _lay_basis(self, chosen: Mapping[bytes, int]) -> None:
+        """Put copies of what the base has of these files where rsync finds them."""
+        if self.base is None or not chosen:
             return
         try:
             base = Descent(self.history.snapshot(self.base.id) + b"/tree")
