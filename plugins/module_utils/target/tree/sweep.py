@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import fcntl
-import grp
 import math
 import os
-import subprocess
 import time
 from contextlib import suppress
 from typing import List
@@ -47,6 +45,9 @@ def clear_away(incoming: Descent, name: bytes) -> None:
 
 def _have_emptied(incoming: Descent, place: bytes) -> None:
     """Have the account whose group ``place`` is open to remove what it has closed to us there: its own directories obey nobody else but root."""
+    import grp
+    import subprocess
+
     with suppress(OSError, KeyError):
         fd = incoming.directory(place)
         group = os.fstat(fd).st_gid
