@@ -24,8 +24,8 @@ lab: setup-dev ## Make a vault and three hosts in containers and leave them up t
 	@scripts/lab $(or $(LAB),up)
 
 test: lint ## Run the linters and every test
-	@# In the order of pyproject.toml: the lab takes longest and begins.
-	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --timeout 600 --cov --cov-report=term:skip-covered
+	@# In the order of pyproject.toml: the lab takes longest and begins. It mostly waits, so that there is one process more than processors.
+	$(PY) -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder --timeout 600 --cov --cov-report=term:skip-covered
 
 lint: setup-dev ## Run the linters alone
 	$(PY) -m ruff check
