@@ -593,7 +593,8 @@ def test_a_remote_side_that_refuses_is_a_report_with_its_words(rsync: Capabiliti
 
 def test_what_the_other_side_complained_of_is_told_and_not_that_it_is_over(tmp_path: Path) -> None:
     write(tmp_path / "s", {b"f": b"1"})
-    shell = remote_shell(tmp_path, "echo 'rrsync error: there is no such place' >&2; exit 1")
+    # It reads what it is sent: rsync says nothing but that the pipe is broken where it meets that first.
+    shell = remote_shell(tmp_path, "echo 'rrsync error: there is no such place' >&2; head -c 4 >/dev/null; exit 1")
     with pytest.raises(BackupError) as caught:
         send_persistently(singly({b"f": b"1"}), source_root=os.fsencode(tmp_path / "s"), destination=b"host:/d", options=REMOTE, shell=shell)
     assert caught.value.kind == "transfer"
