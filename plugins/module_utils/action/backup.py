@@ -703,6 +703,8 @@ class _Run:
                 failure.done["warnings"] = result.warnings
             run["error"] = {"message": failure.message, **failure.to_dict()}
         event = {"event": "run", "result": outcome.result, "snapshot": result.snapshot_id}
+        if result.changed and failure is None:
+            event["digest"] = result.digest  # this host's own word, by which a drill knows the manifest again
         try:
             self.state.record(run, event)
         except (OSError, BackupError) as error:
