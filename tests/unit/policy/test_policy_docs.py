@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import NEVER, NOT_YET, REMOTE_ONLY, RSYNC_ONLY, Hook, Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.probes import Probe
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.target_spec import TargetSpec
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "policy.md"
@@ -49,6 +50,7 @@ def defaults() -> Dict[str, Any]:
             found[name] = default
     found.update(("target." + name, default) for name, default in keys(TargetSpec))
     found.update(("hooks.before[]." + name, default) for name, default in keys(Hook))
+    found.update(("probes[]." + name, default) for name, default in keys(Probe))
     return found
 
 
