@@ -377,7 +377,9 @@ class _Drill:
                 noted = event["digest"]
         reason: str
         ok: Optional[bool]
-        if noted is None:
+        if noted is None and self._is_foreign(chosen):
+            ok, reason = False, "it is the newest snapshot of this host, and none that this host made, restored or adopted"
+        elif noted is None:
             ok, reason = None, "this machine did not note the digest of this manifest: it did not make the snapshot, or an older version did"
         else:
             report = verify_chain(self.state.audit)
@@ -388,6 +390,13 @@ class _Drill:
             else:
                 ok, reason = True, "the manifest is the one that this host sent"
         return Check("canary", "canary", ok, reason, time.monotonic() - began)
+
+    def _is_foreign(self, chosen: Snapshot) -> bool:
+        """Whether a host that knows its snapshots knows another newest one. Of older ones it forgets some."""
+        if not (self.is_own_history and self.is_newest) or self.state.baseline() is None:
+            return False
+        pending = self.state.pending()  # a run that died before it heard that its snapshot was taken
+        return chosen.id not in self.state.known_ids() and (pending is None or pending.tx != chosen.receipt.tx)
 
     def _judge_objectives(self) -> None:
         self.checks += judge(self.result.objectives, self.result.rto, self.result.rpo, self.is_newest)
