@@ -117,7 +117,7 @@ snapshot_id:
   sample: 20261120T091500.123Z-9f1c3e1f
 digest:
   description:
-    - The digest of its manifest.
+    - The digest of its manifest; V(null) where there is none.
   returned: success, or failure of something that was checked
   type: str
   sample: 9f1c3e1f8a0f4a0d9d9f3c72f1d6cbfc2c3ffe739a559920138b81623136670a
@@ -207,13 +207,13 @@ rto:
   sample: 41.7
 rpo:
   description:
-    - Seconds between RV(state_as_of) and the start of the drill.
+    - Seconds between RV(state_as_of) and the start of the drill; V(null) where there is no snapshot.
   returned: success, or failure of something that was checked
   type: int
   sample: 240
 state_as_of:
   description:
-    - When the sources were last known to be as in the snapshot.
+    - When the sources were last known to be as in the snapshot; V(null) where there is none.
   returned: success, or failure of something that was checked
   type: str
   sample: '2026-11-20T09:15:00.123Z'
@@ -226,17 +226,17 @@ objectives:
   contains:
     rto:
       description:
-        - The longest that a restore may take.
+        - The longest that a restore may take, or V(null).
       returned: always
       type: int
     rpo:
       description:
-        - The most work that may be lost.
+        - The most work that may be lost, or V(null).
       returned: always
       type: int
     drill_every:
       description:
-        - The longest time between two drills.
+        - The longest time between two drills, or V(null).
       returned: always
       type: int
 scratch:

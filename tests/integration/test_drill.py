@@ -19,9 +19,11 @@ from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import drill as drill_module
+from ansible_collections.openclaw.backup.plugins.module_utils.action import probes as probes_module
 from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import DrillResult, drill
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import LockedError, RefusedError, UsageError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database import CaptureError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Manifest, read_manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import AuditLog, seconds_of, verify_chain
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
@@ -575,3 +577,25 @@ def test_a_signal_ends_a_drill_and_leaves_nothing(lived: World, shell: Callable[
     assert process.returncode == 1 and "Interrupted" in complaints
     assert_clean(lived)
     assert [event["error"]["kind"] for event in evidence(lived)] == ["interrupted"]
+
+
+# ---- who looks at what came back ----------------------------------------------------------------------------------------------
+
+
+@needs_root
+def test_a_database_is_looked_at_by_nobody(lived: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def confess(_base: Any) -> List[str]:
+        try:
+            (lived.root / "written").write_text("x")
+        except OSError as error:
+            raise CaptureError("as %d in %s: %s" % (os.geteuid(), os.getgroups(), error.strerror)) from error
+        raise CaptureError("it can write")
+
+    monkeypatch.setattr(probes_module, "list_tables", confess)
+    assert failed(run(lived))["databases"].endswith("data.db: as %d in []: Permission denied" % NOBODY)
+
+
+def test_a_database_that_keeps_its_reader_busy_is_given_up(lived: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes_module, "list_tables", lambda _base: time.sleep(60))
+    why = failed(run(lived, policy=lived.policy(probes=[{"sqlite": "*.db", "timeout": "1s"}])))
+    assert why == {"probe 1: sqlite *.db": "%s: timed out after 1s" % (lived.src / "data.db")}, "and it is not looked at a second time"
