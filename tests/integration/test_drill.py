@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit impo
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import make_id
 
+from .test_cli import PROGRAM
 from .world import NOBODY, Notes, World, error_of, fingerprint, give, in_child, killed_at, mounted, needs_root
 
 ROWS = 1000
@@ -538,8 +540,6 @@ def test_without_a_snapshot_or_a_vault_the_drill_has_failed(world: World) -> Non
 
 @pytest.fixture
 def shell(lived: World) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    from .test_cli import PROGRAM
-
     def start(*words: str, **keys: Any) -> "subprocess.Popen[str]":
         policy = lived.root / "p.json"
         policy.write_text(json.dumps({"name": "p", "host": "h", "sources": [str(lived.src)], "target": str(lived.vault), **keys}))
@@ -563,6 +563,9 @@ def test_the_reports_say_what_failed(lived: World, shell: Callable[..., "subproc
     assert failure is not None and "app.json5" in str(failure.get("message"))
     assert "| probe 1: json \\*.json5 | FAILED |" in text.read_text() and "ann" in text.read_text()
     assert shell("--junit", str(lived.root / "missing" / "x")).wait(60) == 2
+    environment = {**os.environ, "OPENCLAW_BACKUP_STATE": str(lived.state)}
+    told = subprocess.run([*PROGRAM, "status", str(lived.root / "p.json")], env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 3 and "problem: the last drill failed: " in told.stdout and re.search("^drilled +20.* UTC: failed$", told.stdout, re.MULTILINE)
     answer = json.loads(shell("--json").communicate(timeout=60)[0])
     assert (answer["rc"], answer["failed"], answer["verdict"], answer["asked_by"]["sudo_user"]) == (0, False, "passed", "ann\\n")
 

@@ -316,7 +316,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("newest", "%s, %s, %s, %s" % (newest["id"], _count(newest["files"], "file"), format_bytes(newest["bytes"]), _condition(newest)) if newest else None),
         ("snapshots", "{:,}".format(result["snapshots"])),
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
-        ("last drill", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
+        ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("running", "a run is under way" if result["running"] else None),
         ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] and not result["running"] else None),
     )
