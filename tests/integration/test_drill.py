@@ -302,6 +302,15 @@ def test_a_probe_for_databases_finds_what_is_none(world: World) -> None:
     ]
 
 
+def test_a_database_that_only_its_application_can_check_is_counted_and_told_of(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(world.src / "own.db")) as base:
+        base.create_collation("own", lambda a, b: (a > b) - (a < b))
+        base.executescript("CREATE TABLE t (x COLLATE own); INSERT INTO t VALUES ('a'), ('b'); CREATE INDEX i ON t (x);")
+    world.backup()
+    result = run(world)
+    assert result.rc == 0 and result.checks[3]["reason"].startswith("0 databases whole, 2 rows; 1 only counted"), result.checks
+
+
 PROBES: List[Any] = [
     ({"json": "/conf/*.json"}, ""),
     ({"json": "*.json5"}, "app.json5: "),
@@ -313,6 +322,7 @@ PROBES: List[Any] = [
     ({"exists": ["SRC/conf", "SRC/link"]}, ""),
     ({"exists": ["SRC/conf", "SRC/gone"]}, "gone did not come back"),
     ({"max_age": {"pattern": "/secret", "duration": "1h"}}, ""),
+    ({"max_age": {"pattern": "/future", "duration": "1h"}}, "is dated in the future"),
     ({"max_age": {"pattern": "/old/*", "duration": "1h"}}, "is 1d older than the state that came back; at most 1h"),
 ]
 
@@ -321,6 +331,8 @@ PROBES: List[Any] = [
 def test_a_probe_says_what_it_misses(lived: World, probe: Dict[str, Any], reason: str) -> None:
     (lived.src / "old").mkdir()
     (lived.src / "old" / "log").write_text("")
+    (lived.src / "future").write_text("")
+    os.utime(lived.src / "future", (time.time() + 90000, time.time() + 90000))
     os.utime(lived.src / "old" / "log", (time.time() - 90000, time.time() - 90000))
     if "exists" in probe:
         probe = {"exists": [path.replace("SRC", str(lived.src)) for path in probe["exists"]]}

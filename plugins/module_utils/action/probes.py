@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import counted, printable
 from ..manifest.database import MAGIC, CaptureError, count_rows, list_tables, sidecars_of
@@ -30,6 +31,10 @@ _DATABASE_SECONDS = 300
 _JSON_BYTES = 256 << 20
 _LONGEST = 300
 _SAID_COMPLAINTS = 3
+# What an application adds to SQLite, and only it can check.
+_OWN_PARTS = re.compile("no such (collation sequence|function|module)|unknown function|unsafe use of")
+# Clocks differ; a file that is dated later than this would count as new for ever.
+_SKEW_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -157,18 +162,22 @@ def _databases(scene: Scene, probe: Probe, seen: "set[bytes]") -> str:
 
 def _each_database(scene: Scene, paths: Sequence[bytes], timeout: int) -> str:
     found = []
+    counted_only: List[str] = []
     rows = 0
     for path in paths:
         try:
-            rows += _database(scene, path, timeout)
+            more, why = _database(scene, path, timeout)
+            rows += more
+            counted_only += ["%s: %s" % (printable(b"/" + path), why)] if why else []
         except _FoundError as error:
             found.append("%s: %s" % (printable(b"/" + path), error))
     _complaints(found)
-    return "%s whole, %s" % (counted(len(paths), "database"), counted(rows, "row"))
+    text = "%s whole, %s" % (counted(len(paths) - len(counted_only), "database"), counted(rows, "row"))
+    return text + ("; %d only counted, the first is %s" % (len(counted_only), counted_only[0]) if counted_only else "")
 
 
-def _database(scene: Scene, path: bytes, timeout: int) -> int:
-    """How many rows it has; ``_FoundError`` where it is not whole, or not what was captured."""
+def _database(scene: Scene, path: bytes, timeout: int) -> Tuple[int, str]:
+    """How many rows it has, and why no more than that could be found out; ``_FoundError`` where it is not whole, or not what was captured."""
     if sidecars_of(scene.root, path):
         raise _FoundError("it was not captured but copied as it lay, with a journal beside it, and cannot be looked at without changing it")
     parent, name = scene.root.parent(path)
@@ -187,7 +196,7 @@ def _database(scene: Scene, path: bytes, timeout: int) -> int:
             raise _FoundError("it has %s, and had %d when it was captured" % (counted(answer[word], word[:-1]), facts[word]))
     if not answer["tables"] and not facts:
         raise _FoundError("it has no tables")
-    return int(answer["rows"])
+    return int(answer["rows"]), str(answer["unchecked"])
 
 
 def _look_at(location: bytes) -> Dict[str, Any]:
@@ -202,11 +211,17 @@ def _look_at(location: bytes) -> Dict[str, Any]:
     try:
         for pragma in ("temp_store=MEMORY", "trusted_schema=OFF", "cell_size_check=ON"):
             base.execute("PRAGMA %s" % pragma).fetchall()
-        said = [str(row[0]) for row in base.execute("PRAGMA integrity_check(3)")]
+        unchecked = ""
+        try:
+            said = [str(row[0]) for row in base.execute("PRAGMA integrity_check(3)")]
+        except sqlite3.OperationalError as error:
+            if not _OWN_PARTS.match(str(error)):
+                raise
+            said, unchecked = ["ok"], printable(str(error))[:_LONGEST]
         if said != ["ok"]:
             return {"wrong": printable(" ".join("; ".join(said).split()))[:_LONGEST]}
         tables = list_tables(base)
-        return {"wrong": "", "tables": len(tables), "rows": count_rows(base, tables, lambda: None)}
+        return {"wrong": "", "unchecked": unchecked, "tables": len(tables), "rows": count_rows(base, tables, lambda: None)}
     except sqlite3.Error as error:
         return {"wrong": printable(str(error))[:_LONGEST]}
     except CaptureError as error:
@@ -277,6 +292,8 @@ def _max_age(scene: Scene, probe: Probe) -> str:
     newest = max(_matches(scene, probe), key=lambda entry: entry.mtime)
     age = scene.as_of - newest.mtime / 1e9
     text = "the newest, %s, is %s older than the state that came back" % (printable(b"/" + newest.path), format_duration(max(0, int(age))))
+    if age < -_SKEW_SECONDS:
+        raise _FoundError("the newest, %s, is dated in the future" % printable(b"/" + newest.path))
     if age > probe.max_age.duration:
         raise _FoundError("%s; at most %s" % (text, format_duration(probe.max_age.duration)))
     return text
