@@ -346,6 +346,19 @@ def test_a_probe_says_what_it_misses(lived: World, probe: Dict[str, Any], reason
     assert_clean(lived)
 
 
+def test_the_profile_of_openclaw_looks_at_its_configuration_and_its_databases(world: World) -> None:
+    (world.src / "openclaw.json").write_text("// made by hand\n{gateway: {port: 1,},}\n")
+    database(world.src / "state" / "openclaw.sqlite")
+    policy = world.policy(profile="openclaw")
+    world.backup(policy=policy)
+    result = run(world, policy=policy)
+    looked = {check["name"]: check["ok"] for check in result.checks if check["name"].startswith("probe")}
+    assert result.rc == 0 and looked == {"probe 1: sqlite *.sqlite": True, "probe 2: json5 /openclaw.json": True, "probe 3: json5 /*bot.json": None}
+    (world.src / "openclaw.json").write_text("{gateway: {port: 1,}\n<<<<<<< HEAD\n")
+    world.backup(policy=policy)
+    assert failed(run(world, policy=policy)) == {"probe 2: json5 /openclaw.json": "%s: < begins nothing: line 2, column 1" % (world.src / "openclaw.json")}
+
+
 def command(lived: World, *argv: str, **keys: Any) -> DrillResult:
     return run(lived, policy=lived.policy(probes=[{"command": list(argv), **keys}]))
 
@@ -491,6 +504,12 @@ def test_a_scratch_that_is_kept_holds_what_came_back(lived: World) -> None:
     assert (lived.restored(Path(result.scratch)) / "conf" / "app.json").read_text() == '{"port": 80}\n'
     assert Path(result.scratch).parent.stat().st_mode & 0o777 == 0o700
     assert run(lived).scratch is None and Path(result.scratch).is_dir(), "the next drill does not take it for something that was left"
+
+
+def test_a_state_that_lies_in_a_source_is_no_reason_to_warn(lived: World) -> None:
+    """No backup enters the state, and so none takes what a drill unpacks there."""
+    result = run(lived, state_directory=str(lived.src / "state"))
+    assert (result.rc, result.warnings, result.verdict) == (0, [], "passed")
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
