@@ -296,12 +296,13 @@ def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_what_this_version_does_not_act_on_is_said(host: Host) -> None:
-    host.write_policy(schedule={"watch": True})
+def test_what_a_run_warns_of_is_said_in_every_form(host: Host) -> None:
+    host.write_policy(hooks={"after": [{"argv": ["/bin/false"], "essential": False}]})
+    (warning,) = host.json("run", "web.json", rc=3)["warnings"]
+    assert "/bin/false" in warning
     for more in ((), ("--quiet",)):
-        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: this version does not act on: schedule.watch\n"
-    assert host.json("run", "web.json", rc=3)["warnings"] == ["this version does not act on: schedule.watch"]
-    assert "the last run warned: this version does not act on: schedule.watch" in host.call("status", "web.json", rc=3).stdout
+        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: %s\n" % warning
+    assert "the last run warned: " + warning in host.call("status", "web.json", rc=3).stdout
 
 
 def test_list_shows_the_newest_first(archive: Host) -> None:
@@ -459,6 +460,19 @@ def test_status_says_since_when_and_what_is_in_the_way(history: Host) -> None:
     assert history.json("status", "web.json")["rpo"] is None
     history.write_policy(host="web2")
     assert history.json("status", "web.json", "--host", "web1")["baseline"] == ids_of(history, "web1")[0]
+
+
+def test_a_vault_judges_a_host_without_a_baseline_and_by_its_heartbeats(history: Host) -> None:
+    there = ("status", "web.json", "--on-vault", "--state", str(history.home / "keeper"))
+    history.write_policy(objectives={"rpo": "1s"}, heartbeat="1h")
+    time.sleep(1.1)
+    assert history.json(*there)["problems"] == []
+    history.write_policy(objectives={"rpo": "1s"}, heartbeat="0s")
+    assert history.json(*there)["problems"] == [], "without heartbeats nobody knows"
+    history.write_policy(objectives={"rpo": "1s"}, heartbeat="1s")
+    time.sleep(1.1)
+    (problem,) = history.json(*there, rc=3)["problems"]
+    assert problem.endswith(" old, the objective (rpo) is 1s, beside a heartbeat every 1s")
 
 
 def ids_of(host: Host, name: str) -> List[str]:

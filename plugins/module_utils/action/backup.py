@@ -132,7 +132,7 @@ def backup(
     for name in tags:
         check_tag(name, "tags")
     run = _Run(policy, HostState(state_directory, policy), adopt, accept, tags, progress or Progress(), started)
-    run.warn_of_unsupported_keys()
+    run.tell_of_idle_keys()
     if dry_run:
         try:
             run.go(dry_run=True)
@@ -196,11 +196,8 @@ class _Run:
 
         return Hooks(self.policy, self.state, warn=self._warn, progress=self.progress)
 
-    def warn_of_unsupported_keys(self) -> None:
-        """Say which keys of the policy nothing in this version, or nothing for this target, acts on."""
-        keys = self.policy.unsupported()
-        if keys:
-            self._warn("this version does not act on: %s" % ", ".join(keys))
+    def tell_of_idle_keys(self) -> None:
+        """Say which keys of the policy were set in vain for this target."""
         keys = self.policy.without_effect()
         if keys:
             self.progress.note("without effect for this target: %s" % ", ".join(keys))
@@ -564,7 +561,7 @@ class _Run:
         # What the target lacks of those that did not change: only a capture has the bytes that the manifest speaks of.
         missing = {entry.path for entry in wanted if entry.path in databases} - staged
         if missing:
-            manifest = self._reread(manifest, missing, root, staging, staged, databases)
+            manifest = self._reread(session, manifest, missing, root, staging, staged, databases)
             wanted = session.wanted(manifest)
         for attempt in range(_ROUNDS):
             self.progress.stage("send", files=len(wanted), bytes=sum(entry.size for entry in wanted))
@@ -582,7 +579,7 @@ class _Run:
                 again = {item.path for item in error.shortfalls if item.reason != "base"}
                 self._damaged.update(item.path for item in error.shortfalls if item.reason == "base")
                 self.progress.note("changed on the way and read again: %s" % counted(len(error.shortfalls), "file"))
-                manifest = self._reread(manifest, again, root, staging, staged, databases)
+                manifest = self._reread(session, manifest, again, root, staging, staged, databases)
                 wanted = session.wanted(manifest)
                 counts = {}
         raise AssertionError("unreachable")
@@ -604,14 +601,23 @@ class _Run:
             whole_file=self.policy.target.scheme == "file",
         )
 
-    def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes], databases: Dict[bytes, Facts]) -> Manifest:
+    def _reread(
+        self, session: Session, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes], databases: Dict[bytes, Facts]
+    ) -> Manifest:
         """Read ``paths`` again into the staging directory and put what was found into the manifest, and into ``databases``."""
         from ..manifest.scan import reread
 
         base = self._base_manifest()
         previous = base.by_path() if base is not None else {}
         entries, lost, unreadable, captured = reread(
-            manifest.entries, paths, root=root, staging=staging, previous=previous, databases=databases.keys(), is_log=self._is_log()
+            manifest.entries,
+            paths,
+            root=root,
+            staging=staging,
+            previous=previous,
+            databases=databases.keys(),
+            is_log=self._is_log(),
+            tell=lambda _size: session.say_alive(),
         )
         staged.update(paths)
         databases.update(captured)

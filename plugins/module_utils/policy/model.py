@@ -58,8 +58,6 @@ COMPRESS_LEVELS = {"zstd": (-131072, 22, 3), "zlibx": (1, 9, 6), "lz4": (0, 0, 0
 # Files of a vault or of the state directory, where hosts and policies have directories.
 _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found"))
 
-# Keys and sections that are checked and kept, but that nothing in this version acts on.
-NOT_YET = ("schedule.watch",)
 # Between two processes of one machine whole files are copied as they are ...
 REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
 # ... by rsync only where a rate is set ...
@@ -404,10 +402,6 @@ class Policy:
     def all_probes(self) -> Tuple[Probe, ...]:
         """What a drill looks for: the policy's own probes first, then those of its profile."""
         return self.probes + (() if self.found_profile is None else self.found_profile.probes)
-
-    def unsupported(self) -> List[str]:
-        """The dotted keys that were set to ask for something this version does not do, in the order of ``to_mapping``."""
-        return [name for name in self._asked_for() if name in NOT_YET or name.partition(".")[0] in NOT_YET]
 
     def without_effect(self) -> List[str]:
         """The keys that were set to ask for something which this kind of target has no use for."""
