@@ -19,7 +19,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 from ..errors import EXIT_FAILED, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, counted, printable, refused_by_system
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ..manifest.metadata import entry_type
+from ..manifest.metadata import entry_type, path_of
 from ..manifest.walk import Descent, remove_tree, walk
 from ..observe.audit import rfc3339, seconds_of, verify_chain
 from ..observe.progress import Progress
@@ -30,7 +30,7 @@ from ..target.tree.layout import make_private
 from ..transfer.rsync import probe as probe_rsync
 from ..version import VERSION
 from .choose import find_snapshot
-from .comparison import Scope, examine, find_wrong, has_other_metadata, look, make_scope, missing
+from .comparison import Scope, bears, examine, find_wrong, look, make_scope, missing
 from .locate import check_not_lost, name_of, open_target
 from .probes import Check, Scene, controls, names_of
 from .probes import look as run_probes
@@ -342,7 +342,8 @@ class _Drill:
         """Hold what lies there against the manifest, all of it, without a word from the restore."""
         began = time.monotonic()
         self.progress.stage("compare", files=len(scope.entries))
-        wrong = find_wrong(root, scope, missing(scope, as_root=self.as_root), as_root=self.as_root, is_lossy=False, advance=self.progress.advance)
+        # Nothing counts as proven: what the restore has read back is read once more.
+        wrong = find_wrong(root, scope, missing(scope, as_root=self.as_root), {}, as_root=self.as_root, is_lossy=False, advance=self.progress.advance)
         root.forget()
         found = _sort(root, scope, frozenset(wrong))
         root.forget()
@@ -359,8 +360,11 @@ class _Drill:
 
     def _differs(self, root: Descent, entry: Entry, found: _Differences) -> bool:
         """Whether a directory bears other metadata; one that is not there is noted."""
+        if entry.type != DIRECTORY:
+            return False
         try:
-            return entry.type == DIRECTORY and has_other_metadata(root, entry, self.as_root)
+            parent, name = root.parent(entry.path)
+            return not bears(entry, os.stat(name, dir_fd=parent, follow_symlinks=False), path_of(parent, name), self.as_root)
         except FileNotFoundError:
             found.missing.append(entry.path)
         except PermissionError:
