@@ -47,6 +47,10 @@ options:
       - Leave what came back where it is.
     type: bool
     default: false
+  asked_by:
+    description:
+      - Who wants the drill, one line for the evidence that nobody checks.
+    type: str
 seealso:
   - module: openclaw.backup.restore
   - module: openclaw.backup.verify
@@ -268,7 +272,7 @@ asked_by:
     - Who ran it.
   returned: success, or failure of something that was checked
   type: dict
-  sample: {user: root, sudo_user: ann}
+  sample: {user: root, sudo_user: ann, claimed: Ann of the night shift}
   contains:
     user:
       description:
@@ -278,6 +282,11 @@ asked_by:
     sudo_user:
       description:
         - Who that was before sudo; V(null) without it.
+      returned: always
+      type: str
+    claimed:
+      description:
+        - What O(asked_by) says; V(null) without it.
       returned: always
       type: str
 sample:
@@ -370,6 +379,7 @@ def main() -> None:
             "snapshot": {"type": "str", "default": "latest"},
             "scratch": {"type": "path"},
             "keep": {"type": "bool", "default": False},
+            "asked_by": {"type": "str"},
         },
         **HISTORY_RULES,
     )
@@ -384,6 +394,7 @@ def main() -> None:
             keep=params["keep"],
             dry_run=module.check_mode,
             progress=progress,
+            asked_by=params["asked_by"],
             is_own_history=params["policy"] is not None and policy == policy_of({**params, "host": None}),
         )
     module.finish(result.to_dict(), before="manifest", after="what came back", failure=result.failure())

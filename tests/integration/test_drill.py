@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +23,8 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import drill as drill_module
 from ansible_collections.openclaw.backup.plugins.module_utils.action import probes as probes_module
 from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import DrillResult, drill
+from ansible_collections.openclaw.backup.plugins.module_utils.action.due import drill_if_due
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import LockedError, RefusedError, UsageError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database import CaptureError
@@ -454,6 +457,67 @@ def test_status_misses_a_drill_that_is_overdue(lived: World) -> None:
     assert status(lived.policy(), state_directory=str(lived.state))["problems"] == told[:1], "the default objective judges nobody"
 
 
+def test_a_schedule_drills_once_before_the_objective_asks_for_it_and_a_day_after_a_failure(lived: World) -> None:
+    policy = lived.policy(objectives={"drill_every": "10d"}, schedule={"splay": 30})
+    slept: List[float] = []
+
+    def scheduled(days: float, **more: Any) -> Optional[str]:
+        return drill_if_due(more.pop("policy", policy), state_directory=str(lived.state), now=time.time() + days * 86400, sleep=slept.append, **more).verdict
+
+    assert scheduled(0, policy=lived.policy()) is None, "who asks for no drills gets none"
+    closed = {"window": "%02d:00-%02d:01" % ((time.localtime().tm_hour + 2) % 24, (time.localtime().tm_hour + 2) % 24)}
+    assert scheduled(0, policy=lived.policy(objectives={"drill_every": "10d"}, schedule=closed)) is None
+    assert slept == []
+    assert scheduled(0) == "passed" and len(slept) == 1 and 0 <= slept[0] <= 30
+    assert scheduled(0) is scheduled(7.9) is None
+    lost = lived.policy(objectives={"drill_every": "10d"}, probes=[["false"]])
+    assert scheduled(8.1, policy=lost) == "failed"
+    assert scheduled(0.9, policy=lost) is None, "one that takes hours is not made every hour"
+    assert scheduled(8.1) == "passed"
+    (lived.state / "h" / "p" / "drills.jsonl").unlink()
+    with (lived.state / "h" / "p" / "drill.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert scheduled(0) is None, "one that takes long is no failure of the next"
+    assert scheduled(0) == "passed"
+
+
+def test_a_host_that_never_made_a_snapshot_has_nothing_to_drill_yet(world: World) -> None:
+    policy = world.policy(objectives={"drill_every": "1d"})
+    assert drill_if_due(policy, state_directory=str(world.state)).verdict is None
+    assert drill_if_due(policy, state_directory=str(world.state), on_vault=True).verdict == "failed", "a vault knows no baseline"
+
+
+def test_people_are_told_of_a_drill_that_failed_by_itself(lived: World) -> None:
+    heard = lived.root / "heard"
+    told = {"command": ["/bin/sh", "-c", "cat >>%s" % heard]}
+    policy = lived.policy(objectives={"drill_every": "1d"}, schedule={"splay": 0}, notify=told, probes=[["false"]])
+    assert drill_if_due(policy, state_directory=str(lived.state)).verdict == "failed"
+    assert "the last drill failed: " in json.loads(heard.read_text())["problems"][0]
+
+
+def test_a_drill_on_the_vault_counts_for_the_host_and_outlives_prunes(lived: World) -> None:
+    policy = lived.policy(objectives={"drill_every": "1s"}, retention={"keep_last": 1, "protect": "0s"})
+    memory = str(lived.root / "vaults-memory")
+
+    def problems() -> List[str]:
+        found: List[str] = status(policy, state_directory=str(lived.state))["problems"]
+        return found
+
+    assert run(lived, policy=policy, state_directory=memory, on_vault=True).verdict == "passed"
+    drilled = lived.snapshots()[0]
+    assert drilled.drilled is not None and drilled.to_dict()["drilled"] == drilled.drilled
+    assert problems() == []
+    events = [json.loads(line) for line in (lived.history / "audit.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if event.get("snapshot") == drilled.id][-1] == "drilled"
+    time.sleep(1.2)
+    assert problems()[0].startswith("the last drill that succeeded is ")
+    for number in range(2):
+        (lived.src / "more").write_text("more %d" % number)
+        lived.backup()
+    kept = prune(policy, state_directory=memory).kept
+    assert [item["id"] for item in kept] == [lived.snapshots()[0].id, drilled.id] and kept[1]["reasons"] == ["last drilled snapshot"]
+
+
 # ---- the scratch -----------------------------------------------------------------------------------------------------------
 
 
@@ -557,6 +621,54 @@ def test_a_drill_of_an_ordinary_user_proves_what_he_can_have(portable: World) ->
     give(portable.root, NOBODY)
     result = in_child(lambda: run(portable, policy=portable.policy(probes=[["ls", str(portable.src / "file").lstrip("/")]])), uid=NOBODY)
     assert result.verdict == "passed", result.to_dict()
+
+
+# ---- on the vault ----------------------------------------------------------------------------------------------------------
+
+
+def test_on_the_vault_nothing_of_a_host_is_opened_and_the_evidence_says_so(lived: World) -> None:
+    database(lived.src / "damaged.db")
+    spoil(lived.src / "damaged.db")
+    lived.backup()
+    trace = lived.root / "trace"
+    probes = [["touch", str(trace)], {"sqlite": "*.db"}, {"json": "/conf/app.json"}, {"exists": [str(lived.src / "big")]}]
+    # As the vault has it: it knows nothing of the sources, and its state is one of its own.
+    policy = lived.policy(sources=["/"], probes=probes, objectives={"rpo": "1h", "rto": "1h"})
+    own = {"policy": policy, "state_directory": str(lived.root / "vaults-memory")}
+    result = run(lived, on_vault=True, **own)
+    assert (result.rc, result.verdict) == (0, "passed"), result.to_dict()
+    assert not trace.exists(), "no program of a host's policy is started where the snapshots of all hosts lie"
+    skipped = {check["name"]: check["reason"] for check in result.checks if check["ok"] is None}
+    assert set(skipped) == {"probe 1: command touch", "probe 2: sqlite *.db", "databases", "canary"}
+    assert "drill on the host" in skipped["databases"]
+    assert [check["ok"] for check in result.checks if check["name"].startswith(("probe 3", "probe 4", "bytes", "metadata"))] == [True] * 4
+    assert "beside a heartbeat every 1h" in next(check["reason"] for check in result.checks if check["name"] == "rpo")
+    assert "probe 1: sqlite *.db" in failed(run(lived, policy=lived.policy(probes=probes[1:2]))), "a drill on the host finds the damaged one"
+
+    damaged = lived.stored(lived.snapshots()[0].id, "big")
+    damaged.chmod(0o600)
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert run(lived, on_vault=True, **own).rc == 7, "a wrong byte is found there too"
+
+
+def test_a_vault_allows_for_a_heartbeat_and_does_not_judge_without(lived: World) -> None:
+    time.sleep(3.2)
+    for heartbeat, verdict in (("1s", "missed"), ("1h", "passed"), ("0s", "passed")):
+        result = run(lived, on_vault=True, policy=lived.policy(objectives={"rpo": "1s"}, heartbeat=heartbeat))
+        assert result.verdict == verdict, heartbeat
+    assert result.checks[-1]["ok"] is None and "cannot know" in result.checks[-1]["reason"]
+
+
+def test_who_asked_is_kept(lived: World) -> None:
+    assert run(lived, asked_by="Ann, night shift").asked_by["claimed"] == "Ann, night shift"
+    assert evidence(lived)[-1]["asked_by"]["claimed"] == "Ann, night shift"
+    assert run(lived).asked_by["claimed"] is None
+    for bad in ("", " ", "two\nlines", "x" * 201):
+        with pytest.raises(UsageError) as caught:
+            run(lived, asked_by=bad)
+        assert caught.value.field == "asked_by"
+    assert len(evidence(lived)) == 2, "that is no drill"
 
 
 def test_without_a_snapshot_or_a_vault_the_drill_has_failed(world: World) -> None:

@@ -41,6 +41,7 @@ from .status import protected_until
 
 SAMPLE = 20
 LISTED = 100
+LONGEST_ASKER = 200
 _SCRATCH = re.compile(rb"openclaw-backup-drill-[0-9a-f]{32}")
 # What came back is not what was backed up; probes and objectives say that it is, and that this is not enough.
 _INTEGRITY = ("restore", "bytes", "metadata", "canary", "database")
@@ -154,13 +155,25 @@ def drill(
     dry_run: bool = False,
     progress: Optional[Progress] = None,
     is_own_history: bool = True,
+    on_vault: bool = False,
+    asked_by: Optional[str] = None,
 ) -> DrillResult:
     """Restore a snapshot to a new directory below ``scratch`` (absolute; by default in the state), prove all of it, run the probes, judge, and remove it.
 
     ``keep``: leave it there. What is wrong with the snapshot, its vault or the room for it is in the result; raises ``BackupError`` where there was no
-    drill: another one is at work, or ``scratch`` cannot be used. ``dry_run``: choose, look for room, write nothing.
+    drill: another one is at work, or ``scratch`` cannot be used. ``dry_run``: choose, look for room, write nothing. ``on_vault``: this is the vault, whose
+    account keeps the snapshots of many hosts: nothing of what came back is started, nor parsed by more than it has to be. ``asked_by``: who wants it, for the
+    evidence; one line, which nobody checks.
     """
-    run = _Drill(policy, HostState(state_directory, policy), progress or Progress(), is_own_history)
+    if asked_by is not None and not (asked_by.strip() and asked_by.isprintable() and len(asked_by) <= LONGEST_ASKER):
+        raise UsageError(
+            "Who asks for the drill is not one line of text",
+            field="asked_by",
+            found=asked_by[:LONGEST_ASKER],
+            allowed="1 to %d printable characters" % LONGEST_ASKER,
+            next="write a name",
+        )
+    run = _Drill(policy, HostState(state_directory, policy), progress or Progress(), is_own_history and not on_vault, on_vault, asked_by)
     try:
         run.go(scratch, snapshot, keep, dry_run)
     except OSError as error:
@@ -171,16 +184,18 @@ def drill(
 
 
 class _Drill:
-    def __init__(self, policy: Policy, state: HostState, progress: Progress, is_own_history: bool) -> None:
+    def __init__(self, policy: Policy, state: HostState, progress: Progress, is_own_history: bool, on_vault: bool, asked_by: Optional[str]) -> None:
         self.policy = policy
         self.state = state
         self.progress = progress
         self.is_own_history = is_own_history
+        self.on_vault = on_vault
         self.state_directory = os.fsdecode(state.root)
         self.as_root = os.geteuid() == 0
         self.began = time.monotonic()
         self.started = time.time()
         self.checks: List[Check] = []
+        self.chosen: Optional[Snapshot] = None
         self.result = DrillResult(
             host=policy.host,
             policy=policy.name,
@@ -189,7 +204,7 @@ class _Drill:
                 name: getattr(policy.objectives, name) or None if "objectives." + name in policy.given else None for name in ("rto", "rpo", "drill_every")
             },
             started=rfc3339(self.started),
-            asked_by=_asker(),
+            asked_by=_asker(asked_by),
         )
 
     def go(self, scratch: Optional[str], wish: str, keep: bool, dry_run: bool) -> None:
@@ -267,11 +282,12 @@ class _Drill:
     # ---- the rehearsal -----------------------------------------------------------------------------------------------------
 
     def _choose(self, wish: str) -> Tuple[Snapshot, Manifest]:
-        target = open_target(self.policy.target, self.policy.host, self.policy.name)
+        self.target = target = open_target(self.policy.target, self.policy.host, self.policy.name)
         snapshots = target.list()
         if self.is_own_history:
             check_not_lost(self.policy, self.state, snapshots)
         chosen = find_snapshot(snapshots, wish, name_of(self.policy))
+        self.chosen = chosen
         result, receipt = self.result, chosen.receipt
         result.snapshot_id, result.digest = chosen.id, receipt.digest
         is_newest = chosen.id == snapshots[0].id
@@ -313,7 +329,7 @@ class _Drill:
             self.progress.stage("probes")
             root.forget()
             assert self.result.state_as_of is not None
-            scene = Scene(self.policy, manifest, chosen.id, root, where, place + b"/empty", seconds_of(self.result.state_as_of))
+            scene = Scene(self.policy, manifest, chosen.id, root, where, place + b"/empty", seconds_of(self.result.state_as_of), self.on_vault)
             self.checks += run_probes(scene)
             self.result.rto = time.monotonic() - self.began
             # What follows is about the drill, not about the disaster.
@@ -403,7 +419,9 @@ class _Drill:
         return chosen.id not in self.state.known_ids() and (pending is None or pending.tx != chosen.receipt.tx)
 
     def _judge_objectives(self) -> None:
-        self.checks += judge(self.result.objectives, self.result.rto, self.result.rpo, self.is_newest)
+        # Between two heartbeats no host tells its vault that nothing changed.
+        slack = self.policy.heartbeat or None if self.on_vault else 0
+        self.checks += judge(self.result.objectives, self.result.rto, self.result.rpo, self.is_newest, slack)
 
     def _check_room(self, place: bytes, manifest: Manifest) -> None:
         found = os.statvfs(place)
@@ -433,10 +451,16 @@ class _Drill:
             if result.ok:
                 raise  # a drill without evidence is none
             result.warnings.append("the record of this drill could not be written: %s" % error)
+        if result.ok and self.chosen is not None:
+            try:
+                self.target.note_drill(self.chosen)
+            except (BackupError, OSError) as error:
+                result.warnings.append("the vault could not note that the snapshot was proven: %s" % error)
 
 
-def judge(objectives: Mapping[str, Optional[int]], rto: Optional[float], rpo: Optional[int], is_newest: bool) -> List[Check]:
-    """Hold what was measured against what the policy asks for; seconds."""
+def judge(objectives: Mapping[str, Optional[int]], rto: Optional[float], rpo: Optional[int], is_newest: bool, slack: Optional[int] = 0) -> List[Check]:
+    """Hold what was measured against what the policy asks for; seconds. ``slack``: how much older the state may seem here than it is, None where nobody
+    knows."""
     result = []
     wished = objectives.get("rto")
     if wished:
@@ -447,8 +471,11 @@ def judge(objectives: Mapping[str, Optional[int]], rto: Optional[float], rpo: Op
         text = "the state that came back is %s old, the objective is %s" % (format_duration(rpo or 0), format_duration(wished))
         if not is_newest:
             result.append(Check("rpo", "objective", None, "%s; not judged, because it is not the newest snapshot" % text))
+        elif slack is None:
+            result.append(Check("rpo", "objective", None, "%s; not judged, because without heartbeats a vault cannot know" % text))
         else:
-            result.append(Check("rpo", "objective", rpo is not None and rpo <= wished, text))
+            text += ", beside a heartbeat every %s" % format_duration(slack) if slack else ""
+            result.append(Check("rpo", "objective", rpo is not None and rpo <= wished + slack, text))
     return result
 
 
@@ -595,7 +622,7 @@ def _events(path: bytes, snapshot_id: str) -> Iterator[Mapping[str, Any]]:
                         yield item
 
 
-def _asker() -> Dict[str, Optional[str]]:
+def _asker(claimed: Optional[str]) -> Dict[str, Optional[str]]:
     import pwd
 
     try:
@@ -603,7 +630,7 @@ def _asker() -> Dict[str, Optional[str]]:
     except KeyError:
         user = str(os.getuid())
     sudo = os.environ.get("SUDO_USER")
-    return {"user": user, "sudo_user": printable(sudo)[:64] if sudo else None}
+    return {"user": user, "sudo_user": printable(sudo)[:64] if sudo else None, "claimed": claimed}
 
 
 def _versions() -> Dict[str, Optional[str]]:

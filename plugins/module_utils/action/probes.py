@@ -35,6 +35,8 @@ _SAID_COMPLAINTS = 3
 _OWN_PARTS = re.compile("no such (collation sequence|function|module)|unknown function|unsafe use of")
 # Clocks differ; a file that is dated later than this would count as new for ever.
 _SKEW_SECONDS = 300
+_NOT_ON_VAULT = ("sqlite", "command")
+_NOT_HERE = "no program or database of a host is opened on a vault, where snapshots of all hosts lie; drill on the host for that"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Check:
 @dataclass(frozen=True)
 class Scene:
     """What probes look at: ``path`` (absolute), where the tree ``root`` lies; ``empty``: a directory beside it that holds nothing; ``as_of``: when the
-    sources were like that (s since the epoch)."""
+    sources were like that (s since the epoch); ``on_vault``: this is the vault, with the rights of the account that keeps all snapshots."""
 
     policy: Policy
     manifest: Manifest
@@ -65,6 +67,7 @@ class Scene:
     path: bytes
     empty: bytes
     as_of: float
+    on_vault: bool = False
 
 
 def names_of(policy: Policy) -> List[str]:
@@ -75,12 +78,15 @@ def names_of(policy: Policy) -> List[str]:
 def look(scene: Scene) -> Iterator[Check]:
     """Run all probes, and hold every database that was captured against what the manifest says of it. Programs come last: they may alter the tree."""
     probes = [(_name(index, probe), probe) for index, probe in enumerate(scene.policy.all_probes)]
+    if scene.on_vault:
+        yield from _left_to_the_host(scene, probes)
+        probes = [(name, probe) for name, probe in probes if probe.kind not in _NOT_ON_VAULT]
     seen: set[bytes] = set()
     for name, probe in probes:
         if probe.kind == "sqlite":
             yield from _timed(name, "database", lambda probe=probe: _databases(scene, probe, seen))  # type: ignore[misc]
     rest = [os.fsencode(path) for path in scene.manifest.header.databases if os.fsencode(path) not in seen]
-    if rest:
+    if rest and not scene.on_vault:
         yield from _timed("databases", "database", lambda: _each_database(scene, rest, _DATABASE_SECONDS))
     for name, probe in probes:
         if probe.kind not in ("sqlite", "command"):
@@ -90,9 +96,18 @@ def look(scene: Scene) -> Iterator[Check]:
             yield from _timed(name, "probe", lambda probe=probe: _command(scene, probe, scene.path))  # type: ignore[misc]
 
 
+def _left_to_the_host(scene: Scene, probes: Sequence[Tuple[str, Probe]]) -> Iterator[Check]:
+    """What no vault does: a host that is not what it was could send a program, or a database that breaks SQLite, to be read by who owns all snapshots."""
+    for name, probe in probes:
+        if probe.kind in _NOT_ON_VAULT:
+            yield Check(name, "database" if probe.kind == "sqlite" else "probe", None, _NOT_HERE)
+    if scene.manifest.header.databases:
+        yield Check("databases", "database", None, "their bytes came back; " + _NOT_HERE)
+
+
 def controls(scene: Scene) -> Iterator[Check]:
     """Run the programs again where there is nothing: what is content with that proves nothing."""
-    for index, probe in enumerate(scene.policy.all_probes):
+    for index, probe in enumerate(scene.policy.all_probes if not scene.on_vault else ()):
         if probe.kind == "command" and probe.control:
             yield from _timed(_name(index, probe) + " (control)", "probe", lambda probe=probe: _control(scene, probe))  # type: ignore[misc]
 

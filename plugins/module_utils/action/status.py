@@ -76,7 +76,11 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     last_drill = next(iter(drills.last(1)), None)
     good_drill = drills.last_success(verb="drill", policy=policy.name)
     if snapshots:
-        problems += _drill_problems(policy, last_drill, good_drill, snapshots[-1].receipt.created, now)
+        # A host learns from its vault of drills that were made there.
+        proven = [str(snapshot.drilled["at"]) for snapshot in snapshots if snapshot.drilled]
+        if good_drill is not None and is_time(good_drill.get("finished")):
+            proven.append(str(good_drill["finished"]))
+        problems += _drill_problems(policy, last_drill, max(proven, default=None), snapshots[-1].receipt.created, now)
     return {
         "ok": not problems,
         "rc": EXIT_WARNINGS if problems else EXIT_DONE,
@@ -100,15 +104,15 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     }
 
 
-def _drill_problems(policy: Policy, last: Optional[Dict[str, Any]], good: Optional[Dict[str, Any]], begun: str, now: float) -> List[str]:
-    """What the evidence of drills says, and what its age does. ``begun``: when the oldest snapshot was made; before that there was nothing to rehearse."""
+def _drill_problems(policy: Policy, last: Optional[Dict[str, Any]], good: Optional[str], begun: str, now: float) -> List[str]:
+    """What the evidence of drills says, and what its age does. ``good``: when the last one succeeded; ``begun``: when the oldest snapshot was made; before
+    that there was nothing to rehearse."""
     problems = []
     if last is not None and last["result"] == "failed":
         why = last.get("error")
         problems.append("the last drill failed: %s" % (why.get("message") if isinstance(why, dict) else "its record does not say why"))
     every = policy.objectives.drill_every if "objectives.drill_every" in policy.given else 0
-    finished = good.get("finished") if good is not None else None
-    age = now - seconds_of(str(finished) if is_time(finished) else begun)
+    age = now - seconds_of(begun if good is None else good)
     if every and age > every:
         what = "no drill has succeeded yet" if good is None else "the last drill that succeeded is %s old" % format_duration(int(age))
         problems.append("%s, the objective (drill_every) is %s" % (what, format_duration(every)))

@@ -217,6 +217,9 @@ VERBS: Dict[str, Verb] = {
             Option("--junit", "write a test report to this file (JUnit XML)", "FILE"),
             Option("--markdown", "write a summary for people to this file", "FILE"),
             Option("--keep", "leave what came back where it is"),
+            Option("--asked-by", "who wants it, for the evidence; nobody checks that", "TEXT"),
+            Option("--on-vault", "this is the vault: no program and no database of a host is opened"),
+            Option("--scheduled", "what a schedule starts: drill if `objectives.drill_every` asks for it soon, and a day after a drill that failed"),
             _HOST,
             _QUIET,
         ),
@@ -229,7 +232,7 @@ VERBS: Dict[str, Verb] = {
     "prune": Verb(
         "remove the snapshots that the retention does not keep",
         "Lists every snapshot with all reasons why it stays or goes. Whatever the retention says, these stay: the newest, the newest one not known to\n"
-        "be damaged, the last one verified in full, held ones, and those younger than `retention.protect`.",
+        "be damaged, the last one verified in full, the last one that a drill has proven, held ones, and those younger than `retention.protect`.",
         (_POLICY,),
         (
             Option("--dry-run", "say what would be done; write nothing anywhere"),

@@ -248,6 +248,9 @@ def _drilled(result: Result, request: Namespace) -> Iterator[str]:
         yield "would drill snapshot %s: %s, %s" % (result["snapshot_id"], _count(result["entries"], "entry"), format_bytes(result["bytes"]))
         yield from ("  %s" % check["name"] for check in result["checks"])
         return
+    if result["verdict"] is None:
+        yield "no drill is due"
+        return
     yield "drill of snapshot %s: %s (%s)" % (result["snapshot_id"] or "none", result["verdict"], format_duration(result["duration"]))
     if result["state_as_of"]:
         yield "  %s, %s, as of %s UTC" % (_count(result["files"], "file"), format_bytes(result["bytes"]), _utc(result["state_as_of"]))
