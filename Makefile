@@ -3,7 +3,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: stories help demo lab test lint bench bench-lab torture build zipapp lock clean setup-run setup-dev setup-bench
+.PHONY: help demo lab test lint bench bench-lab torture build zipapp lock clean setup-run setup-dev setup-bench
 
 PY := .venv/bin/python
 # Ansible refuses a locale that is not UTF-8.
@@ -24,12 +24,9 @@ lab: setup-dev ## Make a vault and three hosts in containers and leave them up t
 	@scripts/lab $(or $(LAB),up)
 
 test: lint ## Run the linters and every test
-	@echo "Not among these tests: molecule's longer stories (make stories), kills at many random instants (make torture)."
-	@# In the order of pyproject.toml: the lab takes longest and begins. It mostly waits, so that there is one process more than processors.
+	@echo "Not among these tests: kills at many random instants (make torture)."
+	@# In the order of pyproject.toml: the lab's stories take longest and begin. They often wait, so that there is one process more than processors.
 	$(PY) -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder --timeout 600 --cov --cov-report=term:skip-covered
-
-stories: setup-dev ## Run molecule's longer stories: a hostile host, faults, a machine that is replaced
-	STORIES="hostile_host faults replaced" $(PY) -m pytest -v --timeout 1800 tests/lab -k hosts_over_ssh
 
 lint: setup-dev ## Run the linters alone
 	$(PY) -m ruff check

@@ -28,15 +28,19 @@ class Fleet:
         self.output = ""
         self.first = ""
 
-    def play(self, name: str, *arguments: str, code: int = 0, verb: str = "", **variables: Any) -> Dict[str, Any]:
-        """Run a playbook; what it passed on of itself, or of ``verb``, by host and policy."""
+    def run(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> str:
+        """Run a playbook; what it says."""
         given = json.dumps({"openclaw_backup_" + key: value for key, value in variables.items()})
         command = ["ansible-playbook", "-i", self.inventory, str(ROOT / "playbooks" / (name + ".yml")), "-e", given, *arguments]
         environment = {**os.environ, "ANSIBLE_SHOW_CUSTOM_STATS": "true", "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false"}
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         self.output = done.stdout + done.stderr
         assert done.returncode == code, self.output
-        match = re.search(r"^\tRUN: (\{.*\})$", done.stdout, re.M)
+        return done.stdout
+
+    def play(self, name: str, *arguments: str, code: int = 0, verb: str = "", **variables: Any) -> Dict[str, Any]:
+        """Run a playbook; what it passed on of itself, or of ``verb``, by host and policy."""
+        match = re.search(r"^\tRUN: (\{.*\})$", self.run(name, *arguments, code=code, **variables), re.M)
         assert match, self.output
         passed: Dict[str, Dict[str, Any]] = json.loads(match.group(1))["openclaw_backup"]
         return {host: results.get(verb or name, {}) for host, results in passed.items()}
@@ -55,14 +59,13 @@ def fleet(request: pytest.FixtureRequest) -> Fleet:
 
 def test_a_backup_of_everybody_now(fleet: Fleet) -> None:
     (fleet.first,) = fleet.snapshots("web1")
-    for text in ("two", "three"):
-        for name in ("web1", "web2"):
-            fleet.host(name).run_expect([0], "echo %s >>%s" % (text, FILE))
-        passed = fleet.play("backup", hosts="backup_clients")
-        assert {(host, policy) for host, results in passed.items() for policy, result in results.items() if result["changed"]} == {
-            (host, policy) for host in ("web1", "web2") for policy in ("work", "here")
-        }
-        assert '"2 hosts: 4 changed"' in fleet.output
+    for name in ("web1", "web2"):
+        fleet.host(name).run_expect([0], "echo two >>%s && openclaw-backup run --quiet work && echo three >>%s" % (FILE, FILE))
+    passed = fleet.play("backup", hosts="backup_clients")
+    assert {(host, policy) for host, results in passed.items() for policy, result in results.items() if result["changed"]} == {
+        (host, policy) for host in ("web1", "web2") for policy in ("work", "here")
+    }
+    assert '"2 hosts: 4 changed"' in fleet.output
     assert len(fleet.snapshots("web1")) == 3
     fleet.play("backup", hosts="backup_clients")
     assert '"2 hosts: 4 ok"' in fleet.output
@@ -141,19 +144,91 @@ def test_nothing_of_it_lets_anybody_read_afterwards(fleet: Fleet) -> None:
     assert "--read" not in vault.run("cat /var/lib/openclaw-ingest/*/.ssh/authorized_keys").stdout
 
 
+# Somebody keeps a host's key, and has a conversation with the vault open.
+_KEEP = """
+cp -a /etc/openclaw-backup/ssh /root/old
+url=$(python3 -c 'import json; print(json.load(open("/etc/openclaw-backup/policies/work.json"))["target"]["url"])')
+account=${url#ssh://}; echo "${account%:*}" >/root/old/account
+mkfifo /root/old/silence
+sleep 3600 >/root/old/silence 2>/root/old/error </dev/null &
+ssh -T -o BatchMode=yes -o UserKnownHostsFile=/root/old/known_hosts -i /root/old/id_ed25519 "${account%:*}" openclaw-backup serve \
+    </root/old/silence >/root/old/said 2>&1 &
+for time in $(seq 600); do [ -s /root/old/said ] && exit 0; sleep 0.1; done
+exit 1
+"""
+_SSH_WITH_OLD_KEY = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null | grep '^ssh .*/root/old/'"
+
+
+def receipts(fleet: Fleet, name: str) -> List[Dict[str, Any]]:
+    """Of all snapshots, in their order."""
+    found = [json.loads(fleet.host("vault1").file("%s/%s/receipt.json" % (HISTORY % name, snapshot)).content_string) for snapshot in fleet.snapshots(name)]
+    return sorted(found, key=lambda receipt: int(receipt["sequence"]))
+
+
 def test_a_bare_machine_in_the_place_of_one_that_was_lost(fleet: Fleet) -> None:
     host = fleet.host("web1")
-    fleet.play("backup", hosts="web1", policy="work")
-    newest = fleet.snapshots("web1")[-1]
+    host.run_expect([0], "mkdir /srv/work/deep && echo last >/srv/work/deep/file && openclaw-backup run --quiet work")
+    before = receipts(fleet, "web1")
+    newest = before[-1]["id"]
+    host.run_expect([0], _KEEP)
+    host.run_expect([0], _SSH_WITH_OLD_KEY)
     host.run_expect([0], "rm -rf /srv/work /srv/vault /srv/undo /etc/openclaw-backup /var/lib/openclaw-backup /usr/local/bin/openclaw-backup")
     # An empty machine never overwrites the history of the one before it.
     refused = fleet.play("site", "--limit", "web1", code=2, verb="backup", policy="work")["web1"]["work"]
     assert refused["error"]["field"] == "sources" and fleet.snapshots("web1")[-1] == newest
-    host.run_expect([0], "mkdir /srv/work")
+    assert "web1 has another key" in fleet.output
+    host.run_expect([0], "mkdir /srv/work && echo new >/srv/work/file")  # somebody installs what works there, anew
     assert fleet.play("backup", hosts="web1", policy="work", code=2)["web1"]["work"]["error"]["kind"] == "restore_first"
     restored = fleet.play("restore", hosts="web1", policy="work", confirm=True)["web1"]["work"]
     assert (restored["snapshot_id"], restored["verified"]) == (newest, True)
-    assert host.file(FILE).content_string == "work of web1\n"
+    assert host.file(FILE).content_string == "work of web1\n" and host.file("/srv/work/deep/file").content_string == "last\n"
     assert not fleet.play("backup", hosts="web1", policy="work")["web1"]["work"]["changed"]
-    host.run_expect([0], "echo new >>%s" % FILE)
+    host.run_expect([0], "echo new >/srv/work/new")
     assert fleet.play("backup", hosts="web1", policy="work")["web1"]["work"]["changed"]
+    # One history goes on without a gap.
+    after = receipts(fleet, "web1")
+    assert after[:-1] == before and [receipt["sequence"] for receipt in after] == list(range(1, len(after) + 1))
+    assert [receipt["parent"] for receipt in after] == [None, *[receipt["id"] for receipt in after[:-1]]]
+
+
+def test_nobody_had_to_adopt_it(fleet: Fleet) -> None:
+    runs = [json.loads(line) for line in fleet.host("web1").file("/var/lib/openclaw-backup/web1/work/runs.jsonl").content_string.splitlines()]
+    assert "adopt" not in [run["verb"] for run in runs]
+    assert runs[-1]["result"] == "ok"
+
+
+def test_the_old_key_opens_nothing_and_what_it_had_open_is_ended(fleet: Fleet) -> None:
+    host = fleet.host("web1")
+    account = host.file("/root/old/account").content_string.strip()
+    for key in ("id_ed25519", "id_read_ed25519"):
+        options = "-n -o BatchMode=yes -o UserKnownHostsFile=/root/old/known_hosts -i /root/old/" + key
+        said = host.run("timeout 60 ssh %s %s openclaw-backup serve 2>&1; echo $?" % (options, account)).stdout
+        assert "Permission denied" in said and said.endswith("\n255\n"), said
+    assert host.run(_SSH_WITH_OLD_KEY).stdout == ""
+    keys = fleet.host("vault1").file("/var/lib/openclaw-ingest/%s/.ssh/authorized_keys" % account.partition("@")[0]).content_string
+    assert keys.count("\n") == 1 and host.file("/etc/openclaw-backup/ssh/id_ed25519.pub").content_string.split()[1] in keys
+
+
+def test_the_escrow_has_what_another_machine_would_need(fleet: Fleet) -> None:
+    host, escrow = fleet.host("web1"), Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "escrow"
+    found = {str(path.relative_to(escrow)) for path in escrow.rglob("*") if path.is_file()}
+    same = {"policies/work.json", "policies/here.json", "ssh/known_hosts", "ssh/id_ed25519.pub"}
+    assert found == {"web1/" + name for name in (*same, "ssh/id_read_ed25519.pub")}
+    for name in same:
+        assert (escrow / "web1" / name).read_text() == host.file("/etc/openclaw-backup/" + name).content_string
+    assert {path.stat().st_mode & 0o777 for path in escrow.rglob("*") if path.is_file()} == {0o600}
+
+
+def test_a_vault_in_maintenance_takes_nothing_and_then_everything(fleet: Fleet) -> None:
+    host, vault = fleet.host("web1"), fleet.host("vault1")
+    fleet.run("site", "--limit", "vault1", vault_maintenance=True)
+    assert not vault.file("/etc/cron.d/openclaw-backup-vault").exists
+    refused = host.run("echo more >>/srv/work/new && openclaw-backup run work --json")
+    assert (refused.rc, json.loads(refused.stdout)["error"]["kind"]) == (6, "maintenance")
+    fleet.run("site", "--limit", "vault1")
+    assert json.loads(vault.file("/etc/openclaw-backup/vault.json").content_string)["maintenance"] is False
+    assert vault.file("/etc/cron.d/openclaw-backup-vault").exists
+    before = fleet.snapshots("web1")
+    host.run_expect([0], "openclaw-backup run work --quiet")
+    (newest,) = set(fleet.snapshots("web1")) - set(before)
+    assert vault.file("%s/%s/tree/srv/work/new" % (HISTORY % "web1", newest)).content_string == "new\nmore\n"

@@ -20,15 +20,11 @@ class Paths(NamedTuple):
 
 @pytest.fixture(scope="module")
 def paths(host: Any) -> Paths:
-    def variable(name: str, default: str = "") -> str:
-        return str(host.ansible("debug", "msg={{ %s | default('%s') }}" % (name, default), check=False)["msg"])
-
-    return Paths(
-        story=variable("story_directory"),
-        program=variable("openclaw_backup_program", "/usr/local/bin/openclaw-backup"),
-        policy=variable("openclaw_backup_config_directory", "/etc/openclaw-backup") + "/policies/story.json",
-        state=variable("openclaw_backup_state_directory", "/var/lib/openclaw-backup"),
-    )
+    words = ("story_directory", "openclaw_backup_program", "openclaw_backup_config_directory", "openclaw_backup_state_directory")
+    values = ("", "/usr/local/bin/openclaw-backup", "/etc/openclaw-backup", "/var/lib/openclaw-backup")
+    asked = ", ".join("%s | default('%s')" % pair for pair in zip(words, values))
+    story, program, config, state = host.ansible("debug", "msg={{ [%s] }}" % asked, check=False)["msg"]
+    return Paths(story=story, program=program, policy=config + "/policies/story.json", state=state)
 
 
 def run(host: Any, paths: Paths, verb: str, *options: str) -> Tuple[int, Any]:

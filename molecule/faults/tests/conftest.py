@@ -43,7 +43,29 @@ for name in sorted(os.listdir(sys.argv[1])):
 print(json.dumps(found))
 """
 
-
+# Gives a host an account, as the role client does.
+_ENROL = """
+account=ocb-$1 home=/var/lib/openclaw-ingest/ocb-$1
+groupadd "$account"
+useradd --gid "$account" --groups openclaw-ingest --home-dir "$home" --no-create-home --shell /bin/sh --password '*' "$account"
+usermod --append --groups "$account" "$3"
+install -d -o root -g "$account" -m 0750 "$home" "$home/.ssh"
+printf '{"host": "%s"}\\n' "$1" >"/etc/openclaw-backup/accounts/$account.json"
+printf 'restrict,command="/usr/local/bin/openclaw-backup serve" %s\\n' "$2" >"$home/.ssh/authorized_keys"
+chgrp "$account" "$home/.ssh/authorized_keys"
+chmod 0640 "$home/.ssh/authorized_keys"
+"""
+# The largest number of sessions that were open at one moment, until it is told to stop: what two looks find was there in between.
+_WATCH = """
+import glob, json, os, time
+before, largest = set(), 0
+while not os.path.exists("/tmp/stop"):
+    now = set(glob.glob("/srv/openclaw-backup/*/*/incoming/*"))
+    largest, before = max(largest, len(now & before)), now
+    time.sleep(0.01)
+os.unlink("/tmp/stop")
+print(json.dumps(largest))
+"""
 # Nothing of this machine's environment.
 _CLEAN = ("env", "-i", "HOME=/root", "LC_ALL=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 
@@ -174,6 +196,17 @@ class Client(Machine):
         self.write("%s/%s.json" % (POLICIES, name), json.dumps({**policy, "name": name, "sources": ["/srv/" + name], **changes}))
         self.sh('mkdir "/srv/$1"; echo "$1 of $(hostname)" >"/srv/$1/file"', name)
 
+    def pose_as(self, name: str, vault: Vault) -> str:
+        """Be host ``name`` as well, with a key and an account of its own; its policy, of /srv/<name>."""
+        place = "/root/" + name
+        self.sh('mkdir -m 0700 "$1"; ssh-keygen -q -t ed25519 -N "" -f "$1/key"', place)
+        vault.sh(_ENROL, name, self.read(place + "/key.pub").strip(), KEEPER)
+        policy = json.loads(self.read(POLICIES + "/work.json"))
+        target = {**policy["target"], "url": "ssh://ocb-%s@vault1/" % name, "identity_file": place + "/key"}
+        self.write(place + "/work.json", json.dumps({**policy, "host": name, "sources": ["/srv/" + name], "target": target}))
+        self.sh('mkdir "/srv/$1"; echo "$1" >"/srv/$1/file"', name)
+        return place + "/work.json"
+
     def backing_up(self, policy: str, *options: str) -> Running:
         """Start a backup."""
         return self.start("openclaw-backup", "run", "--json", *options, policy)
@@ -223,6 +256,17 @@ class Vault(Machine):
         assert {name: after.get(name) for name in before} == before
         assert len(after) == len(before) + new, sorted(after)
         assert self.verify(host, policy).expect(0)["ok"] is True
+
+    @contextmanager
+    def sessions(self) -> Iterator[List[int]]:
+        """Takes up the largest number of sessions that are open at one moment meanwhile."""
+        found: List[int] = []
+        process = subprocess.Popen(self.inside("python3", "-c", _WATCH), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        try:
+            yield found
+        finally:
+            self.sh("touch /tmp/stop")
+            found.append(json.loads(process.communicate(timeout=100)[0]))
 
     def connections(self, host: str) -> int:
         """How often a key of a host was let in so far."""

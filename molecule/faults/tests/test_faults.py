@@ -126,17 +126,33 @@ def test_an_unchanged_host_opens_no_connection_between_heartbeats_and_a_changed_
     assert vault.connections("web1") == before + 2
 
 
-def test_ten_runs_of_three_hosts_at_once_all_finish_though_the_vault_serves_two(lab: Any) -> None:
-    names = {lab.web1: ("q1", "q2", "q3", "q4"), lab.web2: ("q1", "q2", "q3"), lab.web3: ("q1", "q2", "q3")}
-    for host, policies in names.items():
-        for name in policies:
-            host.add_policy(name)
-            host.fill(name, 20, 10)
-    running = [(host, name, host.backing_up(name)) for host, policies in names.items() for name in policies]
-    for host, name, run in running:
-        assert run.end().expect(0)["changed"] is True, (host.name, name)
-    for host, name, _run in running:
-        assert lab.vault.verify(host.name, name).expect(0)["hashed_files"] == 21
+def test_ten_hosts_at_once_all_finish_though_the_vault_serves_two(lab: Any) -> None:
+    names = {"ten%d" % number: lab.clients[number % 3] for number in range(10)}
+    policies = {name: host.pose_as(name, lab.vault) for name, host in names.items()}
+    for name, host in names.items():
+        host.fill(name, 20, 10)
+    with lab.vault.sessions() as open_at_once:
+        running = {name: host.backing_up(policies[name]) for name, host in names.items()}
+        results = {name: run.end() for name, run in running.items()}
+    assert {name: (result.rc, result.result.get("changed")) for name, result in results.items()} == dict.fromkeys(names, (0, True))
+    assert open_at_once == [2]
+    for name in names:
+        assert lab.vault.verify(name, "work").expect(0)["hashed_files"] == 21
+
+
+def test_four_runs_of_one_host_at_once_wait_for_one_another(lab: Any) -> None:
+    host = lab.web1
+    policies = ("q1", "q2", "q3", "q4")
+    for name in policies:
+        host.add_policy(name)
+        host.fill(name, 20, 10)
+    with lab.vault.sessions() as open_at_once:
+        running = [host.backing_up(name) for name in policies]
+        results = [run.end() for run in running]
+    assert [(result.rc, result.result.get("changed")) for result in results] == [(0, True)] * 4
+    assert open_at_once == [1]
+    for name in policies:
+        assert lab.vault.verify("web1", name).expect(0)["hashed_files"] == 21
 
 
 @pytest.fixture(scope="module")

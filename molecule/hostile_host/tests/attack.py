@@ -47,7 +47,7 @@ SUDO = ["sudo", "-n", "-u", KEEPER, "--"]
 CONTENT = {"src/a": b"one", "src/b": b"two"}
 IDLE = 18  # as in group_vars
 CROWD = 16
-PATIENCE = 30
+PATIENCE = 100  # others may be at work on this machine
 
 SETTING: Dict[str, Any] = {}
 ATTEMPTS: Dict[str, Callable[[], Any]] = {}
@@ -505,7 +505,7 @@ def a_lease_is_held_on_what_the_keeper_opens() -> str:
         fcntl.flock(os.open(session.path("src/b"), os.O_RDWR), fcntl.LOCK_EX)
         since = time.monotonic()
         result = session.commit(manifest)
-        assert time.monotonic() - since < 20
+        assert time.monotonic() - since < 40  # the kernel would have whoever waits for the lease wait for 45 s
         os.close(fd)
         return result
 
@@ -546,7 +546,7 @@ def what_is_left_is_very_deep() -> str:
         os.close(at)
     since = time.monotonic()
     result = add_snapshot()
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 30
     return result
 
 
@@ -686,7 +686,7 @@ def after(result: Optional[str]) -> Optional[str]:
         with contextlib.suppress(AssertionError, TargetError):
             if add_snapshot() == "ok":
                 return result
-        assert time.monotonic() - since < 30, "blocked"
+        assert time.monotonic() - since < 100, "blocked"
         time.sleep(0.5)
 
 
@@ -905,7 +905,7 @@ def everything_is_full() -> Dict[str, Any]:
         # The filler has died; who comes next is not locked out by what it has left.
         since = time.monotonic()
         kinds = []
-        while time.monotonic() < since + 30:
+        while time.monotonic() < since + 100:
             try:
                 kinds.append(add_snapshot())
             except (AssertionError, TargetError) as error:
@@ -1001,11 +1001,12 @@ def grants_are_over() -> Dict[str, Any]:
     ask_root("grant", "60", own)
     results["granted"] = read_session(own)
     results["granted, another host"] = read_session(other)
-    ask_root("grant", "2", own)
+    ask_root("grant", "8", own)
+    over = time.monotonic() + 8.5
     with Session(scope="read") as session:
         assert says(session.hello()) == "ok"
         snapshot = session.latest()
-        time.sleep(2.5)
+        time.sleep(max(0, over - time.monotonic()))
         results["ended meanwhile"] = says(session.ask("fetch", b"src/a", id=snapshot))
     ask_root("revoke")
     results["revoked"] = read_session(own)

@@ -87,7 +87,7 @@ def setting(hosts: Dict[str, Any]) -> str:
 
 
 def try_it(vault: Any, name: str, setting: str) -> Dict[str, Any]:
-    done = vault.run("timeout 100 python3 -B %s/guard.py %s '%s'" % (PLACE, name, setting))
+    done = vault.run("timeout 400 python3 -B %s/guard.py %s '%s'" % (PLACE, name, setting))
     assert done.rc == 0, done.stdout + done.stderr
     found: Dict[str, Any] = json.loads(done.stdout)
     return found
@@ -106,12 +106,12 @@ def test_with_a_shell_on_the_vault(hosts: Dict[str, Any], setting: str, name: st
 def test_a_flood_of_sessions_keeps_no_other_host_out(hosts: Dict[str, Any], setting: str) -> None:
     vault, victim = hosts["vault1"], hosts["victim"]
     vault.run_expect([0], "rm -f /tmp/held; (python3 -B %s/guard.py a_crowd_of_sessions '%s' >/tmp/flood.json 2>&1 &)" % (PLACE, setting))
-    vault.run_expect([0], "for time in $(seq 600); do [ -e /tmp/held ] && exit; sleep 0.1; done; exit 1")
+    vault.run_expect([0], "for time in $(seq 3000); do [ -e /tmp/held ] && exit; sleep 0.1; done; exit 1")
     try:
         victim.run_expect([0], "date >/srv/work/now && openclaw-backup run --quiet work")
     finally:
         vault.run("rm -f /tmp/held")
-    vault.run_expect([0], "for time in $(seq 300); do [ -s /tmp/flood.json ] && exit; sleep 0.1; done; exit 1")
+    vault.run_expect([0], "for time in $(seq 3000); do [ -s /tmp/flood.json ] && exit; sleep 0.1; done; exit 1")
     found = json.loads(vault.file("/tmp/flood.json").content_string)
     # The victim's own run meanwhile has changed his history, as it should.
     assert [path for path in found["changes"] if "/snapshots/" in path] == []
@@ -133,7 +133,7 @@ def test_a_prune_believes_no_host_what_time_it_is(hosts: Dict[str, Any]) -> None
 def ssh(host: Any, key: str, account: str, *commands: str) -> List[Tuple[int, str]]:
     """What ssh to the vault with one of the host's keys ends with, and says on both streams, command by command."""
     options = "-n -o BatchMode=yes -o UserKnownHostsFile=%s/known_hosts -i %s/%s %s@vault1" % (SSH, SSH, key, account)
-    return answers_of(host, ["timeout 20 ssh %s '%s'" % (options, command) for command in commands])
+    return answers_of(host, ["timeout 60 ssh %s '%s'" % (options, command) for command in commands])
 
 
 def answers_of(host: Any, commands: List[str]) -> List[Tuple[int, str]]:

@@ -38,7 +38,7 @@ def ids(vault: Any, name: str, policy: str) -> List[str]:
     return sorted(vault.file("%s/%s/%s/snapshots" % (VAULT, name, policy)).listdir())
 
 
-def wait_for(condition: Any, seconds: int = 100) -> None:
+def wait_for(condition: Any, seconds: int = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -113,7 +113,7 @@ def test_the_account_can_write_nothing_of_its_own(host: Any, vault: Any) -> None
 def ssh(host: Any, key: str, *words: str) -> Tuple[int, str]:
     """What ssh to the vault with one of the host's keys ends with, and says on both streams. Not by its own code: testinfra takes 255 for its own trouble."""
     options = "-n -o BatchMode=yes -o CheckHostIP=no -o UserKnownHostsFile=%s/known_hosts -i %s/%s" % (SSH, SSH, key)
-    found = host.run("timeout 20 ssh %s %s 2>&1; echo $?" % (options, " ".join(words)))
+    found = host.run("timeout 60 ssh %s %s 2>&1; echo $?" % (options, " ".join(words)))
     *said, code = found.stdout.splitlines()
     return int(code), "\n".join(said)
 
