@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ("podman", "mmdebstrap", "ssh")
 # `make stories` names the longer ones.
-STORIES = os.environ.get("STORIES", "default site backup_restore").split()
+STORIES = os.environ.get("STORIES", "default site backup_restore drill").split()
 
 
 lab = [
