@@ -667,6 +667,9 @@ def test_a_drill_of_an_ordinary_user_proves_what_he_can_have(portable: World) ->
     give(portable.root, NOBODY)
     result = in_child(lambda: run(portable, policy=portable.policy(probes=[["ls", str(portable.src / "file").lstrip("/")]])), uid=NOBODY)
     assert result.verdict == "passed", result.to_dict()
+    assert "owner" in result.warnings[0]
+    nightly = in_child(lambda: run(portable, on_vault=True), uid=NOBODY)
+    assert (nightly.rc, nightly.warnings) == (0, []) and "owner" in nightly.checks[0]["reason"], "a vault's account is warned of nothing that it never can do"
 
 
 # ---- on the vault ----------------------------------------------------------------------------------------------------------
@@ -760,9 +763,10 @@ def test_the_reports_say_what_failed(lived: World, shell: Callable[..., "subproc
 
 
 def test_a_signal_ends_a_drill_and_leaves_nothing(lived: World, shell: Callable[..., "subprocess.Popen[str]"]) -> None:
-    process = shell(probes=[{"command": ["sleep", "60"]}])
+    seconds = "60.%d" % os.getpid()  # nobody else's
+    process = shell(probes=[{"command": ["sleep", seconds]}])
     deadline = time.monotonic() + 30
-    while not any(_argv(name) == b"sleep\x0060\x00" for name in os.listdir("/proc") if name.isdigit()) and time.monotonic() < deadline:
+    while not any(_argv(name) == b"sleep\0%s\0" % seconds.encode() for name in os.listdir("/proc") if name.isdigit()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _output, complaints = process.communicate(timeout=30)
