@@ -51,6 +51,14 @@ options:
     description:
       - Who wants the drill, one line for the evidence that nobody checks.
     type: str
+  scenario:
+    description:
+      - V(restore) proves that the snapshot comes back.
+      - V(damaged) is for the day on which it turns out to be damaged, a byte that is changed in what came back must be found, and the snapshot before it is
+        what is proven; RV(loss) tells what that would cost.
+    type: str
+    choices: [restore, damaged]
+    default: restore
 seealso:
   - module: openclaw.backup.restore
   - module: openclaw.backup.verify
@@ -215,6 +223,18 @@ rpo:
   returned: success, or failure of something that was checked
   type: int
   sample: 240
+scenario:
+  description:
+    - What O(scenario) said.
+  returned: success, or failure of something that was checked
+  type: str
+  sample: restore
+loss:
+  description:
+    - With O(scenario=damaged), how many seconds older the state is that came back than the newest; else V(null).
+  returned: success, or failure of something that was checked
+  type: int
+  sample: null
 state_as_of:
   description:
     - When the sources were last known to be as in the snapshot; V(null) where there is none.
@@ -368,7 +388,7 @@ error:
       type: str
 """
 
-from ..module_utils.action.drill import drill
+from ..module_utils.action.drill import SCENARIOS, drill
 from ..module_utils.ansible_module import HISTORY_OPTIONS, HISTORY_RULES, BackupModule, policy_of
 
 
@@ -380,6 +400,7 @@ def main() -> None:
             "scratch": {"type": "path"},
             "keep": {"type": "bool", "default": False},
             "asked_by": {"type": "str"},
+            "scenario": {"type": "str", "choices": list(SCENARIOS), "default": "restore"},
         },
         **HISTORY_RULES,
     )
@@ -395,6 +416,7 @@ def main() -> None:
             dry_run=module.check_mode,
             progress=progress,
             asked_by=params["asked_by"],
+            scenario=params["scenario"],
             is_own_history=params["policy"] is not None and policy == policy_of({**params, "host": None}),
         )
     module.finish(result.to_dict(), before="manifest", after="what came back", failure=result.failure())

@@ -518,6 +518,52 @@ def test_a_drill_on_the_vault_counts_for_the_host_and_outlives_prunes(lived: Wor
     assert [item["id"] for item in kept] == [lived.snapshots()[0].id, drilled.id] and kept[1]["reasons"] == ["last drilled snapshot"]
 
 
+# ---- scenarios -------------------------------------------------------------------------------------------------------------
+
+
+def twice(lived: World) -> World:
+    """One with two snapshots."""
+    time.sleep(1.1)
+    (lived.src / "more").write_text("more")
+    lived.backup()
+    return lived
+
+
+def test_of_a_newest_snapshot_that_is_damaged_the_damage_is_found_and_the_one_before_comes_back(lived: World) -> None:
+    newest, before = (snapshot.receipt for snapshot in twice(lived).snapshots())
+    result = run(lived, policy=lived.policy(objectives={"rpo": "1s"}), scenario="damaged")
+    assert (result.verdict, result.snapshot_id) == ("passed", before.id), result.to_dict()
+    assert [check["name"] for check in result.checks][:3] == ["damage is found", "older snapshot", "restore"]
+    assert result.loss == int(seconds_of(newest.created) - seconds_of(before.created)) >= 1
+    assert "big" in result.checks[0]["reason"] and result.checks[-1]["ok"] is None, "an older state is not judged by the objective for the newest"
+    assert_clean(lived)
+    assert evidence(lived)[-1]["scenario"] == "damaged"
+
+    damaged = lived.stored(newest.id, "more")
+    damaged.chmod(0o600)
+    damaged.write_text("moRe")
+    result = run(lived, scenario="damaged")
+    assert result.verdict == "passed" and "damaged indeed" in result.checks[0]["reason"]
+    assert "restore" in failed(run(lived)), "which a drill of the newest finds, too"
+
+
+def test_damage_that_nobody_notices_fails_that_drill(lived: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice(lived)
+    monkeypatch.setattr(drill_module, "find_wrong", lambda *_arguments, **_options: [])
+    result = run(lived, scenario="damaged")
+    assert set(failed(result)) == {"damage is found"} and "was not noticed" in failed(result)["damage is found"] and result.rc == 7
+
+
+def test_without_another_snapshot_all_would_be_lost(lived: World) -> None:
+    assert set(failed(run(lived, scenario="damaged"))) == {"older snapshot"}
+    twice(lived)
+    older = lived.stored(lived.snapshots()[1].id, "big")
+    older.chmod(0o600)
+    older.write_bytes(bytes(300_000))
+    lived.verify(snapshot=lived.snapshots()[1].id, depth="full")
+    assert "not damaged" in failed(run(lived, scenario="damaged"))["older snapshot"], "one that is known to be damaged saves nobody"
+
+
 # ---- the scratch -----------------------------------------------------------------------------------------------------------
 
 
@@ -621,6 +667,9 @@ def test_a_drill_of_an_ordinary_user_proves_what_he_can_have(portable: World) ->
     give(portable.root, NOBODY)
     result = in_child(lambda: run(portable, policy=portable.policy(probes=[["ls", str(portable.src / "file").lstrip("/")]])), uid=NOBODY)
     assert result.verdict == "passed", result.to_dict()
+    assert "owner" in result.warnings[0]
+    nightly = in_child(lambda: run(portable, on_vault=True), uid=NOBODY)
+    assert (nightly.rc, nightly.warnings) == (0, []) and "owner" in nightly.checks[0]["reason"], "a vault's account is warned of nothing that it never can do"
 
 
 # ---- on the vault ----------------------------------------------------------------------------------------------------------
@@ -714,9 +763,10 @@ def test_the_reports_say_what_failed(lived: World, shell: Callable[..., "subproc
 
 
 def test_a_signal_ends_a_drill_and_leaves_nothing(lived: World, shell: Callable[..., "subprocess.Popen[str]"]) -> None:
-    process = shell(probes=[{"command": ["sleep", "60"]}])
+    seconds = "60.%d" % os.getpid()  # nobody else's
+    process = shell(probes=[{"command": ["sleep", seconds]}])
     deadline = time.monotonic() + 30
-    while not any(_argv(name) == b"sleep\x0060\x00" for name in os.listdir("/proc") if name.isdigit()) and time.monotonic() < deadline:
+    while not any(_argv(name) == b"sleep\0%s\0" % seconds.encode() for name in os.listdir("/proc") if name.isdigit()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _output, complaints = process.communicate(timeout=30)

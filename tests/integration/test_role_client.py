@@ -281,6 +281,34 @@ def test_systemd_runs_the_policies_where_that_is_wanted_and_cron_again_where_it_
     assert fleet.changes() == {"web1": 0}
 
 
+def test_a_policy_that_wants_drills_and_that_the_host_can_read_is_drilled(fleet: Fleet, systemd: Path) -> None:
+    home = fleet.add("web1", openclaw_backup_drill="7 */2 * * *", openclaw_backup_scratch="/spare")
+    wanted = {"objectives": {"drill_every": "7d"}}
+    policies = [fleet.policy("web1", **wanted), fleet.policy("web1", name="other"), fleet.policy("web1", name="off", objectives={"drill_every": "0s"})]
+    fleet.hosts["web1"]["openclaw_backup_policies"] = policies
+    fleet.changes()
+    drills = [line for line in (home / "cron").read_text().splitlines() if " drill " in line]
+    command = "%s drill --scheduled --quiet --state %s --scratch /spare %s" % (home / "bin/openclaw-backup", home / "state", home / "etc/policies/tree.json")
+    assert drills == ["7 */2 * * * root " + command]
+
+    fleet.hosts["web1"].update(booted="systemd", openclaw_backup_schedule="systemd")
+    (home / "systemd").mkdir()
+    fleet.changes()
+    found = units(home)
+    assert sorted(name for name in found if "drill" in name) == ["openclaw-backup-drill@tree.service", "openclaw-backup-drill@tree.timer"]
+    assert "\nOnCalendar=*-*-* 00,02,04,06,08,10,12,14,16,18,20,22:07:00\n" in found["openclaw-backup-drill@tree.timer"]
+    assert '" "drill" "--scheduled" ' in found["openclaw-backup-drill@tree.service"]
+    assert sorted(path.name for path in systemd.glob("*drill*")) == ["openclaw-backup-drill@tree.timer.active", "openclaw-backup-drill@tree.timer.enabled"]
+    if shutil.which("systemd-analyze"):
+        paths = [str(home / "systemd" / name) for name in found if "drill" in name]
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert fleet.changes() == {"web1": 0}
+    del policies[0]["objectives"]
+    fleet.changes()
+    assert not [name for name in units(home) if "drill" in name] and list(systemd.glob("*drill*")) == []
+
+
 def test_absent_takes_systemd_s_units_with_it(fleet: Fleet, systemd: Path) -> None:
     home = fleet.add("web1", booted="systemd", openclaw_backup_schedule="systemd")
     (home / "systemd").mkdir()

@@ -41,7 +41,9 @@ from .status import protected_until
 
 SAMPLE = 20
 LISTED = 100
+SCENARIOS = ("restore", "damaged")
 LONGEST_ASKER = 200
+LONGEST_REASON = 300
 _SCRATCH = re.compile(rb"openclaw-backup-drill-[0-9a-f]{32}")
 # What came back is not what was backed up; probes and objectives say that it is, and that this is not enough.
 _INTEGRITY = ("restore", "bytes", "metadata", "canary", "database")
@@ -53,7 +55,8 @@ class DrillResult(Result):
 
     ``verdict``: passed, missed (all is proven, but an objective was missed) or failed; in check mode none. ``checks``: public mappings of ``Check``, those
     that failed first where there are more than 100; ``counts`` of passed, failed and skipped ones. ``rto``: seconds from the start of the drill to
-    the end of the last probe, None where it did not come so far; ``rpo``: seconds between ``state_as_of``, when the sources were last known to be as
+    the end of the last probe, None where it did not come so far; ``scenario``: one of SCENARIOS; ``loss``: with ``damaged``, how much older than the newest
+    state the one is that came back; ``rpo``: seconds between ``state_as_of``, when the sources were last known to be as
     in the snapshot, and the start of the drill. ``objectives``: seconds, None for those that the policy does not give. ``scratch``: where the tree
     still lies. ``sample``: up to 20 paths that are not as in the manifest, as ``{path, change}``.
     """
@@ -71,6 +74,8 @@ class DrillResult(Result):
     counts: Dict[str, int] = field(default_factory=dict)
     rto: Optional[float] = None
     rpo: Optional[int] = None
+    scenario: str = "restore"
+    loss: Optional[int] = None
     state_as_of: Optional[str] = None
     objectives: Dict[str, Optional[int]] = field(default_factory=dict)
     scratch: Optional[str] = None
@@ -157,13 +162,15 @@ def drill(
     is_own_history: bool = True,
     on_vault: bool = False,
     asked_by: Optional[str] = None,
+    scenario: str = "restore",
 ) -> DrillResult:
     """Restore a snapshot to a new directory below ``scratch`` (absolute; by default in the state), prove all of it, run the probes, judge, and remove it.
 
     ``keep``: leave it there. What is wrong with the snapshot, its vault or the room for it is in the result; raises ``BackupError`` where there was no
     drill: another one is at work, or ``scratch`` cannot be used. ``dry_run``: choose, look for room, write nothing. ``on_vault``: this is the vault, whose
     account keeps the snapshots of many hosts: nothing of what came back is started, nor parsed by more than it has to be. ``asked_by``: who wants it, for the
-    evidence; one line, which nobody checks.
+    evidence; one line, which nobody checks. ``scenario``: ``damaged`` is the drill for the day on which the newest snapshot turns out to be damaged: a byte
+    that is changed in what came back of it must be found, and the snapshot before it is what is proven.
     """
     if asked_by is not None and not (asked_by.strip() and asked_by.isprintable() and len(asked_by) <= LONGEST_ASKER):
         raise UsageError(
@@ -174,6 +181,7 @@ def drill(
             next="write a name",
         )
     run = _Drill(policy, HostState(state_directory, policy), progress or Progress(), is_own_history and not on_vault, on_vault, asked_by)
+    run.result.scenario = scenario
     try:
         run.go(scratch, snapshot, keep, dry_run)
     except OSError as error:
@@ -319,6 +327,17 @@ class _Drill:
     def _rehearse(self, place: bytes, wish: str) -> None:
         chosen, manifest = self._choose(wish)
         where = place + b"/root"
+        if self.result.scenario == "damaged":
+            self._check_room(place, manifest)
+            self.checks.append(self._find_damage(place, chosen, manifest))
+            before = self._before(chosen)
+            if before is None:
+                self.checks.append(Check("older snapshot", "restore", False, "there is none that is not damaged: with the newest one all would be lost"))
+                return
+            newest = seconds_of(str(self.result.state_as_of))
+            chosen, manifest = self._choose(before.id)
+            self.result.loss = max(0, int(newest - seconds_of(str(self.result.state_as_of))))
+            self.checks.append(Check("older snapshot", "restore", True, "its state is %s older than the newest" % format_duration(self.result.loss)))
         if self.is_own_history:
             _check_outside(place, manifest.header.sources, self.state)
         self._check_room(place, manifest)
@@ -338,6 +357,46 @@ class _Drill:
         self.checks.append(self._canary(chosen))
         self._judge_objectives()
 
+    def _before(self, chosen: Snapshot) -> Optional[Snapshot]:
+        """The newest snapshot that is older than the chosen one, and not known to be damaged."""
+        older = (snapshot for snapshot in self.target.list() if snapshot.receipt.sequence < chosen.receipt.sequence and not snapshot.damaged)
+        return next(older, None)
+
+    def _find_damage(self, place: bytes, chosen: Snapshot, manifest: Manifest) -> Check:
+        """Would damage be noticed? A byte of what comes back is changed behind the back of everybody, and everything is compared."""
+        began = time.monotonic()
+        where = place + b"/root"
+        request = RestoreRequest(snapshot=chosen.id, dest=os.fsdecode(where))
+        ok, reason = True, ""
+        try:
+            done = restore(
+                self.policy, request, state_directory=self.state_directory, progress=self.progress, is_own_history=self.is_own_history, is_recorded=False
+            )
+            if done.failure() is not None or not done.verified:
+                reason = "the newest snapshot is damaged indeed: %s" % _why(done, done.failure())
+        except IntegrityError as error:
+            reason = "the newest snapshot is damaged indeed: %s" % error.message
+        if not reason:
+            scope = make_scope(manifest, (), chosen.id)
+            with Descent(where) as root:
+                spoilt = _spoil(root, scope, self.as_root)
+                root.forget()
+                wrong = find_wrong(root, scope, missing(scope, as_root=self.as_root), {}, as_root=self.as_root, is_lossy=False, advance=self.progress.advance)
+            if spoilt is None:
+                ok, reason = False, "it holds no file of which a byte could be changed"
+            elif set(wrong) != spoilt:
+                ok, reason = False, "a changed byte of %s was not noticed" % printable(b"/" + min(spoilt))
+            else:
+                reason = "one changed byte, size and times as before: %s" % printable(b"/" + min(spoilt))
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(fd, b"root")
+            os.mkdir(b"root", 0o700, dir_fd=fd)
+            os.chmod(b"root", 0o755, dir_fd=fd)
+        finally:
+            os.close(fd)
+        return Check("damage is found", "bytes", ok, reason[:LONGEST_REASON], time.monotonic() - began)
+
     def _restore(self, chosen: Snapshot, where: bytes) -> None:
         began = time.monotonic()
         request = RestoreRequest(snapshot=chosen.id, dest=os.fsdecode(where))
@@ -346,13 +405,13 @@ class _Drill:
         )
         failure = done.failure()
         wrong = "" if done.verified and failure is None else _why(done, failure)
-        self.checks.append(
-            Check(
-                "restore", "restore", not wrong, wrong or "%s, %d bytes" % (counted(done.files_restored, "file"), done.bytes_restored), time.monotonic() - began
-            )
-        )
-        if not wrong:
+        told = "%s, %d bytes" % (counted(done.files_restored, "file"), done.bytes_restored)
+        if self.on_vault:
+            # What a vault's account cannot do, such as give files away, is the same every night, and nothing to be warned of.
+            told = "; ".join([told, *done.warnings])[:LONGEST_REASON]
+        elif not wrong:
             self.result.warnings += done.warnings
+        self.checks.append(Check("restore", "restore", not wrong, wrong or told, time.monotonic() - began))
 
     def _compare(self, root: Descent, scope: Scope) -> None:
         """Hold what lies there against the manifest, all of it, without a word from the restore."""
@@ -492,6 +551,25 @@ class _Differences(NamedTuple):
     missing: List[bytes]
     metadata: List[bytes]
     extra: List[bytes]
+
+
+def _spoil(root: Descent, scope: Scope, as_root: bool) -> "Optional[frozenset[bytes]]":
+    """Change the last byte of the largest file, and leave its size and times as they are; all its names, or None where there is no such file."""
+    files = [entry for entry in scope.entries if entry.type == FILE and entry.size and not entry.is_group_follower]
+    files = [entry for entry in files if as_root or entry.mode & 0o600 == 0o600]
+    if not files:
+        return None
+    entry = max(files, key=lambda file: (file.size, file.path))
+    parent, name = root.parent(entry.path)
+    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        found = os.fstat(fd)
+        last = os.pread(fd, 1, found.st_size - 1)
+        os.pwrite(fd, bytes((last[0] ^ 1,)), found.st_size - 1)
+        os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+    finally:
+        os.close(fd)
+    return frozenset((entry.path,))
 
 
 def _sort(root: Descent, scope: Scope, wrong: "frozenset[bytes]") -> _Differences:

@@ -284,12 +284,12 @@ def _verify(job: Job) -> Outcome:
 
 
 def _drill(job: Job) -> Outcome:
-    from ..action.drill import drill
+    from ..action.drill import SCENARIOS, drill
     from .reports import junit, markdown
 
     request = job.request
     if request.scheduled:
-        clash = [flag for flag in ("snapshot", "host", "junit", "markdown", "keep", "dry_run") if getattr(request, flag)]
+        clash = [flag for flag in ("snapshot", "host", "junit", "markdown", "keep", "dry_run", "scenario") if getattr(request, flag)]
         if clash:
             flag = "--" + clash[0].replace("_", "-")
             allowed = "--scheduled with --scratch, --asked-by, --on-vault, --quiet or --json"
@@ -305,6 +305,10 @@ def _drill(job: Job) -> Outcome:
             asked_by=request.asked_by or "the schedule",
         )
         return Outcome(scheduled.to_dict(), scheduled.failure())
+    if request.scenario not in (None, *SCENARIOS):
+        raise UsageError(
+            "drill: there is no scenario %s" % printable(request.scenario), field="--scenario", found=request.scenario, allowed=", ".join(SCENARIOS)
+        )
     reports = [(os.path.abspath(path), write) for path, write in ((request.junit, junit), (request.markdown, markdown)) if path is not None]
     if reports and request.dry_run:
         raise UsageError("drill: a prediction has nothing to report", field="--dry-run", allowed="--dry-run without --junit and --markdown")
@@ -322,6 +326,7 @@ def _drill(job: Job) -> Outcome:
         is_own_history=job.is_own_history,
         on_vault=request.on_vault,
         asked_by=request.asked_by,
+        scenario=request.scenario or "restore",
     )
     result = done.to_dict()
     for path, write in reports:

@@ -1,0 +1,119 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restores are rehearsed on a vault and two hosts. The tests go on from one another, in their order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List
+from xml.etree import ElementTree
+
+import pytest
+import testinfra
+
+ROOT = Path(__file__).resolve().parents[3]
+KEEPER = "openclaw-vault"
+MEMORY = "/var/lib/openclaw-backup-vault/%s/work"
+HOSTS = ("web1", "web2")
+
+
+class Fleet:
+    """The lab, by its playbooks and by its hosts."""
+
+    def __init__(self, inventory: str, evidence: Path) -> None:
+        self.inventory = inventory
+        self.evidence = evidence
+        self.output = ""
+
+    def drill(self, *arguments: str, code: int = 0, **variables: Any) -> Dict[str, Dict[str, Any]]:
+        """Play the playbook; the results of the policy work, by the hosts that have one."""
+        variables = {"hosts": "backup_clients", "evidence": str(self.evidence), "asked_by": "Ann", **variables}
+        given = json.dumps({"openclaw_backup_" + key: value for key, value in variables.items()})
+        command = ["ansible-playbook", "-i", self.inventory, str(ROOT / "playbooks" / "drill.yml"), "-e", given, *arguments]
+        environment = {**os.environ, "ANSIBLE_SHOW_CUSTOM_STATS": "true", "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false"}
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        self.output = done.stdout + done.stderr
+        assert done.returncode == code, self.output
+        match = re.search(r"^\tRUN: (\{.*\})$", done.stdout, re.M)
+        assert match, self.output
+        passed: Dict[str, Dict[str, Any]] = json.loads(match.group(1))["openclaw_backup"]
+        return {host: results["drill"]["work"] for host, results in passed.items() if results["drill"]}
+
+    def host(self, name: str) -> Any:
+        return testinfra.get_host("ansible://" + name, ansible_inventory=self.inventory)
+
+    def report(self) -> Dict[str, Dict[str, str]]:
+        """The newest report for build servers: what became of each check (``ok``, ``skipped``, ``failure``), by host."""
+        newest = max(self.evidence.glob("*.xml"))
+        return {
+            str(suite.get("hostname")): {str(case.get("name")): _state(case) for case in suite.iter("testcase")}
+            for suite in ElementTree.fromstring(newest.read_bytes())
+        }
+
+    def records(self, name: str) -> List[Dict[str, Any]]:
+        """What the vault remembers of its drills for a host."""
+        return [json.loads(line) for line in self.host("vault1").file(MEMORY % name + "/drills.jsonl").content_string.splitlines()]
+
+
+def _state(case: ElementTree.Element) -> str:
+    return next((child.tag for child in case if child.tag in ("skipped", "failure")), "ok")
+
+
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    return Fleet(request.config.getoption("ansible_inventory"), tmp_path_factory.mktemp("evidence"))
+
+
+def test_the_vault_rehearses_for_all_and_opens_nothing_of_theirs(fleet: Fleet) -> None:
+    passed = fleet.drill()
+    assert {host: result["verdict"] for host, result in passed.items()} == dict.fromkeys(HOSTS, "passed")
+    assert passed["web1"]["asked_by"] == {"user": KEEPER, "sudo_user": None, "claimed": "Ann"}
+    for checks in fleet.report().values():
+        assert {name for name, state in checks.items() if state == "skipped"} == {"probe 2: command grep", "databases", "canary"}
+        assert checks["bytes"] == checks["probe 1: json /settings.json"] == checks["rpo"] == "ok"
+    vault = fleet.host("vault1")
+    for name in HOSTS:
+        assert len(fleet.records(name)) == 1
+        assert vault.file(MEMORY % name + "/drill").listdir() == [], "what came back is gone again"
+        assert vault.file(MEMORY % name).user == KEEPER
+        state = json.loads(fleet.host(name).run_expect([0], "openclaw-backup status work --json").stdout)
+        assert state["problems"] == [] and state["newest"]["drilled"], "the host knows of it"
+
+
+def test_a_host_rehearses_for_itself_while_it_may_read(fleet: Fleet) -> None:
+    passed = fleet.drill(hosts="web1", drill_on="host")
+    assert (passed["web1"]["verdict"], passed["web1"]["counts"]["skipped"]) == ("passed", 0)
+    assert fleet.report() == {"web1": dict.fromkeys(fleet.report()["web1"], "ok")} and "probe 2: command grep (control)" in fleet.report()["web1"]
+    assert "--read" not in fleet.host("vault1").run_expect([0], "cat /var/lib/openclaw-ingest/*/.ssh/authorized_keys").stdout
+
+
+def test_nobody_is_drilled_again_before_it_is_time(fleet: Fleet) -> None:
+    assert fleet.drill(drill_older_than="1h", drill_budget={"time": "1h"}) == {}
+    assert "2 were drilled within 1h" in fleet.output
+
+
+def test_the_schedule_drills_what_is_due_and_nothing_else(fleet: Fleet) -> None:
+    vault = fleet.host("vault1")
+    upkeep = "runuser -u %s -- /usr/local/libexec/openclaw-backup/upkeep drill" % KEEPER
+    vault.run_expect([0], upkeep)
+    assert [len(fleet.records(name)) for name in HOSTS] == [1, 1]
+    vault.run_expect([0], "rm %s/drills.jsonl" % (MEMORY % "web2"))
+    vault.run_expect([0], upkeep)
+    assert [len(fleet.records(name)) for name in HOSTS] == [1, 1]
+    assert fleet.records("web2")[0]["asked_by"]["claimed"] == "the schedule"
+
+
+def test_a_wrong_byte_on_the_vault_fails_one_drill_and_no_other(fleet: Fleet) -> None:
+    stored = "/srv/openclaw-backup/web2/work/snapshots/*/tree/srv/work/file"
+    fleet.host("vault1").run_expect([0], "chmod u+w %s && printf W | dd of=$(echo %s) conv=notrunc status=none" % (stored, stored))
+    passed = fleet.drill(code=2)
+    assert (passed["web1"]["verdict"], passed["web2"]["verdict"], passed["web2"]["rc"]) == ("passed", "failed", 7)
+    assert fleet.report()["web2"]["restore"] == "failure" and "failure" not in fleet.report()["web1"].values()
+    assert "## Drill of web2, policy work: failed" in max(fleet.evidence.glob("*.md")).read_text()
+    problems = json.loads(fleet.host("vault1").run("openclaw-backup-vault status web2 work --json").stdout)["problems"]
+    assert any(text.startswith("the last drill failed: ") for text in problems)
