@@ -222,6 +222,22 @@ VERBS: Dict[str, Verb] = {
             ("prune web --simulate 90d", "what will there be in three months?"),
         ),
     ),
+    "replicate": Verb(
+        "copy the history into a vault of this machine",
+        "What runs on the second vault: fetches the snapshots that the policy's target has and the vault --to lacks, each proven here before it exists.\n"
+        "Nothing is removed here because it is gone there; what is damaged there is named and not copied; what this vault has pruned does not come back.",
+        (_POLICY,),
+        (
+            Option("--to", "the vault that keeps the copies, a directory of this machine; made where it is missing", "DIR"),
+            Option("--dry-run", "say what would be copied; write nothing anywhere"),
+            _HOST,
+            _QUIET,
+        ),
+        (
+            ("replicate web --to /srv/vault2 --dry-run", "what is missing there?"),
+            ("replicate web --to /srv/vault2", "copy it"),
+        ),
+    ),
     "hold": Verb(
         "keep a snapshot whatever the retention says",
         "A held snapshot stays until it is released. `list` tells that it is held, `show` also why.",

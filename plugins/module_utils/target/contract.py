@@ -128,7 +128,8 @@ def check_manifest(manifest: Manifest, receipt: Receipt, where: str) -> None:
 @dataclass(frozen=True)
 class Snapshot:
     """One committed snapshot with what may change about it: ``verified`` and ``damaged`` (mappings with a time, or None), ``held`` (reason, or
-    None), ``unchanged_until`` (the last time the host said that it still looks like this), ``tags`` (names, sorted)."""
+    None), ``unchanged_until`` (the last time the host said that it still looks like this), ``tags`` (names, sorted), ``copied`` (when and from which
+    vault it came, or None where the host sent it here)."""
 
     receipt: Receipt
     verified: Optional[Mapping[str, Any]] = None
@@ -136,6 +137,7 @@ class Snapshot:
     held: Optional[Mapping[str, Any]] = None
     unchanged_until: Optional[str] = None
     tags: Tuple[str, ...] = ()
+    copied: Optional[Mapping[str, Any]] = None
 
     @property
     def id(self) -> str:
@@ -159,6 +161,7 @@ class Snapshot:
             "held": dict(self.held) if self.held else None,
             "unchanged_until": self.unchanged_until,
             "tags": list(self.tags),
+            "copied": dict(self.copied) if self.copied else None,
         }
 
 
@@ -203,6 +206,7 @@ _STATE: Mapping[str, Mapping[str, Tuple[Callable[[Any], bool], str]]] = {
     "verified": {"at": (is_time, _A_TIME)},
     "damaged": {"at": (is_time, _A_TIME), "count": (_is_count, "a number"), "paths": (_are_texts, "a list of paths")},  # an empty path is the whole tree
     "held": {"at": (is_time, _A_TIME), "reason": (_is_text, "text")},
+    "copied": {"at": (is_time, _A_TIME), "from": (_is_text, "text")},
 }
 
 

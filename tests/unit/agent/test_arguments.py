@@ -148,7 +148,7 @@ def test_help_and_version_can_be_typed_as_words() -> None:
 
 
 def test_verbs_of_later_versions_are_not_offered() -> None:
-    assert not set(VERBS) & set("replicate drill rekey".split())
+    assert not set(VERBS) & set("drill rekey".split())
 
 
 @pytest.mark.parametrize("words", [["check", "web", "--explain", "/a", "--explain", "/b"], ["restore", "web", "--dest=/a", "--path", "/x", "--dest", "/b"]])
