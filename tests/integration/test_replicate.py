@@ -390,6 +390,62 @@ def test_the_host_goes_on_at_the_second_vault_and_the_first_gets_the_copies(worl
     second.check_same()
 
 
+def with_copy(world: World, second: Second, **changes: Any) -> Policy:
+    """The host's policy, which names the second vault as a place of copies."""
+    return world.policy(copies=[str(world.root / "nowhere"), str(second.vault)], **changes)
+
+
+@pytest.mark.parametrize("lost", ["vault", "history", "host and vault"])
+def test_a_restore_goes_on_to_the_copy_where_the_vault_is_lost(world: World, second: Second, lost: str) -> None:
+    ids = fill(world, 2)
+    second.pull()
+    before = fingerprint(world.src)
+    shutil.rmtree(world.vault if lost != "history" else world.history)
+    if lost == "host and vault":
+        shutil.rmtree(world.state)
+    assert error_of(world.restore, dest=world.root / "out").kind in ("history_lost", "no_snapshot")
+    policy = with_copy(world, second)
+    would = world.restore(policy=policy, dest=world.root / "out", dry_run=True)
+    assert would.snapshot_id == ids[-1] and not (world.root / "out").exists()
+    done = world.restore(policy=policy, dest=world.root / "out")
+    assert (done.snapshot_id, done.verified, done.rc) == (ids[-1], True, 3)
+    assert len(done.warnings) == 1 and str(second.vault) in done.warnings[0] and str(world.vault) in done.warnings[0]
+    assert differences(before, fingerprint(world.restored(world.root / "out"))) == []
+
+
+def test_a_restore_takes_from_the_copy_what_is_damaged_in_the_vault_and_nothing_else(world: World, second: Second) -> None:
+    (only,) = fill(world, 1)
+    second.pull()
+    damage(world.stored(only, "a"))
+    assert world.restore(dest=world.root / "first").rc == 7
+    done = world.restore(policy=with_copy(world, second), dest=world.root / "out")
+    assert (done.damaged, done.verified, done.files_restored, done.rc) == ([], True, 4, 3) and "1 file of it cannot be read" in done.warnings[0]
+    assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
+
+
+def test_a_snapshot_that_the_vault_has_pruned_is_found_in_the_copy(world: World, second: Second) -> None:
+    ids = fill(world, 3)
+    second.pull()
+    prune(world.policy(retention={"keep_last": 1, "protect": "0s"}), state_directory=str(world.state))
+    done = world.restore(policy=with_copy(world, second), dest=world.root / "out", snapshot=ids[0])
+    assert done.snapshot_id == ids[0] and (world.restored(world.root / "out") / "changing").read_text() == "number 0"
+
+
+def test_where_no_copy_can_serve_either_the_vaults_own_error_is_told(world: World, second: Second) -> None:
+    fill(world, 1)
+    shutil.rmtree(world.vault)
+    error = error_of(world.restore, policy=with_copy(world, second), dest=world.root / "out")
+    assert error.kind == "history_lost" and error.found == str(world.vault)
+
+
+def test_what_the_vault_refuses_no_copy_is_asked_for(world: World, second: Second) -> None:
+    fill(world, 1)
+    second.pull()
+    (world.src / "a").write_text("newer than the snapshot")
+    assert error_of(world.restore, policy=with_copy(world, second)).kind == "confirm"
+    assert (world.src / "a").read_text() == "newer than the snapshot"
+
+
 @needs_sshd
 def test_a_vault_over_ssh_is_copied_from_with_a_key_that_may_read_and_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.openclaw.backup.plugins.module_utils.target.remote import target as remote
