@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.replicate import ReplicateResult, replicate
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, restore
@@ -27,7 +28,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 from ansible_collections.openclaw.backup.tests.torture import change, make_source
 
-from .sshd import AGENT, Away, needs_sshd
+from .sshd import AGENT, Away, needs_sshd, policy_of
 from .trees import fill as fill_oddly
 from .world import AS_ROOT, STORAGES, World, differences, error_of, fingerprint, killed_at
 
@@ -474,6 +475,47 @@ def test_a_vault_over_ssh_is_copied_from_with_a_key_that_may_read_and_with_no_ot
             assert (error.kind, error.rc) == ("unreachable", 6) and second.ids() == ids[::-1]
         finally:
             away.destroy()
+
+
+@needs_sshd
+def test_the_key_of_a_second_vault_reads_every_history_and_adds_to_none(portable: World) -> None:
+    away = Away.over("portable")
+    try:
+        fill(away, 1)
+        shutil.copytree(away.vault / "h", away.vault / "h2")
+        for receipt in (away.vault / "h2").glob("p/snapshots/*/receipt.json"):
+            away.edit_json(receipt, host="h2")
+        key = away.server.add_key("copies", "--vault", str(away.vault), "--copies")
+        pulling = policy_of(away.src, away.server.target(key))
+        second = Second(away)
+        assert len(second.pull(policy=pulling).copied) == 1
+        second.check_same()
+        # Its manifest is the other host's still: it could be read, and is refused for what it is.
+        assert [item["kind"] for item in second.pull(policy=pulling.of_host("h2")).refused] == ["manifest"]
+        before = fingerprint(away.vault / "h")
+        (away.src / "a").write_text("changed")
+        for host in ("h", "new", "copies"):
+            error = error_of(away.backup, policy=pulling.of_host(host), adopt=host == "h")
+            assert (error.kind, error.rc) == ("scope", 4), error
+        remote = open_target(pulling.target, "h", "p")
+        error = error_of(remote.tag, remote.list()[0], ["x"], [])
+        assert (error.kind, error.rc) == ("scope", 4)
+        assert differences(fingerprint(away.vault / "h"), before) == []
+        argv = ["ssh", "-i", str(key), "-o", "UserKnownHostsFile=%s" % away.server.known_hosts, "-p", str(away.server.port), "127.0.0.1"]
+        for asked in ("", "rsync --server -tI . p/%s/files/" % ("0" * 32), "id"):
+            done = subprocess.run([*argv, asked], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            assert done.returncode == 4 and b"reads copies alone" in done.stderr, done
+    finally:
+        away.destroy()
+
+
+@pytest.mark.parametrize(
+    "words", [["--copies"], ["--vault", "/v", "--copies", "--host", "h"], ["--vault", "/v", "--copies", "--read"], ["--vault", "v", "--copies"]]
+)
+def test_a_key_for_copies_is_that_and_nothing_else(words: List[str]) -> None:
+    argv = [sys.executable, "-m", AGENT, "serve", *words]
+    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "serve --vault DIR --copies" in done.stderr
 
 
 def command(second: Second, *words: str) -> Tuple[int, Dict[str, Any]]:
