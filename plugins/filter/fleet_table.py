@@ -34,7 +34,7 @@ options:
   verb:
     description: The playbook.
     type: str
-    choices: [backup, prune, restore, status, verify]
+    choices: [backup, drill, prune, restore, status, verify]
     required: true
   check:
     description: The playbook ran in check mode.
@@ -110,6 +110,14 @@ def _pruned(result: Result, check: bool) -> str:
     return "%s, %d kept, %s freed" % (removed, len(result["kept"]), format_bytes(result["bytes_freed"]))
 
 
+def _drilled(result: Result, check: bool) -> str:
+    what = "%s, %s of snapshot %s" % (counted(result["files"], "file"), format_bytes(result["bytes"]), result["snapshot_id"])
+    if check:
+        return "%s would be restored and proven" % what
+    skipped = ", %d not" % result["counts"]["skipped"] if result["counts"]["skipped"] else ""
+    return "%s came back in %s, %s checked%s" % (what, format_duration(result["rto"] or 0), counted(result["counts"]["passed"], "thing"), skipped)
+
+
 def _status(result: Result, _check: bool) -> str:
     if result["age"] is None:
         return "no snapshot"
@@ -122,6 +130,7 @@ _VIEWS: Dict[str, Callable[[Result, bool], str]] = {
     "verify": _verified,
     "prune": _pruned,
     "status": _status,
+    "drill": _drilled,
 }
 
 

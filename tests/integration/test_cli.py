@@ -296,12 +296,13 @@ def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_what_this_version_does_not_act_on_is_said(host: Host) -> None:
-    host.write_policy(probes=[["/bin/true"]])
+def test_what_a_run_warns_of_is_said_in_every_form(host: Host) -> None:
+    host.write_policy(hooks={"after": [{"argv": ["/bin/false"], "essential": False}]})
+    (warning,) = host.json("run", "web.json", rc=3)["warnings"]
+    assert "/bin/false" in warning
     for more in ((), ("--quiet",)):
-        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: this version does not act on: probes\n"
-    assert host.json("run", "web.json", rc=3)["warnings"] == ["this version does not act on: probes"]
-    assert "the last run warned: this version does not act on: probes" in host.call("status", "web.json", rc=3).stdout
+        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: %s\n" % warning
+    assert "the last run warned: " + warning in host.call("status", "web.json", rc=3).stdout
 
 
 def test_list_shows_the_newest_first(archive: Host) -> None:

@@ -432,6 +432,17 @@ def test_a_snapshot_that_the_vault_has_pruned_is_found_in_the_copy(world: World,
     assert done.snapshot_id == ids[0] and (world.restored(world.root / "out") / "changing").read_text() == "number 0"
 
 
+def test_a_drill_is_no_better_than_the_vault_itself(world: World, second: Second) -> None:
+    """What it reads is what it proves: a copy elsewhere must not make a damaged vault look good."""
+    from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import drill
+
+    (only,) = fill(world, 1)
+    second.pull()
+    damage(world.stored(only, "a"))
+    done = drill(with_copy(world, second), state_directory=str(world.state))
+    assert not done.ok
+
+
 def test_where_no_copy_can_serve_either_the_vaults_own_error_is_told(world: World, second: Second) -> None:
     fill(world, 1)
     shutil.rmtree(world.vault)

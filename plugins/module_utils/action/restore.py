@@ -122,25 +122,27 @@ def restore(
     dry_run: bool = False,
     progress: Optional[Progress] = None,
     is_own_history: bool = True,
+    is_recorded: bool = True,
 ) -> RestoreResult:
     """Bring back a snapshot, or some paths of it. Can be repeated: it then goes on where it was interrupted.
 
     ``is_own_history``: the history is this host's, so that a complete restore in place gives it its baseline. Where the target cannot serve it, or holds
     some of it damaged, the policy's copies are asked in their order. Raises ``BackupError``: the target's own, where no copy can serve it either.
+    ``is_recorded``: it is an event of its own, and not a part of one that has its own record, for which no copy is asked: a drill proves the target itself.
     """
 
     def take_from(spec: TargetSpec, wish: RestoreRequest) -> RestoreResult:
-        return _restore(replace(policy, target=spec), wish, state_directory, dry_run, progress or Progress(), is_own_history)
+        return _restore(replace(policy, target=spec), wish, state_directory, dry_run, progress or Progress(), is_own_history, is_recorded)
 
     done: Optional[RestoreResult] = None
     failure: Optional[BackupError] = None
     try:
         done = take_from(policy.target, request)
     except (TargetError, IntegrityError, RefusedError) as error:
-        if not _may_lie_elsewhere(error):
+        if not (is_recorded and _may_lie_elsewhere(error)):
             raise
         failure = error
-    for spec in policy.copies:
+    for spec in policy.copies if is_recorded else ():
         if done is not None and not done.damaged:
             break
         try:
@@ -178,8 +180,10 @@ def _sum_of(first: RestoreResult, then: RestoreResult) -> RestoreResult:
     )
 
 
-def _restore(policy: Policy, request: RestoreRequest, state_directory: str, dry_run: bool, progress: Progress, is_own_history: bool) -> RestoreResult:
-    run = _Restore(policy, request, HostState(state_directory, policy), progress)
+def _restore(
+    policy: Policy, request: RestoreRequest, state_directory: str, dry_run: bool, progress: Progress, is_own_history: bool, is_recorded: bool
+) -> RestoreResult:
+    run = _Restore(policy, request, HostState(state_directory, policy), progress, is_recorded)
     started = time.time()
     try:
         run.go(dry_run, is_own_history)
@@ -192,7 +196,8 @@ def _restore(policy: Policy, request: RestoreRequest, state_directory: str, dry_
 
 
 class _Restore:
-    def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress) -> None:
+    def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress, is_recorded: bool) -> None:
+        self.is_recorded = is_recorded
         self.policy = policy
         self.request = request
         self.state = state
@@ -243,7 +248,8 @@ class _Restore:
             failed = self._write(root, chain([(tree, first)], content), scope, plan)
             if in_place and is_own_history and not request.paths and not failed:
                 self._take_baseline(snapshots[0])
-        self._record(snapshot)
+        if self.is_recorded:
+            self._record(snapshot)
 
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
@@ -287,7 +293,8 @@ class _Restore:
                     next="choose another directory",
                 )
         self.result.dest = os.path.realpath(request.dest) if request.dest is not None else "/"
-        for source in self.policy.sources if self.result.dest != "/" else ():
+        is_outside = self.result.dest != "/" and not self.result.dest.startswith(os.path.realpath(os.fsdecode(self.state.root)) + "/")  # never taken
+        for source in self.policy.sources if is_outside else ():
             if os.path.commonpath([self.result.dest, source]) == source:
                 self.result.warnings.append("the copy lies inside the source %s, and the next backup takes it too" % printable(source))
 
