@@ -87,6 +87,8 @@ def _result(item: Dict[str, Any], keys: Iterable[str]) -> Dict[str, Any]:
             found = {"failed": True, "msg": " ".join((item.get("stderr") or item.get("msg") or "it printed nothing").split())}
         found = {"changed": False, "rc": item.get("rc"), **found}
     passed = {key: found[key] for key in keys if key in found}
+    if found.get("warnings"):
+        passed["warnings"] = [str(text) for text in found["warnings"]]
     passed["failed"] = bool(found.get("failed"))
     if found.get("problems") and not passed["failed"]:
         # To a fleet, a host that is not protected is a failure; to the program it is an answer.

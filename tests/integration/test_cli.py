@@ -277,8 +277,12 @@ def test_status_knows_what_it_cannot_know_and_what_goes_on(history: Host) -> Non
     history.call("verify", "web.json", "--snapshot", old, rc=7)
     assert history.json("status", "web.json", rc=3)["problems"] == ["snapshot %s is damaged" % old]
     (history.vault / "format.json").write_text("not JSON")
-    (problem,) = history.json("status", "web.json", rc=3)["problems"]
+    blind = history.json("status", "web.json", rc=3)
+    (problem,) = blind["problems"]
     assert "format.json is damaged" in problem
+    assert blind["snapshots"] is None and blind["protected_until"], "what nobody could look at was taken for gone"
+    shown = history.call("status", "web.json", rc=3).stdout
+    assert re.search(r"protected +as of .* as far as this host knows\n", shown) and re.search(r"snapshots +unknown\n", shown)
 
 
 def test_a_restore_into_a_source_warns(history: Host) -> None:

@@ -147,7 +147,7 @@ class _Replication:
             check_place(ours, snapshot, time.time())
         try:
             if dry_run:
-                self._predict(missing, ours)
+                ours = self._predict(missing, ours)
             else:
                 self._copy_all(missing)
         finally:
@@ -282,8 +282,8 @@ class _Replication:
 
     # ---- predicting --------------------------------------------------------------------------------------------------------
 
-    def _predict(self, missing: Sequence[Snapshot], ours: Sequence[Snapshot]) -> None:
-        """What would be copied, as far as it can be known without reading content."""
+    def _predict(self, missing: Sequence[Snapshot], ours: Sequence[Snapshot]) -> List[Snapshot]:
+        """What would be copied, as far as it can be known without reading content; the snapshots that would then be here, newest first."""
         known = list(ours)
         manifests: Dict[str, Manifest] = {}
         for snapshot in missing:
@@ -301,6 +301,7 @@ class _Replication:
             self.result.copied.append(_item(snapshot, len(wanted), sum(entry.size for entry in wanted)))
             manifests = {snapshot.id: manifest}
             known = sorted([*known, snapshot], key=lambda item: -item.receipt.sequence)
+        return known
 
 
 def _item(snapshot: Snapshot, files: int, size: int) -> Dict[str, Any]:

@@ -264,10 +264,11 @@ class _Restore:
     def _want_confirmation(self, lost: AbstractSet[bytes], dry_run: bool) -> None:
         if not lost:
             return
-        what = "This would replace or delete %d paths in their own place" % len(lost)
+        first = "%s, the first is %s" % (counted(len(lost), "path"), printable(b"/" + min(lost)))
+        what = "This would replace or delete %s, in place" % first
         how = (
             "set confirm, or name with undo a directory that keeps what is replaced, or with dest another one to restore to "
-            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest)"
+            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest); check mode with diff shows what would change"
         )
         if dry_run:
             self.result.warnings.append("%s, and be refused: %s" % (what, how))

@@ -21,10 +21,10 @@ from .state import HostState
 def status(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
     """What a person asks first. Writes nothing. ``is_own_history``: the history is this host's, so that a missing baseline is a problem.
 
-    Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots``, ``newest`` (public snapshot mapping or None), ``protected_until``
-    (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds,
-    None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``last_drill``, ``last_good_drill`` (drill
-    records), ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
+    Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots`` (how many; None where the target could not be looked at), ``newest``
+    (public snapshot mapping or None), ``protected_until`` (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds
+    since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
+    ``last_drill``, ``last_good_drill`` (drill records), ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
     state = HostState(state_directory, policy)
@@ -39,7 +39,11 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     pending = state.pending()
     last = next((run for run in state.runs.last(50) if run.get("verb") == "run"), None)
     success = state.runs.last_success(policy=policy.name)
-    until = protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
+    if snapshots is None:
+        # What this host itself remembers; a problem says already that nobody could look.
+        until = str(success["started"]) if success and is_time(success.get("started")) else None
+    else:
+        until = protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
     # The default is what a schedule would make of it; nobody who runs backups by hand or once a day has asked to be judged by that.
     rpo = policy.objectives.rpo if "objectives.rpo" in policy.given and policy.objectives.rpo else None
@@ -88,7 +92,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "host": policy.host,
         "policy": policy.name,
         "target": policy.target.url,
-        "snapshots": len(snapshots or ()),
+        "snapshots": None if snapshots is None else len(snapshots),
         "newest": bounded(newest.to_dict()) if newest else None,
         "protected_until": until,
         "age": round(age, 3) if age is not None else None,

@@ -341,7 +341,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("policy", "%s of host %s in %s" % (result["policy"], result["host"], result["target"])),
         ("protected", _protected(result)),
         ("newest", "%s, %s, %s, %s" % (newest["id"], _count(newest["files"], "file"), format_bytes(newest["bytes"]), _condition(newest)) if newest else None),
-        ("snapshots", "{:,}".format(result["snapshots"])),
+        ("snapshots", "unknown" if result["snapshots"] is None else "{:,}".format(result["snapshots"])),
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("running", "a run is under way" if result["running"] else None),
@@ -480,10 +480,12 @@ def _rule(item: Result) -> str:
 
 
 def _protected(result: Result) -> str:
+    is_known = result["snapshots"] is not None
     if result["age"] is None:
-        return "no"
+        return "no" if is_known else "unknown"
     objective = "; objective %s" % format_duration(result["rpo"]) if result["rpo"] else ""
-    return "as of %s UTC (%s ago%s)" % (_utc(result["protected_until"]), format_duration(result["age"]), objective)
+    source = "" if is_known else ", as far as this host knows"
+    return "as of %s UTC (%s ago%s)%s" % (_utc(result["protected_until"]), format_duration(result["age"]), objective, source)
 
 
 def _condition(item: Result) -> str:
