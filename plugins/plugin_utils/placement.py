@@ -49,7 +49,7 @@ def _fill(pairs: Sequence[_Pair], places: Dict[str, List[str]], vaults: Sequence
     """One more vault for each host, of those that it does not have. The bounds hold as long as that can be."""
     count = len(places)
     most = -(-count * (100 + SLACK) // (100 * len(vaults)))
-    least = count * (100 - SLACK) // (100 * len(vaults))
+    least = max(count * (100 - SLACK) // (100 * len(vaults)), int(count >= len(vaults)))  # of two hosts on two vaults, each has its own
     loads = dict.fromkeys(vaults, 0)
     chosen: Dict[str, str] = {}
     free = [pair for pair in pairs if pair.vault not in places[pair.host]]

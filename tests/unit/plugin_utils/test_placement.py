@@ -94,6 +94,7 @@ def test_no_vault_has_more_or_less_than_the_slack_allows(hosts: "set[str]", vaul
     even = len(hosts) / len(vaults)
     assert max(found.values(), default=0) < even * (1 + SLACK / 100) + 1
     assert min(found.get(vault, 0) for vault in vaults) > even * (1 - SLACK / 100) - 1
+    assert len(found) == min(len(hosts), len(vaults)) or len(hosts) < len(vaults), "no vault is left without a host as long as there are enough"
 
 
 def test_where_hosts_lie_never_changes_from_release_to_release() -> None:
