@@ -45,6 +45,7 @@ _SHOWN = {
     "added": (None, ""),
     "created": (None, ""),
     "extra": (None, " (not in the manifest)"),
+    "refused": (None, " (damaged at the source, not copied)"),
     "removed": ("", None),
     "missing": ("", None),
     "modified": (" (old content)", " (new content)"),
@@ -69,7 +70,7 @@ class BackupModule(AnsibleModule):  # type: ignore[misc]
 
     def __init__(self, argument_spec: Mapping[str, Any], **rules: Any) -> None:
         super().__init__(argument_spec=dict(argument_spec), supports_check_mode=True, **rules)
-        for value in (self.params.get("target"), self.params.get("policy")):
+        for value in (self.params.get("target"), self.params.get("policy"), self.params.get("to")):
             self._hide_secrets(value)
 
     @property

@@ -93,6 +93,7 @@ snapshots:
       held:
       unchanged_until: "2026-11-20T10:15:00.000Z"
       tags: [before-upgrade]
+      copied:
       bytes_own: 98304
       bytes_shared: 52559872
       bytes_added: 1310720
@@ -168,6 +169,11 @@ snapshots:
       returned: always
       type: list
       elements: str
+    copied:
+      description:
+        - When and from which vault it was copied (C(at), C(from)); V(null) where the host itself sent it here.
+      returned: always
+      type: dict
     bytes_own:
       description:
         - Bytes on disk that would be free if this snapshot alone were removed, its directories and its manifest among them; V(null) without O(sizes).

@@ -159,11 +159,15 @@ def tell(story: Story, home: Path) -> None:
         story.python(ONE_MORE % (tree, number))
         story.task("many%d" % number, "snapshot", sources=[tree + "/folder"], **many)
     story.four_times("prune", "prune", retention={"keep_last": 2, "protect": "0s"}, **many)
+    second = {"to": str(home / "second-vault"), **many}
+    story.four_times("replicate", "replicate", look=str(home / "second-vault"), **second)
+    story.task("replicate_damaged", "replicate", to=str(home / "second-vault"), **history)
     rules = {"keep_last": 1, "protect": "0s"}
     story.task("prune_policy", "prune", policy={**many, "sources": [tree + "/folder"], "retention": rules})
     for number in range(25):
         story.python(ONE_MORE % (tree, number))
         story.task("more%d" % number, "snapshot", sources=[tree + "/folder"], **many)
+    story.task("crowd_replicate", "replicate", **second)
     story.task("crowd_prune", "prune", retention=rules, **many)
 
     for name, (module, arguments) in bad_input(home).items():
@@ -442,13 +446,23 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
 
 @pytest.mark.parametrize(
     "name, changed",
-    [("manifest", True), ("first", True), ("second", True), ("tagged", True), ("restore", True), ("in_place", True), ("list", False), ("prune", True)],
+    [
+        ("manifest", True),
+        ("first", True),
+        ("second", True),
+        ("tagged", True),
+        ("restore", True),
+        ("in_place", True),
+        ("list", False),
+        ("prune", True),
+        ("replicate", True),
+    ],
 )
 def test_a_change_is_predicted_and_made_once(told: Told, name: str, changed: bool) -> None:
     assert [told[name + step]["changed"] for step in ("_predicted", "", "_predicted_again", "_again")] == [changed, changed, False, False]
 
 
-@pytest.mark.parametrize("name", ["manifest", "first", "second", "tagged", "restore", "in_place", "list", "verify", "prune"])
+@pytest.mark.parametrize("name", ["manifest", "first", "second", "tagged", "restore", "in_place", "list", "verify", "prune", "replicate"])
 def test_a_prediction_comes_true(told: Told, name: str) -> None:
     # The digest holds the times of directories above the tree, in which others work; what is only known afterwards is left out too.
     later = {"digest", "content_digest", "duration", "receipt", "bytes_wire", "kept", "verified", "captured", "would_capture", *FOREIGN}
@@ -458,7 +472,7 @@ def test_a_prediction_comes_true(told: Told, name: str) -> None:
     assert told[name + "_predicted"].get("diff") == told[name].get("diff")
 
 
-@pytest.mark.parametrize("name", ["manifest", "first", "restore"])
+@pytest.mark.parametrize("name", ["manifest", "first", "restore", "replicate"])
 def test_a_prediction_writes_nothing(told: Told, name: str) -> None:
     assert told[name + "_look"]["stat"] == {"exists": False}
 

@@ -442,3 +442,18 @@ def test_bad_variables_are_named_before_anything_is_touched(fleet: Fleet) -> Non
         text = json.loads(failures[name])["msg"]
         assert re.search(message, text) and next(iter(variables)) in text, text
     assert {name: tree(home) for name, home in homes.items()} == before
+
+
+def test_a_host_that_would_move_to_another_vault_is_left_as_it_is_and_told_of(fleet: Fleet) -> None:
+    bare = {"openclaw_backup_policies": [{"name": "a", "sources": ["/a"]}]}
+    home = fleet.add("web1", **bare, openclaw_backup_vault="vault2")
+    fleet.add("vault2", openclaw_backup_vault_address="second.example.org")
+    (home / "etc" / "policies").mkdir(parents=True)
+    old = {"name": "a", "sources": ["/a"], "target": {"url": "ssh://ocb-web1@first.example.org:22/"}}
+    (home / "etc" / "policies" / "a.json").write_text(json.dumps(old))
+    before = tree(home)
+    done = fleet.play("--limit", "web1")
+    assert done.returncode == 2 and tree(home) == before
+    message = " ".join(done.stdout.split())
+    assert "sends a to ssh://ocb-web1@first.example.org:22/, and would move to ssh://ocb-web1-" in message
+    assert "openclaw_backup_move=true" in message and "second.example.org" in message

@@ -9,12 +9,12 @@ import os
 import stat
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from itertools import chain
 from typing import AbstractSet, Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.database import CaptureError, database_of, has_openers
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
@@ -24,6 +24,7 @@ from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.model import Policy
+from ..policy.target_spec import TargetSpec
 from ..process import who_has_open
 from ..target.contract import Snapshot
 from ..target.tree.target import overlaps
@@ -125,10 +126,64 @@ def restore(
 ) -> RestoreResult:
     """Bring back a snapshot, or some paths of it. Can be repeated: it then goes on where it was interrupted.
 
-    ``is_own_history``: the history is this host's, so that a complete restore in place gives it its baseline; ``is_recorded``: it is an event of its
-    own, and not a part of one that has its own record. Raises ``BackupError``.
+    ``is_own_history``: the history is this host's, so that a complete restore in place gives it its baseline. Where the target cannot serve it, or holds
+    some of it damaged, the policy's copies are asked in their order. Raises ``BackupError``: the target's own, where no copy can serve it either.
+    ``is_recorded``: it is an event of its own, and not a part of one that has its own record, for which no copy is asked: a drill proves the target itself.
     """
-    run = _Restore(policy, request, HostState(state_directory, policy), progress or Progress(), is_recorded)
+
+    def take_from(spec: TargetSpec, wish: RestoreRequest) -> RestoreResult:
+        return _restore(replace(policy, target=spec), wish, state_directory, dry_run, progress or Progress(), is_own_history, is_recorded)
+
+    done: Optional[RestoreResult] = None
+    failure: Optional[BackupError] = None
+    try:
+        done = take_from(policy.target, request)
+    except (TargetError, IntegrityError, RefusedError) as error:
+        if not (is_recorded and _may_lie_elsewhere(error)):
+            raise
+        failure = error
+    for spec in policy.copies if is_recorded else ():
+        if done is not None and not done.damaged:
+            break
+        try:
+            more = take_from(spec, request if done is None else replace(request, snapshot=done.snapshot_id))
+        except (TargetError, IntegrityError, RefusedError) as error:
+            if not _may_lie_elsewhere(error):
+                raise
+            continue
+        why = failure.message if failure is not None else "%s of it cannot be read there" % counted(len(done.damaged) if done is not None else 0, "file")
+        note = "snapshot %s was taken from the copy in %s, because %s cannot serve it: %s" % (more.snapshot_id, spec.url, policy.target.url, why)
+        done = more if done is None else _sum_of(done, more)
+        done.warnings.append(note)
+    if done is None:
+        assert failure is not None
+        raise failure
+    return done
+
+
+def _may_lie_elsewhere(error: BackupError) -> bool:
+    """Whether a copy may have what this target cannot give."""
+    return not isinstance(error, RefusedError) or error.kind == "no_snapshot"
+
+
+def _sum_of(first: RestoreResult, then: RestoreResult) -> RestoreResult:
+    """What two restores of one snapshot did, one after the other."""
+    counts = ("files_restored", "bytes_restored", "metadata_restored", "files_replaced", "files_removed", "kept", "duration")
+    sample = first.sample + [item for item in then.sample if item not in first.sample]
+    return replace(
+        then,
+        changed=first.changed or then.changed,
+        sample=sample[:SAMPLE],
+        truncated=first.truncated or then.truncated or len(sample) > SAMPLE,
+        warnings=list(dict.fromkeys(first.warnings + then.warnings)),
+        **{name: getattr(first, name) + getattr(then, name) for name in counts},
+    )
+
+
+def _restore(
+    policy: Policy, request: RestoreRequest, state_directory: str, dry_run: bool, progress: Progress, is_own_history: bool, is_recorded: bool
+) -> RestoreResult:
+    run = _Restore(policy, request, HostState(state_directory, policy), progress, is_recorded)
     started = time.time()
     try:
         run.go(dry_run, is_own_history)

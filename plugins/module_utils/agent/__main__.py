@@ -36,7 +36,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if not isinstance(request, str) and request.verb == "serve":
             from .serve import serve
 
-            return serve(vault=request.vault, host=request.host, storage=request.storage, may_read=request.read, session=request.session)
+            return serve(vault=request.vault, host=request.host, storage=request.storage, may_read=request.read, session=request.session, copies=request.copies)
         with _stoppable(), collector_at_rest():
             answer = Answer(EXIT_DONE, request.splitlines(), []) if isinstance(request, str) else _answer(request)
             terminal.tell(answer.output)

@@ -248,6 +248,22 @@ VERBS: Dict[str, Verb] = {
             ("prune web --simulate 90d", "what will there be in three months?"),
         ),
     ),
+    "replicate": Verb(
+        "copy the history into a vault of this machine",
+        "What runs on the second vault: fetches the snapshots that the policy's target has and the vault --to lacks, each proven here before it exists.\n"
+        "Nothing is removed here because it is gone there; what is damaged there is named and not copied; what this vault has pruned does not come back.",
+        (_POLICY,),
+        (
+            Option("--to", "the vault that keeps the copies, a directory of this machine; made where it is missing", "DIR"),
+            Option("--dry-run", "say what would be copied; write nothing anywhere"),
+            _HOST,
+            _QUIET,
+        ),
+        (
+            ("replicate web --to /srv/vault2 --dry-run", "what is missing there?"),
+            ("replicate web --to /srv/vault2", "copy it"),
+        ),
+    ),
     "hold": Verb(
         "keep a snapshot whatever the retention says",
         "A held snapshot stays until it is released. `list` tells that it is held, `show` also why.",
@@ -323,6 +339,7 @@ VERBS: Dict[str, Verb] = {
             Option("--host", "the host that this key belongs to; goes with --vault", "H"),
             Option("--storage", "native or portable, for a vault that is still to be made; goes with --vault", "KIND"),
             Option("--read", "the host may read content, as for a restore"),
+            Option("--copies", "the key belongs to a vault that keeps copies: it may read every host's history, and add to none; goes with --vault alone"),
             Option("--session", "write or read: what sudo starts with the vault's rights", "SCOPE"),
         ),
         (("serve --vault /home/me/vault --host web1", 'behind `restrict,command="..."` in ~/.ssh/authorized_keys'),),

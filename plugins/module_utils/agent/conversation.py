@@ -232,7 +232,14 @@ class Conversation:
     def _write(self) -> None:
         """``RefusedError`` where this history is another host's."""
         if not self._is_own:
-            raise RefusedError("Another host's history can only be read", kind="scope", field="host", found=self.target.host, allowed=self._keeper.host)
+            raise RefusedError(
+                "Another host's history can only be read",
+                kind="scope",
+                field="host",
+                found=self.target.host,
+                allowed="reading" if self._keeper.reads_all else self._keeper.host,
+                next="use the key that this host was enrolled with",
+            )
 
     def _read(self) -> None:
         """``RefusedError`` where content may not be read. What a host has just sent to prove the way it may see again."""

@@ -20,6 +20,8 @@ from ..policy.checks import is_name
 from .ownership import refuse_foreign_writers
 
 DIRECTORY = "/etc/openclaw-backup"
+# Whose key a vault that keeps copies has: no host's, so that no history is its own to add to.
+COPIES = "*"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Keeper:
     """A vault as one conversation sees it.
 
     ``host``: whose key opened it; ``readable``: hosts whose content may be read, ``until`` a time (s since the epoch); ``group``: of the ingest account
-    where that is another one than the vault's own; ``may_make``: a vault that is not there is made, not missed.
+    where that is another one than the vault's own; ``may_make``: a vault that is not there is made, not missed. ``reads_all``: every host's content may
+    be read, as another vault does that keeps copies.
     """
 
     directory: str
@@ -62,10 +65,11 @@ class Keeper:
     group: Optional[int] = None
     limits: Limits = Limits()
     may_make: bool = False
+    reads_all: bool = False
 
     def may_read(self, host: str, now: float) -> bool:
         """Whether a host's content may be read at the time ``now``."""
-        return host in self.readable and now <= self.until
+        return self.reads_all or (host in self.readable and now <= self.until)
 
 
 def read_vault() -> Dict[str, Any]:

@@ -282,6 +282,22 @@ def _pruned(result: Result, request: Namespace) -> Iterator[str]:
     )
 
 
+def _replicated(result: Result, request: Namespace) -> Iterator[str]:
+    """What came from the other vault, and what did not."""
+    rows = [(item["id"], _utc(item["created"]), _count(item["files_sent"], "file"), format_bytes(item["bytes_sent"])) for item in reversed(result["copied"])]
+    if rows:
+        yield from table([("SNAPSHOT", "CREATED (UTC)", "CAME", ""), *rows], "<<>>")
+    for item in result["refused"]:
+        yield "not copied: %s: %s" % (item["id"], item["reason"])
+        yield from ("  %s" % path for path in item["paths"])
+    yield "%s %s, %s here already%s" % (
+        "would copy" if request.dry_run else "copied",
+        _count(result["count"], "snapshot"),
+        "{:,}".format(result["present"]),
+        ", {:,} pruned here before".format(result["pruned"]) if result["pruned"] else "",
+    )
+
+
 def _simulated(result: Result) -> Iterator[str]:
     """What prunes to come would do."""
     days = result["days"]
@@ -417,6 +433,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "verify": _verified,
     "drill": _drilled,
     "prune": _pruned,
+    "replicate": _replicated,
     "hold": _held,
     "release": _held,
     "tag": _tagged,

@@ -51,15 +51,18 @@ _LAST_WORD_SECONDS = 10.0
 _MEMORY = 16 << 30
 
 
-def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], may_read: bool, session: Optional[str]) -> int:
+def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], may_read: bool, session: Optional[str], copies: bool = False) -> int:
     """Do what the host that holds this key asked for; the exit code.
 
     ``vault`` and ``host``: the vault is this account's own; without them it is that of ``/etc/openclaw-backup/vault.json``. ``session`` (``write`` or
-    ``read``) is what sudo runs with the vault's rights. Raises ``BackupError``.
+    ``read``) is what sudo runs with the vault's rights. ``copies``: the key belongs to a vault that keeps copies of this one: it may read everything
+    and add nothing. Raises ``BackupError``.
     """
     if session is not None:
         return _converse(lambda: _keeper_for_caller(session))
     asked = os.fsencode(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    if copies:
+        return _serve_copies(asked, vault, host, storage, may_read)
     if asked == REQUEST:
         if vault is not None:
             return _converse(lambda: _own_keeper(vault, host, storage, may_read))
@@ -72,6 +75,25 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
         _run_rsync(asked, keeper.directory, keeper.host)
     os.umask(_UMASK_APART)
     return _run_rsync(asked, read_vault()["directory"], read_account(pwd.getpwuid(os.geteuid()).pw_name), is_apart=True)
+
+
+def _serve_copies(asked: bytes, vault: Optional[str], host: Optional[str], storage: Optional[str], may_read: bool) -> int:
+    from .keeper import COPIES, Keeper
+
+    clash = [flag for flag, value in (("--host", host), ("--storage", storage), ("--read", may_read or None)) if value is not None]
+    if vault is None or clash or not os.path.isabs(vault):
+        raise UsageError(
+            "--copies needs --vault with an absolute path, and nothing else", field=clash[0] if clash else "--vault", allowed="serve --vault DIR --copies"
+        )
+    if asked != REQUEST:
+        raise RefusedError(
+            "This key reads copies alone",
+            kind="scope",
+            field="SSH_ORIGINAL_COMMAND",
+            found=printable(asked[:200]) or "a shell",
+            allowed=REQUEST.decode("ascii"),
+        )
+    return _converse(lambda: Keeper(vault, COPIES, reads_all=True))
 
 
 def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_read: bool) -> Keeper:

@@ -353,6 +353,23 @@ def _prune(job: Job) -> Outcome:
     return Outcome(prune(job.policy, state_directory=job.state_directory, dry_run=job.request.dry_run, progress=job.progress).to_dict())
 
 
+def _replicate(job: Job) -> Outcome:
+    from ..action.replicate import replicate
+    from ..policy.target_spec import check_target
+
+    request = job.request
+    if request.to is None:
+        raise UsageError(
+            "replicate: --to is missing",
+            field="--to",
+            allowed="the directory of the vault that is to keep the copies",
+            next="name it, such as --to /srv/vault2",
+        )
+    to = check_target(request.to if "://" in request.to else os.path.abspath(request.to), "--to")
+    done = replicate(job.policy, to, state_directory=job.state_directory, dry_run=request.dry_run, progress=job.progress)
+    return Outcome({**_history(job.policy), **done.to_dict()}, done.failure())
+
+
 def _positive(text: str, flag: str) -> int:
     from ..policy.durations import ALLOWED, parse_duration
 
@@ -444,6 +461,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "verify": _verify,
     "drill": _drill,
     "prune": _prune,
+    "replicate": _replicate,
     "hold": _hold,
     "release": _release,
     "tag": _tag,

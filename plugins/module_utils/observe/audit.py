@@ -246,6 +246,15 @@ def verify_chain(path: bytes, *, expected_head: Optional[str] = None) -> ChainRe
     return ChainReport(True, records, None, "")
 
 
+def events(path: bytes, name: str) -> Iterator[Mapping[str, Any]]:
+    """The records of one kind of event, as far as the log can be read; none where it is missing. They are not held against the chain."""
+    mark = b'"event":%s' % canonical(name)
+    for line in _whole_lines(path):
+        record = _parse(line) if mark in line else None
+        if record is not None and record.get("event") == name:
+            yield record
+
+
 def _whole_lines(path: bytes) -> Iterator[bytes]:
     """The lines up to where the file ended when no append was under way."""
     try:

@@ -305,6 +305,7 @@ class Policy:
     host: str = field(metadata=required(_check_name))
     sources: Tuple[str, ...] = field(metadata=required(_check_sources))
     target: TargetSpec = field(metadata=required(check_target))
+    copies: Tuple[TargetSpec, ...] = key(each(check_target, "targets"), ())
     profile: Optional[str] = key(optional(check_profile), None)
     include: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
     exclude: Tuple[str, ...] = key(each(check_selected, "patterns"), ())

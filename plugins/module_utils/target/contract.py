@@ -129,7 +129,7 @@ def check_manifest(manifest: Manifest, receipt: Receipt, where: str) -> None:
 class Snapshot:
     """One committed snapshot with what may change about it: ``verified`` and ``damaged`` (mappings with a time, or None), ``held`` (reason, or
     None), ``unchanged_until`` (the last time the host said that it still looks like this), ``tags`` (names, sorted), ``drilled`` (with the time at which a
-    drill has proven that it comes back, or None)."""
+    drill has proven that it comes back, or None), ``copied`` (when and from which vault it came, or None where the host sent it here)."""
 
     receipt: Receipt
     verified: Optional[Mapping[str, Any]] = None
@@ -138,6 +138,7 @@ class Snapshot:
     unchanged_until: Optional[str] = None
     tags: Tuple[str, ...] = ()
     drilled: Optional[Mapping[str, Any]] = None
+    copied: Optional[Mapping[str, Any]] = None
 
     @property
     def id(self) -> str:
@@ -162,6 +163,7 @@ class Snapshot:
             "held": dict(self.held) if self.held else None,
             "unchanged_until": self.unchanged_until,
             "tags": list(self.tags),
+            "copied": dict(self.copied) if self.copied else None,
         }
 
 
@@ -207,6 +209,7 @@ _STATE: Mapping[str, Mapping[str, Tuple[Callable[[Any], bool], str]]] = {
     "drilled": {"at": (is_time, _A_TIME)},
     "damaged": {"at": (is_time, _A_TIME), "count": (_is_count, "a number"), "paths": (_are_texts, "a list of paths")},  # an empty path is the whole tree
     "held": {"at": (is_time, _A_TIME), "reason": (_is_text, "text")},
+    "copied": {"at": (is_time, _A_TIME), "from": (_is_text, "text")},
 }
 
 

@@ -17,7 +17,7 @@ from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
 from ...observe.progress import format_bytes
 from ..contract import Delivery, Sent, Shortfall, Tell, is_time
-from .build import check_received, take_in
+from .build import take_in
 from .clone import clone_file
 from .session import PATCH_FROM, TreeSession, explain
 from .sweep import CLOSED, clear_away, sweep_all
@@ -152,22 +152,6 @@ class GuardedSession(TreeSession):
                 raise RefusedError("The manifest is one of %s %s" % (field, found), kind="scope", field=field, found=found, allowed=allowed)
         if not is_time(header.claimed) or (header.id, header.sequence, header.created) != (None, None, None):
             raise IntegrityError("The manifest is not valid: it claims what the vault alone decides", kind="manifest", field="header", found=header.claimed)
-
-    def _take_over_own(self, wanted: Sequence[Entry]) -> None:
-        """What an earlier session had already copied and proven need not come again."""
-        self._resumed = False
-        with Descent(self._files) as files:
-            there: List[Entry] = []
-            for entry in wanted:
-                with contextlib.suppress(OSError):
-                    parent, name = files.parent(entry.path)
-                    if stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                        there.append(entry)
-            files.forget()
-            shortfalls, hashed = check_received(files, there, self.storage)
-        short = {item.path for item in shortfalls}
-        self._hashed += hashed
-        self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
 
     def _take_early(self, wanted: Sequence[Entry]) -> Early:
         """Move what had arrived of these files to where this session receives. Never a directory, and no file that would stay closed:

@@ -288,8 +288,8 @@ def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
             next="verify the vault, restore it from a copy",
         )
     state = _read_state(history, snapshot_id)
-    tags = tuple(state.get("tags", ()))
-    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), tags, state.get("drilled"))
+    tags, later = tuple(state.get("tags", ())), (state.get("drilled"), state.get("copied"))
+    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), tags, *later)
 
 
 def _read_state(history: History, snapshot_id: str) -> Dict[str, Any]:

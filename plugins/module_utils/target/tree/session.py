@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ...transfer.plan import Item
 
 # A vault's clock may be set back a little between two runs; more means that it is wrong.
-_CLOCK_SLACK = 600
+CLOCK_SLACK = 600
 ANOMALY_PERCENT = 50
 ANOMALY_FROM = 20
 # A smaller file is written anew sooner than it is compared with what the base has.
@@ -333,6 +333,22 @@ class TreeSession(Session):
                         remove_tree(at, item.name)
                         listing.remove(item)
 
+    def _take_over_own(self, wanted: Sequence[Entry]) -> None:
+        """What an earlier session had already copied and proven need not come again."""
+        self._resumed = False
+        with Descent(self._files) as files:
+            there: List[Entry] = []
+            for entry in wanted:
+                with suppress(OSError):
+                    parent, name = files.parent(entry.path)
+                    if stat.S_ISREG(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                        there.append(entry)
+            files.forget()
+            shortfalls, hashed = check_received(files, there, self.storage)
+        short = {item.path for item in shortfalls}
+        self._hashed += hashed
+        self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
+
     def _check_space(self, delivery: Delivery, laid: AbstractSet[bytes]) -> None:
         """Refuse what cannot fit before any of it is copied."""
         new = [entry for entry in delivery.wanted if entry.path not in laid]
@@ -408,8 +424,14 @@ class TreeSession(Session):
                 found=b"/" + path,
                 next="nothing was published; if the vault's file system cannot keep this, use a vault with storage portable",
             )
+        receipt = self._make_receipt(manifest, plan, built, is_clone)
+        final = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=receipt.created)
+        self._publish(self._snapshot, final, receipt)
+        return receipt
+
+    def _make_receipt(self, manifest: Manifest, plan: Sources, built: Built, is_clone: bool) -> Receipt:
         created = self._next_time()
-        receipt = Receipt(
+        return Receipt(
             id=layout.make_id(created, manifest.digest),
             sequence=self.base.receipt.sequence + 1 if self.base is not None else 1,
             parent=self.base.id if self.base is not None else None,
@@ -432,9 +454,6 @@ class TreeSession(Session):
             clone=REFLINK if self.clone == BTRFS and self.base is not None and not is_clone else self.clone,
             engine=VERSION,
         )
-        final = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=created)
-        self._publish(self._snapshot, final, receipt)
-        return receipt
 
     def _receive(self, files: Descent, entries: Sequence[Entry], tell: Optional[Tell]) -> Tuple[List[Shortfall], int]:
         """Prove what arrived for ``entries``, which then lies below ``files`` with its metadata; (what is wrong, bytes hashed)."""
@@ -470,11 +489,15 @@ class TreeSession(Session):
         self._proven.clear()
         return IncompleteError([Shortfall(path, "base") for path in sorted(broken)])
 
+    def explained(self, error: OSError) -> BackupError:
+        """What a failed system call on the vault means to its user."""
+        return explain(error, self.history)
+
     def _next_time(self) -> str:
         now = time.time()
         if self.base is not None:
             newest = seconds_of(self.base.receipt.created)
-            if now < newest - _CLOCK_SLACK:
+            if now < newest - CLOCK_SLACK:
                 raise RefusedError(
                     "The vault's clock says %s, but its newest snapshot is from %s" % (rfc3339(now), self.base.receipt.created),
                     kind="clock",
@@ -498,21 +521,23 @@ class TreeSession(Session):
             layout.change_tags(self.history, receipt.id, self.tags, ())  # before there is a snapshot, so that it has them from the start
         _sync_file_system(snapshot)
         # Written first, so that no snapshot lacks its record; a crash in between shows as the sweep of this transaction.
-        self._audit(
-            {
-                "event": "commit",
-                "snapshot": receipt.id,
-                "sequence": receipt.sequence,
-                "parent": receipt.parent,
-                "digest": receipt.digest,
-                "files": receipt.files,
-                "received_files": receipt.received_files,
-                **({"tags": list(self.tags)} if self.tags else {}),
-            }
-        )
+        self._audit(self._event(receipt))
         os.rename(snapshot, self.history.snapshot(receipt.id))
         sync_directory(self.history.snapshots)
         self._point_latest(receipt.id)
+
+    def _event(self, receipt: Receipt) -> Dict[str, object]:
+        """What the log is to say of this commit."""
+        return {
+            "event": "commit",
+            "snapshot": receipt.id,
+            "sequence": receipt.sequence,
+            "parent": receipt.parent,
+            "digest": receipt.digest,
+            "files": receipt.files,
+            "received_files": receipt.received_files,
+            **({"tags": list(self.tags)} if self.tags else {}),
+        }
 
     def _point_latest(self, snapshot_id: str) -> None:
         """Let the link ``latest``, which people and plain tools go by, lead to this snapshot."""

@@ -10,7 +10,7 @@ import os
 import time
 import zlib
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_manifest
@@ -23,6 +23,7 @@ from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .clone import AUTO, discard
+from .copy import CopySession, choose_base
 from .guarded import GuardedSession, Ingest, room_in
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot_manifest_unchecked, sync_directory
@@ -31,6 +32,8 @@ from .usage import freed_with, sizes_of
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
+
+AnySession = TypeVar("AnySession", bound=TreeSession)
 
 
 class TreeTarget(Target):
@@ -96,6 +99,33 @@ class TreeTarget(Target):
         return search_manifest(self.history.manifest(snapshot.id), snapshot.receipt.digest, fragment, ignore_case=ignore_case)
 
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> TreeSession:
+        def make(storage: str) -> TreeSession:
+            latest = self.latest()
+            if (latest.id if latest else None) != parent:
+                raise RefusedError(
+                    "The newest snapshot is %s, this run goes on from %s" % (latest.id if latest else "none", parent or "none"),
+                    kind="writer",
+                    field="parent",
+                    found=latest.id if latest else None,
+                    allowed=parent,
+                    next="run again; if this repeats, two machines write as host %s" % self.host,
+                )
+            return self._session(storage, tx, latest, tags)
+
+        return self._begin(make)
+
+    def begin_copy(self, tx: str, origin: Snapshot, source: str) -> CopySession:
+        """Open a session for a copy of ``origin``, a snapshot of this history in the vault ``source`` (for the records)."""
+
+        def make(storage: str) -> CopySession:
+            snapshots = self.list()
+            base = choose_base(snapshots, origin)
+            return CopySession(self.history, storage, tx, base, self._clone, origin, source, snapshots[0] if snapshots else None)
+
+        return self._begin(make)
+
+    def _begin(self, make: Callable[[str], AnySession]) -> AnySession:
+        """Open the session that ``make`` makes of the vault's storage once nobody else writes to this history."""
         storage = self.storage
         if storage == NATIVE and os.geteuid() != 0:
             raise TargetError(
@@ -116,17 +146,7 @@ class TreeTarget(Target):
                 held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
             except OSError as error:
                 raise explain(error, self.history) from error
-            latest = self.latest()
-            if (latest.id if latest else None) != parent:
-                raise RefusedError(
-                    "The newest snapshot is %s, this run goes on from %s" % (latest.id if latest else "none", parent or "none"),
-                    kind="writer",
-                    field="parent",
-                    found=latest.id if latest else None,
-                    allowed=parent,
-                    next="run again; if this repeats, two machines write as host %s" % self.host,
-                )
-            session = self._session(storage, tx, latest, tags)
+            session = make(storage)
             session.hold_locks(held)
             held = []
         finally:

@@ -1,0 +1,313 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Replicate: bring into this vault what another vault has of a history and this one lacks, each snapshot proven before it exists here.
+
+It pulls. What is removed there stays here, what is damaged there does not come, and what this vault's own retention has removed does not come back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, PolicyError, TargetError, UsageError, counted, printable, refused_by_system
+from ..manifest.document import Manifest
+from ..observe.audit import rfc3339, seconds_of
+from ..observe.progress import Progress
+from ..policy.model import Policy
+from ..policy.target_spec import TargetSpec
+from ..target.contract import IncompleteError, Snapshot
+from ..target.sources import plan_sources
+from ..target.tree.copy import CopySession, check_place, choose_base, removed_ids
+from ..target.tree.layout import damaged_paths, update_state
+from ..target.tree.session import CLOCK_SLACK
+from ..target.tree.target import TreeTarget, overlaps
+from .locate import AnyTarget, name_of, open_target
+from .result import Result
+from .state import HostState, new_transaction
+
+SAMPLE = 20
+LISTED = 500
+# A base that turns out to be damaged here is done without, path by path.
+_ATTEMPTS = 3
+
+
+@dataclass
+class ReplicateResult(Result):
+    """What was copied, or in check mode would be.
+
+    ``copied``: ``{id, sequence, created, files_sent, bytes_sent}``, the oldest first, up to 500; ``refused``: ``{id, kind, reason, paths}`` of those that
+    cannot be proven there, with up to 20 paths; ``count``: how many were copied; ``present``: how many of the source's were here already; ``pruned``: how
+    many this vault had and has removed; ``bytes_sent``: logical size of the content that came; ``newest``: the newest snapshot here, or None.
+    """
+
+    changed: bool = False
+    copied: List[Dict[str, Any]] = field(default_factory=list)
+    refused: List[Dict[str, Any]] = field(default_factory=list)
+    count: int = 0
+    present: int = 0
+    pruned: int = 0
+    files_sent: int = 0
+    bytes_sent: int = 0
+    newest: Optional[str] = None
+    sample: List[Dict[str, str]] = field(default_factory=list)
+    truncated: bool = False
+    warnings: List[str] = field(default_factory=list)
+    duration: float = 0.0
+
+    @property
+    def rc(self) -> int:
+        """The exit code: 0, or 7 when something of the source was refused."""
+        return EXIT_INTEGRITY if self.refused else super().rc
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The public result."""
+        listed = self.copied[:LISTED]
+        return {**super().to_dict(), "copied": listed, "truncated": self.truncated or len(listed) < len(self.copied)}
+
+    def failure(self) -> Optional[IntegrityError]:
+        """What was refused, as an error; None where nothing was."""
+        if not self.refused:
+            return None
+        first = self.refused[0]
+        return IntegrityError(
+            "Not copied, because damaged at the source: %s, the first is %s: %s" % (counted(len(self.refused), "snapshot"), first["id"], first["reason"]),
+            kind="damaged_source",
+            field="source",
+            found=first["id"],
+            next="verify it there; what is damaged in its newest snapshot, the host's next run sends anew. All others were copied",
+        )
+
+
+def replicate(policy: Policy, to: TargetSpec, *, state_directory: str, dry_run: bool = False, progress: Optional[Progress] = None) -> ReplicateResult:
+    """Copy what the policy's target has of its history into the vault ``to``, a directory of this machine. Raises ``BackupError``.
+
+    Can be repeated and killed at any time: what arrived is used, and a snapshot is here whole or not at all."""
+    run = _Replication(policy, to, HostState(state_directory, policy), progress or Progress())
+    started = time.time()
+    try:
+        run.go(dry_run)
+    except OSError as error:
+        raise refused_by_system(error, "copying; what was copied stays, and a repeated run goes on from there") from error
+    finally:
+        run.progress.finish()
+        run.result.duration = time.time() - started
+    return run.result
+
+
+class _Replication:
+    def __init__(self, policy: Policy, to: TargetSpec, state: HostState, progress: Progress) -> None:
+        if to.scheme != "file" or to.layout != "tree":
+            raise UsageError(
+                "The vault %s that is to get the copies is no directory of this machine" % to.url,
+                field="to",
+                found=to.url,
+                allowed="an absolute path: the vault that keeps the copies fetches them",
+                next="run it on that vault, with a policy whose target is the vault to copy from",
+            )
+        if policy.target.scheme == "file" and overlaps(policy.target.path, to.path):
+            raise UsageError(
+                "The vaults %s and %s lie inside one another" % (policy.target.path, to.path),
+                field="to",
+                found=to.path,
+                allowed="two vaults apart, best on two machines",
+                next="name another directory",
+            )
+        if policy.transfer.bwlimit:
+            raise PolicyError(
+                "transfer.bwlimit is not kept by replicate",
+                field="transfer.bwlimit",
+                found=policy.transfer.bwlimit,
+                allowed="a policy without it",
+                next="leave it out; to go easy on a link, copy at night",
+            )
+        self.policy = policy
+        self.state = state
+        self.progress = progress
+        self.result = ReplicateResult()
+        self.source: AnyTarget = open_target(policy.target, policy.host, policy.name)
+        receiver = open_target(to, policy.host, policy.name)
+        assert isinstance(receiver, TreeTarget)
+        self.receiver = receiver
+
+    def go(self, dry_run: bool) -> None:
+        """The whole of it; leaves what it did in ``result``."""
+        theirs, ours = self._look()
+        here = {snapshot.id: snapshot for snapshot in ours}
+        removed = removed_ids(self.receiver.history).difference(here)
+        missing = [snapshot for snapshot in reversed(theirs) if snapshot.id not in here and snapshot.id not in removed]
+        result = self.result
+        result.present = sum(1 for snapshot in theirs if snapshot.id in here)
+        result.pruned = len(theirs) - result.present - len(missing)
+        self._compare_receipts(theirs, here)
+        for snapshot in missing:  # before anything is copied
+            check_place(ours, snapshot, time.time())
+        try:
+            if dry_run:
+                ours = self._predict(missing, ours)
+            else:
+                self._copy_all(missing)
+        finally:
+            result.changed = bool(result.copied)
+            result.count = len(result.copied)
+            result.files_sent = sum(item["files_sent"] for item in result.copied)
+            result.bytes_sent = sum(item["bytes_sent"] for item in result.copied)
+            changes = [{"path": item["id"], "change": "refused"} for item in result.refused]
+            changes += [{"path": item["id"], "change": "added"} for item in result.copied]
+            result.sample, result.truncated = changes[:SAMPLE], len(changes) > SAMPLE
+        if not dry_run:
+            ours = self.receiver.list()
+            self._note_freshness(theirs, ours)
+        result.newest = ours[0].id if ours else None
+
+    def _look(self) -> Tuple[List[Snapshot], List[Snapshot]]:
+        """The snapshots there and here, newest first."""
+        if isinstance(self.source, TreeTarget) and not self.source.exists():
+            raise TargetError(
+                "There is no vault in %s" % self.source.url,
+                kind="not_a_vault",
+                field="target",
+                found=self.source.url,
+                next="check the path, and that its file system is mounted",
+            )
+        theirs, ours = self.source.list(), self.receiver.list()
+        if not theirs and any(snapshot.copied for snapshot in ours):
+            raise TargetError(
+                "There is no history of %s any more, of which copies are here" % name_of(self.policy),
+                kind="history_lost",
+                field="target",
+                found=self.policy.target.url,
+                next="check that its file system is mounted; the copies stay",
+            )
+        return theirs, ours
+
+    def _compare_receipts(self, theirs: Sequence[Snapshot], here: Dict[str, Snapshot]) -> None:
+        """Two receipts of one snapshot are equal, or somebody edited one of them: which, nobody can say from here."""
+        for snapshot in theirs:
+            if snapshot.id in here and here[snapshot.id].receipt != snapshot.receipt:
+                self._refuse(snapshot, "receipt", "its receipt is another one there than here")
+
+    def _refuse(self, snapshot: Snapshot, kind: str, reason: str, paths: Sequence[bytes] = ()) -> None:
+        shown = [printable(b"/" + path) if path else "/" for path in paths[:SAMPLE]]
+        self.result.refused.append({"id": snapshot.id, "kind": kind, "reason": reason, "paths": shown})
+        self.progress.note("snapshot %s is not copied: %s" % (snapshot.id, reason))
+
+    def _is_damaged(self, snapshot: Snapshot) -> bool:
+        """Whether it is known to be damaged there; then it is refused."""
+        if snapshot.damaged:
+            paths = sorted(damaged_paths(snapshot))
+            self._refuse(snapshot, "damaged", "it is known to be damaged in %s" % counted(snapshot.damaged.get("count", 0), "path"), paths)
+        return bool(snapshot.damaged)
+
+    # ---- copying -----------------------------------------------------------------------------------------------------------
+
+    def _copy_all(self, missing: Sequence[Snapshot]) -> None:
+        if missing:
+            self.state.prepare()
+        for snapshot in missing:
+            if self._is_damaged(snapshot):
+                continue
+            try:
+                files, size = self._copy(snapshot)
+            except IncompleteError as error:
+                paths = sorted({item.path for item in error.shortfalls})
+                first = error.shortfalls[0]
+                self._refuse(snapshot, "content", "%s there, the first is %s (%s)" % (_differ(len(paths)), printable(b"/" + first.path), first.reason), paths)
+            except IntegrityError as error:
+                if self._is_gone(snapshot):
+                    continue
+                self._refuse(snapshot, error.kind, error.message)
+            else:
+                self.result.copied.append(_item(snapshot, files, size))
+                self._record(snapshot, files, size)
+
+    def _is_gone(self, snapshot: Snapshot) -> bool:
+        """Whether a prune has just removed it there."""
+        return all(other.id != snapshot.id for other in self.source.list())
+
+    def _copy(self, snapshot: Snapshot) -> Tuple[int, int]:
+        """Copy one; (files, bytes) that came for it. ``IncompleteError`` where the source does not hold what its manifest says."""
+        self.progress.stage("copy %s" % snapshot.id)
+        manifest = self.source.manifest(snapshot)
+        manifest.entries  # noqa: B018 - what is not valid shows before anything is begun
+        session = self.receiver.begin_copy(new_transaction(), snapshot, self.policy.target.url)
+        keep = True
+        try:
+            files = size = 0
+            for attempt in range(_ATTEMPTS):
+                came, took = self._fetch(session, snapshot, manifest)
+                files, size = files + came, size + took
+                try:
+                    session.commit(manifest, self.progress.advance)
+                    keep = False
+                    return files, size
+                except IncompleteError as error:
+                    is_ours = any(item.reason == "base" for item in error.shortfalls)
+                    if attempt == _ATTEMPTS - 1 or not is_ours:
+                        keep = False
+                        raise
+            raise AssertionError("unreachable")
+        except IntegrityError:
+            keep = False  # what is wrong there is not kept here
+            raise
+        finally:
+            session.close(keep=keep)
+
+    def _fetch(self, session: CopySession, snapshot: Snapshot, manifest: Manifest) -> Tuple[int, int]:
+        entries = session.missing(manifest)
+        if not entries:
+            return 0, 0
+        with self.state.scratch() as scratch:
+            os.mkdir(scratch, 0o700)
+            for portion in self.source.portions(entries):
+                with self.source.fetch(snapshot, portion, scratch) as tree:
+                    session.take(tree, portion, self.progress.advance)
+        return len(entries), sum(entry.size for entry in entries)
+
+    def _note_freshness(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot]) -> None:
+        """How long the newest snapshot is known to have been up to date is said of its copy too: what is missed on this vault counts from there."""
+        if not theirs or not ours or theirs[0].id != ours[0].id or not ours[0].copied or theirs[0].unchanged_until is None:
+            return
+        until = theirs[0].unchanged_until
+        if (ours[0].unchanged_until or "") < until and seconds_of(until) <= time.time() + CLOCK_SLACK:
+            update_state(self.receiver.history, ours[0].id, {"unchanged_until": until})
+
+    def _record(self, snapshot: Snapshot, files: int, size: int) -> None:
+        about = {"policy": self.policy.name, "host": self.policy.host, "target": self.policy.target.url, "snapshot_id": snapshot.id}
+        run = {"finished": rfc3339(time.time()), "verb": "replicate", **about, "result": "ok", "rc": 0, "files_sent": files, "bytes_sent": size}
+        self.state.record(run, {"event": "replicate", "snapshot": snapshot.id, "to": self.receiver.url})
+
+    # ---- predicting --------------------------------------------------------------------------------------------------------
+
+    def _predict(self, missing: Sequence[Snapshot], ours: Sequence[Snapshot]) -> List[Snapshot]:
+        """What would be copied, as far as it can be known without reading content; the snapshots that would then be here, newest first."""
+        known = list(ours)
+        manifests: Dict[str, Manifest] = {}
+        for snapshot in missing:
+            if self._is_damaged(snapshot):
+                continue
+            try:
+                manifest = self.source.manifest(snapshot)
+            except BackupError as error:
+                self._refuse(snapshot, error.kind, error.message)
+                continue
+            base = choose_base(known, snapshot)
+            old = None if base is None else manifests.get(base.id) or self.receiver.manifest(base)
+            distrusted = damaged_paths(base) if base is not None else set()
+            wanted = plan_sources(old, manifest, self.receiver.storage, distrusted).wanted
+            self.result.copied.append(_item(snapshot, len(wanted), sum(entry.size for entry in wanted)))
+            manifests = {snapshot.id: manifest}
+            known = sorted([*known, snapshot], key=lambda item: -item.receipt.sequence)
+        return known
+
+
+def _item(snapshot: Snapshot, files: int, size: int) -> Dict[str, Any]:
+    receipt = snapshot.receipt
+    return {"id": snapshot.id, "sequence": receipt.sequence, "created": receipt.created, "files_sent": files, "bytes_sent": size}
+
+
+def _differ(count: int) -> str:
+    return "%s %s not as its manifest says" % (counted(count, "file"), "is" if count == 1 else "are")

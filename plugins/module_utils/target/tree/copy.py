@@ -1,0 +1,164 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session that takes in a snapshot of another vault: built and proven like every other, published under the receipt that it has there.
+
+The receipt and the manifest are the origin's, byte for byte, so that a copy can be told from nothing else and proven by the same digests; what this
+vault did is in its log and in the copy's state. Which base it is built on is this vault's business: any snapshot that is whole here will do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Dict, List, Optional, Sequence, Set
+
+from ...errors import IntegrityError, RefusedError
+from ...manifest.document import Manifest
+from ...manifest.entry import Entry
+from ...manifest.walk import Descent
+from ...observe.audit import events, rfc3339, seconds_of
+from ..contract import Delivery, Receipt, Snapshot, Tell, check_manifest
+from ..sources import Sources
+from . import layout
+from .build import Built
+from .layout import History
+from .receive import receive
+from .session import CLOCK_SLACK, TreeSession
+
+
+def choose_base(snapshots: Sequence[Snapshot], origin: Snapshot) -> Optional[Snapshot]:
+    """What a copy is best built on: of those that are not known to be damaged the newest before it, else the oldest after it."""
+    whole = [snapshot for snapshot in snapshots if not snapshot.damaged]
+    older = [snapshot for snapshot in whole if snapshot.receipt.sequence < origin.receipt.sequence]
+    return older[0] if older else whole[-1] if whole else None
+
+
+def removed_ids(history: History) -> Set[str]:
+    """The snapshots that were here once and that a prune has removed, as the history's log tells: a copy that its vault did not keep is not missing."""
+    found: Set[str] = set()
+    for event in events(history.audit, "prune"):
+        for item in event.get("removed") or ():
+            if isinstance(item, dict):
+                found.add(str(item.get("snapshot")))
+    return found
+
+
+def check_place(snapshots: Sequence[Snapshot], origin: Snapshot, now: float) -> None:
+    """``RefusedError`` where a copy would not fit into this history: another snapshot has its number, or its time is none that it can have.
+
+    A vault that is in somebody else's hands must not be able to date its snapshots so that ours age out."""
+    receipt = origin.receipt
+    if seconds_of(receipt.created) > now + CLOCK_SLACK:
+        raise RefusedError(
+            "The snapshot %s is from the future: this vault's clock says %s" % (origin.id, rfc3339(now)),
+            kind="clock",
+            field="created",
+            found=receipt.created,
+            allowed="a time that has been",
+            next="set the clocks of both vaults right",
+        )
+    for other in snapshots:
+        if other.receipt.sequence == receipt.sequence:
+            raise RefusedError(
+                "Number %d of this history is %s here and %s there: the two vaults have histories of their own" % (receipt.sequence, other.id, origin.id),
+                kind="diverged",
+                field="sequence",
+                found=origin.id,
+                allowed=other.id,
+                next="nothing is copied any more between the two; find out which of them the host sends to (docs/vaults.md, When two vaults differ)",
+            )
+        if (other.receipt.sequence < receipt.sequence) != (other.receipt.created < receipt.created):
+            raise RefusedError(
+                "The snapshot %s is number %d, and by its time it does not belong before or behind %s, number %d"
+                % (origin.id, receipt.sequence, other.id, other.receipt.sequence),
+                kind="clock",
+                field="created",
+                found=receipt.created,
+                allowed="times in the order of the numbers",
+                next="find out which clock was wrong; nothing was copied",
+            )
+
+
+class CopySession(TreeSession):
+    """Takes in ``origin`` of the vault ``source``; ``newest``: of this history so far."""
+
+    def __init__(
+        self,
+        history: History,
+        storage: str,
+        tx: str,
+        base: Optional[Snapshot],
+        clone: str,
+        origin: Snapshot,
+        source: str,
+        newest: Optional[Snapshot],
+    ) -> None:
+        receipt = origin.receipt
+        super().__init__(history, storage, receipt.host, receipt.policy, tx, base, clone, origin.tags)
+        self.origin = origin
+        self.source = source
+        self._newest = newest
+        self._copied = 0
+
+    def missing(self, manifest: Manifest) -> List[Entry]:
+        """The files whose content has to come: not in the base, and not received and proven by a session that was cut off."""
+        check_manifest(manifest, self.origin.receipt, "The manifest that %s has" % self.source)
+        header, receipt = manifest.header, self.origin.receipt
+        if (header.host, header.policy) != (receipt.host, receipt.policy):
+            raise IntegrityError("The manifest of %s is one of another history" % receipt.id, kind="manifest", field="host", found=header.host)
+        wanted = self.wanted(manifest)
+        if self._resumed:
+            try:
+                self._clear_unwanted(wanted, self._files)
+                self._take_over_own(wanted)
+            except OSError as error:
+                raise self.explained(error) from error
+            wanted = self.wanted(manifest)
+        return wanted
+
+    def take(self, tree: Descent, entries: Sequence[Entry], tell: Optional[Tell] = None) -> int:
+        """Copy files that lie under their paths below ``tree``, each hashed as it is written; bytes written. What is not as its entry says is not
+        proven, and the commit names it."""
+        try:
+            # Of an open directory, wherever it was moved meanwhile.
+            place = os.readlink(b"/proc/self/fd/%d" % tree.root_fd)
+            delivery = Delivery(place, entries, place, frozenset(), {})
+            self._check_space(delivery, frozenset())
+            if not self._copied:
+                self._is_pure = not os.listdir(self._files)
+                self._begin_ahead()
+            for entry in entries:
+                self._proven.pop(entry.path, None)
+            with Descent(self._files) as files:
+                received = receive(delivery, files, frozenset(), self.storage, resume=False, tell=tell)
+        except OSError as error:
+            raise self.explained(error) from error
+        self._copied += len(entries)
+        self._proven.update((entry.path, entry) for entry in received.proven)
+        self._hashed += received.hashed
+        return received.written
+
+    def _next_time(self) -> str:
+        return self.origin.receipt.created
+
+    def _make_receipt(self, manifest: Manifest, plan: Sources, built: Built, is_clone: bool) -> Receipt:
+        return self.origin.receipt
+
+    def _publish(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
+        facts = {"copied": {"at": rfc3339(time.time()), "from": self.source}, "unchanged_until": self.origin.unchanged_until}
+        layout.update_state(self.history, receipt.id, facts)
+        super()._publish(snapshot, manifest, receipt)
+
+    def _event(self, receipt: Receipt) -> Dict[str, object]:
+        event = {**super()._event(receipt), "event": "copy", "from": self.source, "created": receipt.created, "hashed_bytes": self._hashed}
+        event["received_files"] = self._copied  # the origin's number is of what the host sent
+        return event
+
+    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> None:
+        if self.base is not None and self.base.receipt.sequence < self.origin.receipt.sequence:
+            super()._hold_after_mass_change(manifest, successor)
+
+    def _point_latest(self, snapshot_id: str) -> None:
+        is_older = self._newest is not None and (snapshot_id != self.origin.id or self._newest.receipt.sequence > self.origin.receipt.sequence)
+        super()._point_latest(self._newest.id if self._newest is not None and is_older else snapshot_id)
