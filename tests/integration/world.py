@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import BackupResult, backup
+from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, RestoreResult, restore
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import VerifyResult, verify
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
@@ -29,6 +30,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit impo
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import Snapshot
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import write_json
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 
@@ -149,6 +151,48 @@ class World:
         import json
 
         write_json(os.fsencode(path), {**json.loads(path.read_text()), **changes})
+
+
+class Packed(World):
+    """A world whose vault is of sealed packs."""
+
+    @classmethod
+    def new(cls) -> Packed:
+        """A new one, with a key."""
+        made = cls.make()
+        assert isinstance(made, Packed)
+        made.key.write_text(os.urandom(32).hex() + "\n")
+        made.key.chmod(0o600)
+        return made
+
+    @property
+    def key(self) -> Path:
+        return self.root / "key"
+
+    def policy(self, **changes: Any) -> Policy:
+        target = {"url": "pack://%s" % self.vault, "key_file": str(self.key)}
+        return Policy.from_mapping({"name": "p", "host": "h", "sources": [str(self.src)], "target": target, **changes}, default_host="h")
+
+    @property
+    def target(self) -> PackTarget:  # type: ignore[override]
+        found = open_target(self.policy().target, "h", "p")
+        assert isinstance(found, PackTarget)
+        return found
+
+    def objects(self, kind: str = "") -> List[Path]:
+        """The objects of the history, or those of one kind."""
+        return sorted(path for path in (self.history / kind).rglob("*") if path.is_file())
+
+    def check_history(self, *, count: Optional[int] = None) -> None:
+        """Every snapshot is whole, and the log is a chain."""
+        found = self.snapshots()
+        assert count is None or len(found) == count
+        for snapshot in found:
+            result = self.verify(snapshot=snapshot.id, depth="full")
+            assert result.ok, result.to_dict()
+        assert not [path for path in self.vault.rglob(".*") if path.is_file()]
+        report = verify_chain(os.fsencode(self.state / "audit.jsonl"))
+        assert report.ok, report
 
 
 # ---- oracles ---------------------------------------------------------------------------------------------------------------

@@ -380,7 +380,8 @@ class _Run:
         assert self.baseline is not None
         if self._needs_healing or (self.tags and not self._is_newest(self.baseline)):
             return False
-        if dry_run or not self.policy.heartbeat or self.now - self.state.heartbeat_at() < self.policy.heartbeat:
+        told = self.state.heartbeat_at()
+        if dry_run or not self.policy.heartbeat or self.now - told < self.policy.heartbeat or (told and not self.target.beats):
             return True
         self.progress.stage("heartbeat")
         answer = self.target.heartbeat(self.baseline.id, self.baseline.digest)
@@ -538,7 +539,7 @@ class _Run:
         self._tell_of_mass_change(parent, receipt.id)
 
     def _tell_of_mass_change(self, parent: Optional[str], successor: str) -> None:
-        from ..target.tree.session import ANOMALY_FROM, ANOMALY_PERCENT
+        from ..target.succession import ANOMALY_FROM, ANOMALY_PERCENT
 
         gone = self.result.modified + self.result.removed
         if self.baseline is None or gone < ANOMALY_FROM or gone * 100 <= ANOMALY_PERCENT * self.baseline.files:

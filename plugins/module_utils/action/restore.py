@@ -194,7 +194,7 @@ class _Restore:
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
         scratch = b""
-        if self.policy.target.scheme != "file":
+        if self.policy.target.scheme != "file" or self.policy.target.layout != "tree":
             scratch = stack.enter_context(self.state.scratch())
             os.mkdir(scratch, 0o700)
         for portion in self.target.portions(plan.content):

@@ -318,6 +318,11 @@ class Target(ABC):
     def storage(self) -> str:
         """``native`` or ``portable``."""
 
+    @property
+    def beats(self) -> bool:
+        """Whether it is told now and then that nothing changed. Where each word costs, it is asked only for what a verification has found."""
+        return True
+
     def expect(self) -> None:  # noqa: B027 - most targets are there already
         """Something will be asked in a moment: begin what it takes until then."""
 
