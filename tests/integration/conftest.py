@@ -14,19 +14,16 @@ from typing import Callable, Iterator
 import pytest
 
 from .sshd import Away
-from .world import STORAGES, Packed, World
+from .world import STORAGES, World
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(params=STORAGES)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """One for each storage. With WORLD=ssh in the environment its vault is behind an sshd, with WORLD=pack it is of sealed packs, for a look at the
-    same stories there."""
-    kind = os.environ.get("WORLD")
-    if kind == "pack" and request.param != STORAGES[-1]:
-        pytest.skip("sealed packs have one storage")
-    made = Away.over(request.param) if kind == "ssh" else Packed.new() if kind == "pack" else World.make(request.param)
+    """One for each storage. With WORLD=ssh in the environment its vault is behind an sshd, with WORLD=pack (for all suites) it is of sealed packs, for
+    a look at the same stories there."""
+    made = Away.over(request.param) if os.environ.get("WORLD") == "ssh" else World.make(request.param)
     yield made
     made.destroy()
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -16,7 +15,8 @@ from .world import Packed, assert_same
 
 @pytest.fixture
 def packed() -> Iterator[Packed]:
-    made = Packed.new()
+    made = Packed.make()
+    assert isinstance(made, Packed)
     yield made
     made.destroy()
 

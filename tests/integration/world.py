@@ -73,7 +73,8 @@ class World:
         base = on or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
         root = Path(tempfile.mkdtemp(prefix="openclaw-backup-test-", dir=base))
         root.chmod(0o755)
-        return cls(root, storage)
+        kind = Packed if cls is World and os.environ.get("WORLD") == "pack" else cls
+        return kind(root, storage)
 
     def destroy(self) -> None:
         # Programs, because paths can be longer than one call takes.
@@ -156,14 +157,10 @@ class World:
 class Packed(World):
     """A world whose vault is of sealed packs."""
 
-    @classmethod
-    def new(cls) -> Packed:
-        """A new one, with a key."""
-        made = cls.make()
-        assert isinstance(made, Packed)
-        made.key.write_text(os.urandom(32).hex() + "\n")
-        made.key.chmod(0o600)
-        return made
+    def __init__(self, root: Path, storage: Optional[str] = None) -> None:
+        super().__init__(root, "portable")
+        self.key.write_text(os.urandom(32).hex() + "\n")
+        self.key.chmod(0o600)
 
     @property
     def key(self) -> Path:
@@ -178,6 +175,14 @@ class Packed(World):
         found = open_target(self.policy().target, "h", "p")
         assert isinstance(found, PackTarget)
         return found
+
+    def tree(self, snapshot_id: Optional[str]) -> Path:
+        """A snapshot as it comes back."""
+        assert snapshot_id
+        seen = self.root / "seen" / snapshot_id
+        if not seen.exists():
+            self.restore(snapshot=snapshot_id, dest=seen, state_directory=str(self.root / "onlooker"))
+        return seen
 
     def objects(self, kind: str = "") -> List[Path]:
         """The objects of the history, or those of one kind."""

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
@@ -33,6 +33,9 @@ _MARK = "format.json"
 _MARKED = {"format": 1, "layout": "pack", "storage": "sealed"}
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
+# A run of zeros of this length becomes a hole.
+_HOLE = 1 << 16
+_ZEROS = bytes(_HOLE)
 
 
 class PackTarget(Target):
@@ -167,7 +170,8 @@ class PackTarget(Target):
                 with open(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at), "wb") as stream:
                     try:
                         for piece, blob in pieces:
-                            stream.write(reader.read(piece, blob))
+                            _write_with_holes(stream, reader.read(piece, blob))
+                        stream.truncate()
                     except IntegrityError:
                         os.unlink(name, dir_fd=at)
 
@@ -394,6 +398,17 @@ class PackTarget(Target):
             raise RefusedError("%s is no canary" % self.policy, kind="scope", field="policy", found=self.policy)
         for item in self.store.list(self._repository.prefix + "/"):
             self.store.delete(item.name)
+
+
+def _write_with_holes(stream: BinaryIO, data: bytes) -> None:
+    """Write content, and leave out what is nothing but zeros; the file must be cut at its end afterwards."""
+    step = _HOLE if _ZEROS in data else max(1, len(data))
+    for start in range(0, len(data), step):
+        piece = data[start : start + step]
+        if piece == _ZEROS:
+            stream.seek(_HOLE, os.SEEK_CUR)
+        else:
+            stream.write(piece)
 
 
 def _check_mark(mark: bytes, url: str) -> None:
