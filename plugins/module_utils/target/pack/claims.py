@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import Iterator
+from typing import TYPE_CHECKING, Iterator
 
 from ...errors import RefusedError
-from .repository import Repository
+
+if TYPE_CHECKING:
+    from .repository import Repository
 
 # An announcement that is older, by the store's clock, is that of a dead writer (s). A writer gives up long before.
 _DEAD_AFTER = 600.0

@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ...errors import IntegrityError, RefusedError, TargetError
 from ...manifest.document import Manifest
 from ..contract import Receipt, Snapshot, check_manifest, check_state
 from ..tree.layout import make_id
+from .claims import alone
 from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, is_id, open_object, read_body, read_head, seal_object
 from .sealing import broken, key_id, load_libraries
 from .store import Item, Store
@@ -317,16 +318,17 @@ class Repository:
             }
             body = json.dumps(state, sort_keys=True, separators=(",", ":")).encode("ascii")
             data = seal_object(self.master, os.urandom(ID_BYTES), header, body)
-            if self.put(self.name("state", "%010d-%06d" % (commit.number, turn)), data, only_if_absent=self.store.is_conditional):
+            if self._put_first(self.name("state", "%010d-%06d" % (commit.number, turn)), data):
                 return state
             again = next((item for item in self.commits() if item.number == commit.number and item.receipt.id == commit.receipt.id), None)
-            if again is None:
+            if again is None or again.removed:
                 break
             commit = again
         raise RefusedError("The snapshot %s was just removed or changed" % commit.receipt.id, kind="no_snapshot", field="snapshot", found=commit.receipt.id)
 
-    def state_names(self, numbers: Sequence[int]) -> List[str]:
-        """The objects that say something of these commits."""
-        prefix = self.name("state") + "/"
-        wanted = {"%010d" % number for number in numbers}
-        return [item.name for item in self.store.list(prefix) if item.name[len(prefix) : len(prefix) + 10] in wanted]
+    def _put_first(self, name: str, data: bytes) -> bool:
+        """Store an object where there is none of that name; False where there is."""
+        if self.store.is_conditional:
+            return self.put(name, data, only_if_absent=True)
+        with alone(self, name.rpartition("/")[2], os.urandom(ID_BYTES).hex()):
+            return self.store.size(name) is None and self.put(name, data)

@@ -25,6 +25,10 @@ from ..tree.layout import make_private
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,199})*", re.ASCII)
 
 
+# So often something is tried that others' tidying can come in between of.
+_ATTEMPTS = 5
+
+
 class Item(NamedTuple):
     """An object of a store: its size in bytes, and when it came to be, by the store's clock (s since the epoch)."""
 
@@ -119,48 +123,71 @@ class DirectoryStore(Store):
         if hashlib.sha256(data).digest() != checksum:
             raise IntegrityError("%s did not arrive as it was sent" % name, kind="checksum", found=name, next="run again; check this machine's memory")
         with self._explained("written"):
-            make_private(self._path)
-            with Descent(self._path) as root:
-                at, last = root.parent(path, create=0o700)
-                temporary = b".%s.%s" % (last, os.urandom(8).hex().encode("ascii"))
+            for attempt in range(_ATTEMPTS):
                 try:
-                    with open(os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=at), "wb", buffering=0) as stream:
-                        view = memoryview(data)
-                        while view:
-                            view = view[stream.write(view) :]
-                        os.fsync(stream.fileno())
-                    if not only_if_absent:
-                        os.rename(temporary, last, src_dir_fd=at, dst_dir_fd=at)
-                    else:
-                        try:
-                            os.link(temporary, last, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
-                        except FileExistsError:
-                            return False
-                finally:
-                    with suppress(FileNotFoundError):
-                        os.unlink(temporary, dir_fd=at)
-                above = path
-                while above:  # the names on the way may be new, too
-                    above = above.rpartition(b"/")[0]
-                    os.fsync(root.directory(above))
+                    return self._put(path, data, only_if_absent)
+                except FileNotFoundError:  # somebody took an empty directory away just then
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+        raise AssertionError("unreachable")
+
+    def _put(self, path: bytes, data: bytes, only_if_absent: bool) -> bool:
+        make_private(self._path)
+        with Descent(self._path) as root:
+            at, last = root.parent(path, create=0o700)
+            temporary = b".%s.%s" % (last, os.urandom(8).hex().encode("ascii"))
+            try:
+                with open(os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=at), "wb", buffering=0) as stream:
+                    view = memoryview(data)
+                    while view:
+                        view = view[stream.write(view) :]
+                    os.fsync(stream.fileno())
+                if not only_if_absent:
+                    os.rename(temporary, last, src_dir_fd=at, dst_dir_fd=at)
+                else:
+                    try:
+                        os.link(temporary, last, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)
+                    except FileExistsError:
+                        return False
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=at)
+            above = path
+            while above:  # the names on the way may be new, too
+                above = above.rpartition(b"/")[0]
+                os.fsync(root.directory(above))
         return True
 
     def list(self, prefix: str) -> List[Item]:
+        with self._explained("read"):
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return self._list(prefix)
+                except FileNotFoundError:  # a directory below went away meanwhile
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+        raise AssertionError("unreachable")
+
+    def _list(self, prefix: str) -> List[Item]:
         start = os.fsencode(prefix).rpartition(b"/")[0]
         found: List[Item] = []
-        with self._explained("read"):
+        try:
+            root = Descent(self._path)
+        except FileNotFoundError:
+            return []
+        with root:
             try:
-                with Descent(self._path) as root:
-                    for path, listing in walk(root, start):
-                        for item in listing:
-                            name = path + b"/" + item.name if path else item.name
-                            if item.name.startswith(b".") or stat.S_ISDIR(item.stat.st_mode) or not name.startswith(os.fsencode(prefix)):
-                                continue
-                            if not stat.S_ISREG(item.stat.st_mode) or not _NAME.fullmatch(os.fsdecode(name)):
-                                raise _foreign(self._path + b"/" + name)
-                            found.append(Item(name.decode("ascii"), item.stat.st_size, item.stat.st_mtime))
+                root.directory(start)
             except FileNotFoundError:
                 return []
+            for path, listing in walk(root, start):
+                for item in listing:
+                    name = path + b"/" + item.name if path else item.name
+                    if item.name.startswith(b".") or stat.S_ISDIR(item.stat.st_mode) or not name.startswith(os.fsencode(prefix)):
+                        continue
+                    if not stat.S_ISREG(item.stat.st_mode) or not _NAME.fullmatch(os.fsdecode(name)):
+                        raise _foreign(self._path + b"/" + name)
+                    found.append(Item(name.decode("ascii"), item.stat.st_size, item.stat.st_mtime))
         return sorted(found)
 
     def size(self, name: str) -> Optional[int]:

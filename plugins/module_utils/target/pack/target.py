@@ -9,6 +9,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
@@ -322,10 +323,11 @@ class PackTarget(Target):
         if not repository.has_key:
             # Nothing can be said of a snapshot without the key: one that must stay for others stays what it is.
             doomed = [commit for commit in doomed if not self._must_stay(commit, commits, doomed)]
+            return self._remove_orphans(commits, doomed, tell)
         now = rfc3339(self.store.clock())
         for commit in doomed:
-            if self._must_stay(commit, commits, doomed):
-                repository.change_state(commit, lambda state: {"removed": {"at": now}})
+            # Said in a turn of its own: who holds it at this moment is either seen here, or told that it is gone.
+            repository.change_state(commit, partial(_mark_removed, commit.state, now))
         return self._remove_orphans(repository.commits(), doomed, tell)
 
     def _must_stay(self, commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit]) -> bool:
@@ -398,6 +400,14 @@ class PackTarget(Target):
             raise RefusedError("%s is no canary" % self.policy, kind="scope", field="policy", found=self.policy)
         for item in self.store.list(self._repository.prefix + "/"):
             self.store.delete(item.name)
+
+
+def _mark_removed(before: Mapping[str, Any], now: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    if state.get("held") != before.get("held"):
+        raise RefusedError(
+            "A snapshot that was to go was held in the meantime", kind="held", field="snapshot", found=str(state.get("held")), next="run the prune again"
+        )
+    return {"removed": {"at": now}}
 
 
 def _write_with_holes(stream: BinaryIO, data: bytes) -> None:
