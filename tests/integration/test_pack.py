@@ -476,3 +476,108 @@ def test_a_run_that_is_killed_leaves_a_whole_history_and_the_next_one_succeeds(p
     keep(packed, packed.snapshots()[0].id)
     packed.check_history(count=1)
     assert len(packed.objects("packs")) == 1
+
+
+def test_a_lost_acknowledgement_is_recognised_as_the_hosts_own(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(packed)
+    packed.backup()
+    (packed.src / "new").write_text("new")
+    real = session_module.PackSession.commit
+
+    def lose(self: session_module.PackSession, *arguments: Any) -> Any:
+        real(self, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module.PackSession, "commit", lose)
+        with pytest.raises(KeyboardInterrupt):
+            packed.backup()
+    result = packed.backup()
+    assert not result.changed and result.rc == 0
+    packed.check_history(count=2)
+
+
+@pytest.mark.parametrize("verb", ["begin", "send", "seal", "publish", "put"])
+def test_a_run_that_fails_on_its_way_leaves_nothing_that_counts(packed: Packed, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    plant(packed)
+    packed.backup()
+    before = packed.objects()
+    (packed.src / "new").write_text("new")
+
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    places: Dict[str, Any] = {
+        "begin": (PackTarget, "begin"),
+        "send": (session_module.PackSession, "_take"),
+        "seal": (session_module, "write_body"),
+        "publish": (session_module.PackSession, "_publish"),
+        "put": (DirectoryStore, "_put"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*places[verb], fail)
+        error_of(packed.backup)
+    assert packed.objects() == before
+    assert packed.backup().changed
+    packed.check_history(count=2)
+
+
+def test_a_store_whose_clock_went_back_is_refused_and_a_little_is_not(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(packed)
+    packed.backup()
+    now = packed.target.store.clock()
+    (packed.src / "new").write_text("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "clock", lambda self: now - 3600)
+        assert error_of(packed.backup).kind == "clock"
+    monkeypatch.setattr(DirectoryStore, "clock", lambda self: now - 60)
+    packed.backup()
+    one, two = (snapshot.receipt.created for snapshot in packed.snapshots())
+    assert one > two
+
+
+def test_what_lies_in_the_way_of_the_vault_is_told_by_every_verb(packed: Packed) -> None:
+    plant(packed)
+    packed.backup()
+    os.rename(packed.vault, packed.root / "aside")
+    packed.vault.write_text("")
+    (packed.src / "new").write_text("new")
+    for verb in (packed.backup, packed.verify, packed.restore):
+        assert error_of(verb).rc == 6
+
+
+def test_more_than_half_of_the_files_gone_holds_the_parent(packed: Packed) -> None:
+    plant(packed, 60)
+    first = packed.backup()
+    for number in range(45):
+        (packed.src / ("file%d" % number)).write_bytes(os.urandom(50))
+    result = packed.backup()
+    held = packed.snapshots()[1].held
+    assert held and "45 of 60" in held["reason"] and first.snapshot_id in str(result.warnings)
+
+
+def test_tags_and_holds_stay_with_their_snapshot(packed: Packed) -> None:
+    plant(packed)
+    packed.backup(tags=["one", "two"])
+    packed.target.tag(packed.snapshots()[0], ["three"], ["one"])
+    packed.target.hold(packed.snapshots()[0], "why")
+    grow(packed, 1)
+    newest, oldest = packed.snapshots()
+    assert (oldest.tags, newest.tags, newest.held) == (("three", "two"), (), None)
+    assert oldest.held and oldest.held["reason"] == "why"
+    packed.target.hold(oldest, None)
+    assert packed.snapshots()[1].held is None
+    assert {path.name for path in packed.objects("state")} == {"0000000001-00000%d" % turn for turn in (1, 2, 3)}
+
+
+def test_a_store_that_is_asked_twice_finds_what_it_wrote_itself(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(packed)
+    real = DirectoryStore.put
+
+    def put(self: DirectoryStore, name: str, *arguments: Any, **options: Any) -> bool:
+        stored = real(self, name, *arguments, **options)
+        return real(self, name, *arguments, **options) if "/manifests/" in name else stored
+
+    monkeypatch.setattr(DirectoryStore, "put", put)
+    packed.backup()
+    packed.check_history(count=1)

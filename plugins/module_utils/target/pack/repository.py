@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from ...errors import IntegrityError, RefusedError, TargetError
+from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
 from ..contract import Receipt, Snapshot, check_manifest, check_state
 from ..tree.layout import make_id
@@ -134,6 +134,7 @@ class Repository:
         return True
 
     def _wrong_key(self, found: str) -> TargetError:
+        found = printable(found)[:40]  # whoever keeps the store may have written anything
         return TargetError(
             "The history %s in %s was sealed with key %s, this key is %s" % (self.prefix, self.store.url, found, key_id(self.master)),
             kind="key",
@@ -199,6 +200,12 @@ class Repository:
     def numbers(self) -> List[int]:
         """The numbers of all manifests."""
         return sorted(self._listed())
+
+    def is_by(self, number: int, tx: str) -> bool:
+        """Whether the commit of that number is that of the transaction ``tx``."""
+        name = self.manifest_name(number)
+        header = self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", number).header
+        return Receipt.from_dict(header.get("receipt"), name).tx == tx
 
     def _listed(self) -> Dict[int, Item]:
         prefix = self.name("manifests") + "/"

@@ -246,19 +246,13 @@ class DirectoryStore(Store):
                     names = [item.name for item in list_directory(root.root_fd) if item.name != b"lost+found" and not item.name.startswith(b".")]
             except FileNotFoundError:
                 return None
-            except NotADirectoryError as error:
-                raise TargetError(
-                    "The target %s is not a directory" % self.url, kind="not_a_vault", field="target", found=self.url, next="name another directory"
-                ) from error
         return min(names) if names else None
 
     @contextmanager
     def _explained(self, done: str) -> Iterator[None]:
-        """What a failed system call means to its user; what is just not there is the caller's to judge."""
+        """What a failed system call means to its user."""
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
-            raise
         except OSError as error:
             raise self._explain(error, done) from error
 
@@ -271,6 +265,9 @@ class DirectoryStore(Store):
                 found=printable(self._path),
                 next="free space in the vault; nothing was published and the newest snapshot is untouched",
             )
+        if error.errno in (errno.ENOTDIR, errno.EEXIST) and not os.path.isdir(self._path):
+            place = printable(self._path)
+            return TargetError("The target %s is not a directory" % place, kind="not_a_vault", field="target", found=place, next="name another directory")
         if error.errno in RUN_OUT:
             return refused_by_system(error, "using the vault %s" % printable(self._path))
         path = " (%s)" % printable(error.filename) if isinstance(error.filename, (bytes, str)) else ""
