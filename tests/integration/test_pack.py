@@ -343,17 +343,21 @@ def test_packs_that_nothing_needs_go_with_their_snapshots(packed: Packed) -> Non
     packed.check_history(count=2)
 
 
-def test_without_the_key_whole_packs_can_still_be_removed(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_key_whole_packs_can_still_be_removed(packed: Packed) -> None:
     plant(packed)
     ids = grow(packed, 3)
     packed.target.hold(packed.snapshots()[1], "why nobody here knows")
     blind = target_of(packed, with_key=False)
     found = blind.list()
     assert [snapshot.id for snapshot in found] == ids[::-1] and found[1].held and not found[0].held
+    assert found[1].held["at"] == packed.snapshots()[1].held["at"]  # type: ignore[index]
     blind.remove(lambda snapshots: {ids[0]: "test"})
     assert len(packed.objects("packs")) == 3  # the first one's holds what has not changed since
     packed.check_history(count=2)
-    monkeypatch.setattr(session_module, "FULL_UP_TO", 0)
+    keep(packed, ids[1])  # with the key: the newest goes and stays for its number
+    assert [snapshot.id for snapshot in blind.list()] == [ids[1]]
+    blind.remove(lambda snapshots: {})
+    packed.check_history(count=1)
 
 
 def test_a_hold_in_the_middle_of_a_prune_is_seen(packed: Packed) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
-from ..contract import Receipt, Snapshot, check_manifest, check_state
+from ..contract import Receipt, Snapshot, check_manifest, check_state, is_time
 from ..tree.layout import make_id
 from .claims import alone
 from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, is_id, open_object, read_body, read_head, seal_object
@@ -24,6 +24,8 @@ from .store import Item, Store
 _FIRST_BYTES = 64 << 10
 _NUMBER = re.compile("[0-9]{10}")
 _STATE_NAME = re.compile("([0-9]{10})-([0-9]{6})")
+# What the header of a state says in the clear, each with its time.
+_MARKS = ("verified", "damaged", "held", "removed")
 # So many others change the state of one snapshot at the same moment before this one gives up.
 _TURNS = 20
 
@@ -303,9 +305,11 @@ class Repository:
         if sealed.header.get("snapshot") != snapshot_id:
             return None  # of a snapshot that had this number before, and is gone
         if not self.has_key:
-            # Whether, not why or where.
-            marks = {mark: {"at": "2000-01-01T00:00:00.000Z"} for mark in ("verified", "damaged", "held") if sealed.header.get(mark)}
-            return {**marks, "tags": sealed.header.get("tags", []), "removed": bool(sealed.header.get("removed"))}
+            # When, not why or where.
+            marks = {mark: {"at": sealed.header[mark]} for mark in _MARKS if sealed.header.get(mark)}
+            if not all(is_time(item["at"]) for item in marks.values()):
+                raise broken("%s says what cannot be" % name)
+            return {**marks, "tags": sealed.header.get("tags", [])}
         state = json.loads(open_object(sealed, self.master, name))
         return state if type(state) is dict else {"state": state}
 
@@ -321,7 +325,7 @@ class Repository:
                 "number": commit.number,
                 "snapshot": commit.receipt.id,
                 "tags": list(state.get("tags", ())),
-                **{mark: bool(state.get(mark)) for mark in ("verified", "damaged", "held", "removed")},
+                **{mark: state[mark].get("at") if state.get(mark) else None for mark in _MARKS},
             }
             body = json.dumps(state, sort_keys=True, separators=(",", ":")).encode("ascii")
             data = seal_object(self.master, os.urandom(ID_BYTES), header, body)

@@ -348,8 +348,7 @@ class PackTarget(Target):
         freed = 0
         stay: List[Commit] = []
         for commit in commits:  # the newest first: a difference goes before what it is the difference to
-            at = (commit.state.get("removed") or {}).get("at")
-            is_fresh = commit.number == commits[0].number and at is not None and now - seconds_of(at) < LEASE
+            is_fresh = commit.number == commits[0].number and commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE
             if commit.number in alive or commit.number in bases or is_fresh:
                 stay.append(commit)
                 continue
