@@ -20,6 +20,7 @@ author:
 description:
   - Two lines for each policy, for a file in C(/etc/cron.d), one as its C(schedule) says and one for when the host starts.
   - The command is one that does nothing where no run is due, as C(openclaw-backup run --scheduled) does.
+  - A third one for a policy with C(schedule.watch), which every five minutes starts what is to run all the time.
 options:
   _input:
     description: The policies, each with C(host); P(openclaw.backup.policy_problems#filter) must find nothing wrong with them.
@@ -38,6 +39,13 @@ options:
   directory:
     description: Where the policies' files are; without it policies are named by their names.
     type: path
+  watch:
+    description:
+      - The command that watches a policy's files, to which the policy's name or path is added.
+      - It does nothing where it runs already, as C(openclaw-backup watch) does.
+      - Without it nothing is watched.
+    type: list
+    elements: str
 positional: command
 """
 
@@ -60,17 +68,23 @@ _value:
 """
 
 
-def crontab(policies: Any, command: Any, user: str = "root", directory: str = "") -> List[str]:
-    """Two lines for each policy. Raises ``PolicyError`` for one that is not right."""
+def crontab(policies: Any, command: Any, user: str = "root", directory: str = "", watch: Any = None) -> List[str]:
+    """Two lines for each policy, three for one that is watched. Raises ``PolicyError`` for one that is not right."""
     lines = []
     for item in plain(policies):
         policy = Policy.from_mapping(item, default_host="localhost", find=lambda name: UNSEEN)
         word = "%s/%s.json" % (directory, policy.name) if directory else policy.name
-        # cron takes a bare '%' for the end of the line.
-        call = " ".join(shlex.quote(part) for part in [*plain(command), word]).replace("%", "\\%")
+        call = _call([*plain(command), word])
         # At boot too: a run that was missed is made up for, and else there is nothing to do.
         lines += ["%s %s %s" % (policy.schedule.cron, user, call), "@reboot %s %s" % (user, call)]
+        if watch and policy.schedule.watch:
+            lines.append("*/5 * * * * %s %s" % (user, _call([*plain(watch), word])))
     return lines
+
+
+def _call(words: List[str]) -> str:
+    # cron takes a bare '%' for the end of the line.
+    return " ".join(map(shlex.quote, words)).replace("%", "\\%")
 
 
 class FilterModule:

@@ -511,7 +511,7 @@ def test_rsync_that_is_missing_or_too_old(kept: World, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("script, is_told", [("exit 0\n", False), ("echo error >&2; exit 23\n", False), ("exit 12\n", True), ("kill -9 $$\n", True)])
 def test_an_rsync_that_fails_or_lies_publishes_nothing_wrong(world: World, monkeypatch: pytest.MonkeyPatch, script: str, is_told: bool) -> None:
     """Its exit code is a hint; what arrived is what was hashed. What did not arrive goes by hand."""
-    fake_rsync(world.root / "bin", 'case "$1" in -VV|--version) echo "rsync  version 3.2.7  protocol version 31"; exit 0;; esac\n' + script)
+    fake_rsync(world.root / "bin", 'case "$*" in *-VV|--version) echo "rsync  version 3.2.7  protocol version 31"; exit 0;; esac\n' + script)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "%s:%s" % (world.root / "bin", os.environ["PATH"]))
         limited = world.policy(transfer={"bwlimit": "1g"})

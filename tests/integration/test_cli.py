@@ -461,6 +461,19 @@ def test_status_says_since_when_and_what_is_in_the_way(history: Host) -> None:
     assert history.json("status", "web.json", "--host", "web1")["baseline"] == ids_of(history, "web1")[0]
 
 
+def test_a_vault_judges_a_host_without_a_baseline_and_by_its_heartbeats(history: Host) -> None:
+    there = ("status", "web.json", "--on-vault", "--state", str(history.home / "keeper"))
+    history.write_policy(objectives={"rpo": "1s"}, heartbeat="1h")
+    time.sleep(1.1)
+    assert history.json(*there)["problems"] == []
+    history.write_policy(objectives={"rpo": "1s"}, heartbeat="0s")
+    assert history.json(*there)["problems"] == [], "without heartbeats nobody knows"
+    history.write_policy(objectives={"rpo": "1s"}, heartbeat="1s")
+    time.sleep(1.1)
+    (problem,) = history.json(*there, rc=3)["problems"]
+    assert problem.endswith(" old, the objective (rpo) is 1s, beside a heartbeat every 1s")
+
+
 def ids_of(host: Host, name: str) -> List[str]:
     return [item["id"] for item in host.json("list", "web.json", "--host", name)["snapshots"]]
 

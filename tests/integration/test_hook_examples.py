@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -364,3 +365,25 @@ def test_a_snapshot_of_a_real_logical_volume_is_backed_up_and_gone_afterwards(wo
         subprocess.run(["umount", str(tree)], check=False)
         subprocess.run(["vgremove", "--force", "--yes", group], check=False)
         subprocess.run(["losetup", "-d", loop], check=False)
+
+
+def test_an_upgrade_waits_for_its_backup_and_is_not_done_without(world: World, tmp_path: Path) -> None:
+    home, tree = tmp_path / "bin", world.root / "data"
+    home.mkdir()
+    tree.mkdir()
+    (tree / "state").write_text("of the old release")
+    wish = {"name": "p", "host": "h", "sources": [str(tree)], "target": str(world.vault)}
+    (world.root / "policy.json").write_text(json.dumps(wish))
+    agent = "%s -m ansible_collections.openclaw.backup.plugins.module_utils.agent" % sys.executable
+    (home / "openclaw-backup").write_text('#!/bin/sh\n[ -e %s ] || { touch %s; exit 5; }\nexec %s "$@"\n' % (home / "free", home / "free", agent))
+    (home / "openclaw-backup").chmod(0o755)
+    environment = {**os.environ, "PATH": "%s:%s" % (home, os.environ["PATH"]), "OPENCLAW_BACKUP_STATE": str(world.state), "BEFORE_UPGRADE_WAIT": "0"}
+    command = [EXAMPLES / "before-upgrade", world.root / "policy.json", "cp", "/dev/null", tree / "state"]
+    run(*command, env=environment)
+    assert (tree / "state").read_text() == ""
+    (snapshot,) = world.snapshots()
+    assert snapshot.tags == ("before-upgrade",)
+    (tree / "state").unlink()  # a source without files: a guard refuses
+    done = subprocess.run([*map(str, command[:2]), "touch", str(tree / "upgraded")], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 4 and "no upgrade" in done.stderr
+    assert not (tree / "upgraded").exists()

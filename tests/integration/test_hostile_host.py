@@ -16,6 +16,7 @@ import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import pytest
@@ -301,6 +302,45 @@ def test_too_many_paths_too_large_manifests_and_too_much_content_are_refused(vau
     host.hello()
     host.begin(tx="c" * 32)
     assert host.ask("propose", os.urandom(200), delta=False, expected="")["error"]["kind"] == "protocol"
+    host.hang_up()
+
+
+def test_what_has_arrived_already_needs_no_more_room(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import guarded
+
+    content = {b"src/%d" % number: os.urandom(100_000) for number in range(10)}
+    manifest = manifest_of(content)
+
+    def disk(_path: Any) -> Any:
+        taken = sum(path.stat().st_blocks * 512 for path in vault.vault.rglob("*") if path.is_file())
+        return SimpleNamespace(f_bavail=1_300_000 - taken, f_frsize=1, f_blocks=1_300_000, f_files=0, f_favail=0)
+
+    monkeypatch.setattr(guarded.os, "statvfs", disk)
+    host = Host(vault, reserve=0)
+    host.hello()
+    host.begin()
+    assert "ok" in host.propose(manifest)
+    deliver(vault, dict(list(content.items())[:6]))
+    host.hang_up()
+    again = Host(vault, reserve=0)
+    again.hello()
+    again.begin(tx="b" * 32)
+    assert "ok" in again.propose(manifest)
+    deliver(vault, dict(list(content.items())[6:]), "b" * 32)
+    assert "ok" in again.ask("commit", digest=manifest.digest)
+    again.hang_up()
+    vault.check_history(count=1)
+
+
+def test_a_file_that_is_copied_once_it_arrived_needs_its_room_twice(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import guarded
+
+    monkeypatch.setattr(guarded.os, "statvfs", lambda _path: SimpleNamespace(f_bavail=1500, f_frsize=1, f_blocks=1500, f_files=0, f_favail=0))
+    host = Host(vault, reserve=0)
+    host.hello()
+    host.begin()
+    assert host.propose(manifest_of({b"src/a": b"x" * 1000}))["error"]["kind"] == "vault_full"
+    assert "ok" in host.propose(manifest_of({b"src/a": b"x" * 700}))
     host.hang_up()
 
 
@@ -713,3 +753,134 @@ def test_another_attempt_never_takes_a_half_edited_clone_for_the_base(vault: Wor
     assert host.ask("commit", digest=manifest.digest)["error"]["kind"] == "vault_full"
     assert not made._is_clone
     host.hang_up()
+
+
+def leave(vault: World, content: Dict[bytes, bytes], **limits: Any) -> Path:
+    """A session that dies with what has arrived; the directory in which that lies then."""
+    host = Host(vault, **limits)
+    host.hello()
+    host.begin()
+    host.propose(manifest_of(content))
+    deliver(vault, content)
+    host.hang_up()
+    return vault.history / "incoming" / ("a" * 32) / "kept" / "files"
+
+
+def test_a_directory_that_was_closed_stands_in_the_way_of_no_other_session(vault: World) -> None:
+    left = leave(vault, CONTENT)
+    (left / "src").chmod(0o070)  # where the account's own rsync could not write any more
+    host = Host(vault)
+    host.hello()
+    assert host.begin(tx="b" * 32)["ok"]["resumed"] is True
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    made = arrivals(vault, "b" * 32) / "src"
+    assert made.stat().st_mode & 0o700 == 0o700
+    deliver(vault, {}, "b" * 32)
+    assert "ok" in host.ask("commit", digest=manifest.digest)
+    host.hang_up()
+
+
+@pytest.mark.parametrize("trick", ["mode", "name", "link", "list"])
+def test_a_file_that_was_closed_is_not_used_again(vault: World, trick: str) -> None:
+    left = leave(vault, CONTENT) / "src" / "a"
+    if trick == "mode":
+        left.chmod(0o040)
+    elif trick == "name":
+        os.link(left, left.parent / "again")
+    elif trick == "link":
+        left.unlink()
+        left.symlink_to("b")
+    else:
+        entries = ((1, 6, 0xFFFFFFFF), (2, 0, 12345), (4, 0, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
+        os.setxattr(left, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *item) for item in entries))
+    host = Host(vault)
+    host.hello()
+    host.begin(tx="b" * 32)
+    host.propose(manifest_of(CONTENT))
+    assert sorted(os.listdir(arrivals(vault, "b" * 32) / "src")) == ["b"]
+    host.hang_up()
+
+
+def test_what_had_arrived_outlives_a_session_in_which_nothing_was_proposed(vault: World) -> None:
+    leave(vault, CONTENT)
+    host = Host(vault)
+    host.hello()
+    host.begin(tx="b" * 32)
+    host.hang_up()
+    host = Host(vault)
+    host.hello()
+    assert host.begin(tx="c" * 32)["ok"]["resumed"] is True
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    assert "ok" in host.ask("commit", digest=manifest.digest)
+    host.hang_up()
+
+
+def test_what_cannot_be_removed_is_put_aside_and_told_of_once(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import sweep
+
+    leave(vault, CONTENT)
+    real = sweep.discard
+
+    def discard(dir_fd: int, name: bytes) -> None:
+        if name.endswith(b"a" * 32):
+            raise PermissionError(13, "closed", name)
+        real(dir_fd, name)
+
+    monkeypatch.setattr(sweep, "discard", discard)
+    host = Host(vault)
+    host.hello()
+    parent = None
+    for number in range(3):
+        parent = commit(host, vault, {b"src/a": b"%d" % number}, parent, "%032x" % number)["ok"]["receipt"]["id"]
+    assert (vault.history / "audit.jsonl").read_text().count('"sweep"') == 1
+    assert os.listdir(vault.history / "incoming") == ["closed." + "a" * 32]
+    monkeypatch.undo()
+    commit(host, vault, {b"src/a": b"more"}, parent, "f" * 32)
+    assert os.listdir(vault.history / "incoming") == []
+    host.hang_up()
+
+
+@pytest.mark.parametrize("room", [(0, 1000), (1000, 0), (-5, None)])
+def test_a_vault_without_room_drops_what_dead_sessions_of_all_hosts_have_left(vault: World, monkeypatch: pytest.MonkeyPatch, room: Any) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import guarded, target
+
+    leave(vault, CONTENT)
+    neighbour = vault.vault / "web2" / "q" / "incoming" / ("e" * 32) / "kept"
+    neighbour.mkdir(parents=True)
+    busy = vault.vault / "web3" / "q" / "incoming" / ("f" * 32) / "in"
+    busy.mkdir(parents=True)
+    turn = target.lock(os.fsencode(busy.parents[2] / "writer.lock"), 2, "A session")
+    host = Host(vault)
+    host.hello()
+    assert neighbour.exists()
+    monkeypatch.setattr(target, "room_in", lambda *_arguments: guarded.Room(*room))
+    assert host.begin(tx="b" * 32)["ok"]["resumed"] is False
+    assert not neighbour.parent.exists() and busy.exists()
+    os.close(turn)
+    host.hang_up()
+
+
+def test_room_for_a_snapshot_is_made_of_what_dead_sessions_have_left(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import guarded
+
+    host = Host(vault)
+    host.hello()
+    left = vault.vault / "web2" / "q" / "incoming" / ("e" * 32)
+    left.mkdir(parents=True)
+    monkeypatch.setattr(guarded, "room_in", lambda *_arguments: guarded.Room(1 if left.exists() else 1000, None))
+    assert "ok" in commit(host, vault, CONTENT)
+    assert not left.exists()
+    host.hang_up()
+
+
+def test_a_session_with_another_group_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the vault's account sudo would give any group that it is in: those of all hosts."""
+    from ansible_collections.openclaw.backup.plugins.module_utils.agent import serve
+    from ansible_collections.openclaw.backup.plugins.module_utils.errors import UsageError
+
+    monkeypatch.setenv("SUDO_UID", str(os.getuid()))
+    monkeypatch.setattr(os, "getegid", lambda: 54321)
+    with pytest.raises(UsageError, match="group of its own account"):
+        serve._keeper_for_caller("write")

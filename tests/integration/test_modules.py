@@ -86,7 +86,7 @@ def tell(story: Story, home: Path) -> None:
     story.python(EDITS % tree)
     story.task("manifest_compared", "manifest", sources=[tree], baseline=kept)
     story.four_times("second", "snapshot", **policy)
-    story.task("warned", "snapshot", policy={**policy, "schedule": {"watch": True}})
+    story.task("warned", "snapshot", policy={**policy, "objectives": {"rto": "1h"}})
     hooks = {"before": [["true", "an argument"]], "after": [["sh", "-c", "echo busy; exit 5"]]}
     story.task("hooked_predicted", "snapshot", check=True, policy={**policy, "hooks": hooks})
     story.task("hooked", "snapshot", policy={**policy, "hooks": hooks})
@@ -104,6 +104,8 @@ def tell(story: Story, home: Path) -> None:
     story.task("verify", "verify", **history)
     story.task("verify_again", "verify", **history)
     story.task("list_verified", "snapshot_info", **history)
+    story.four_times("status", "status_info", policy={**policy, "objectives": {"rpo": "1d"}})
+    story.task("status_nothing", "status_info", **{**history, "name": "nobody"})
     story.task("verify_quick", "verify", depth="quick", **history)
     story.task("verify_slice", "verify", slice="1/2", snapshot="latest", **history)
     story.task("verify_other_slice", "verify", slice="2/2", snapshot="latest", **history)
@@ -126,6 +128,7 @@ def tell(story: Story, home: Path) -> None:
     story.task("list_not_yet_damaged", "snapshot_info", **history)
     story.task("verify_damaged", "verify", **history)
     story.task("list_damaged", "snapshot_info", **history)
+    story.task("status_damaged", "status_info", **history)
     story.task("restore_damaged", "restore", dest=str(home / "damaged"), **history)
 
     # More of everything than a sample shows.
@@ -417,7 +420,8 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         ("restore", "would_capture"),
         ("snapshot_info", "changed"),
         ("verify", "changed"),
-        *((module, key) for module in ("manifest", "snapshot", "snapshot_info", "prune") for key in ("rc", "error")),
+        *(("status_info", key) for key in ("changed", "pending", "running", "truncated")),
+        *((module, key) for module in ("manifest", "snapshot", "snapshot_info", "status_info", "prune") for key in ("rc", "error")),
         ("snapshot_info", "duration"),  # rounds to nothing
     }
     assert silent <= quiet
@@ -499,7 +503,7 @@ def test_a_policy_may_be_a_file(told: Told) -> None:
 
 
 def test_a_key_that_nothing_acts_on_is_warned_of(told: Told) -> None:
-    assert ["schedule.watch" in text for text in told["warned"]["warnings"]] == [True]
+    assert ["objectives.rto" in text for text in told["warned"]["warnings"]] == [True]
     assert not told["warned"]["changed"] and not told["second"].get("warnings")
 
 
@@ -606,6 +610,16 @@ def test_long_lists_are_cut_and_their_counts_are_not(told: Told) -> None:
 # ---- a history that this host does not know --------------------------------------------------------------------------
 
 
+def test_the_state_of_things_is_told_and_fails_nothing(told: Told) -> None:
+    status = told["status"]
+    assert (status["ok"], status["problems"], status["rpo"], status["snapshots"]) == (True, [], 86400, 2)
+    assert status["newest"]["id"] == status["baseline"] == told["second"]["snapshot_id"]
+    assert told["status_nothing"]["problems"] == ["there is no snapshot yet"]
+    damaged = told["status_damaged"]
+    assert not damaged["ok"] and "the newest snapshot is damaged" in damaged["problems"]
+    assert damaged["sample"] == told["list_damaged"]["sample"]
+
+
 def test_a_host_without_memory_restores_first_or_adopts(told: Told) -> None:
     refused, adopted = told["restore_first"], told["adopt"]
     assert (refused["rc"], refused["error"]["kind"]) == (4, "restore_first")
@@ -644,7 +658,7 @@ def test_the_difference_of_a_restore_shows_its_changes(told: Told) -> None:
 def test_every_module_has_a_difference_and_it_is_empty_where_nothing_changed(told: Told) -> None:
     for name, _module, result in told.good():
         assert {"before", "after", "before_header", "after_header"} == set(result["diff"]), name
-    for name in ("manifest_again", "first_again", "second_again", "list", "verify", "restore_again", "in_place_again"):
+    for name in ("manifest_again", "first_again", "second_again", "list", "status", "verify", "restore_again", "in_place_again"):
         assert told[name]["diff"]["before"] == told[name]["diff"]["after"] == "", name
     assert told["verify_damaged"]["diff"]["after"] == "%s/tree/folder/changed (damaged)\n" % told.home
 

@@ -64,7 +64,7 @@ def site(tmp_path: Path, ansible_playbook: Run) -> Site:
 def test_the_local_inventory_backs_up_verifies_and_restores(site: Site) -> None:
     predicted = site.local("backup", "--check")
     assert predicted["changed"] and predicted["snapshot_id"] is None and not (site.home / "vault").exists()
-    assert "1 file, 7.00 Bytes would be sent" in site.output
+    assert "1 file, 7 B would be sent" in site.output
     first = site.local("backup")
     assert first["changed"] and first["files_sent"] == 1 and first["snapshot_id"] in site.output
     again = site.local("backup", "--check", "--diff")
@@ -72,7 +72,9 @@ def test_the_local_inventory_backs_up_verifies_and_restores(site: Site) -> None:
     assert "unchanged since snapshot " + first["snapshot_id"] in site.output
     assert not site.local("backup")["changed"]
 
-    assert site.local("verify")["ok"] and "paths are as they were backed up" in site.output
+    assert site.local("verify")["ok"] and "paths as backed up" in site.output
+    state = site.local("status")
+    assert state["ok"] and state["snapshots"] == 1 and "1 snapshot, the newest state is " in site.output
 
     copy = site.home / "copy"
     assert site.local("restore", "--check", dest=str(copy))["changed"] and not copy.exists()
@@ -115,7 +117,7 @@ def test_a_prune_removes_what_the_policys_retention_does_not_keep(site: Site) ->
     for number in range(3):
         (site.home / "tree" / "folder" / "file").write_text("number %d" % number)
         site.play("backup", policies=policies)
-    assert site.play("prune", policies=policies) == {}, "a policy without a retention keeps all"
+    assert site.play("prune", policies=policies) == {"localhost": {"prune": {}}}, "a policy without a retention keeps all"
     policies[0]["retention"] = rules
     predicted = site.play("prune", "--check", policies=policies)["localhost"]["prune"]["local"]
     assert len(predicted["removed"]) == 2 and len(os.listdir(site.home / "vault" / "localhost" / "local" / "snapshots")) == 3
@@ -186,7 +188,7 @@ def test_one_host_and_one_policy_and_the_history_of_another_host(fleet: Fleet) -
     ],
 )
 def test_a_missing_or_malformed_variable_is_named_before_anything_runs(site: Site, variables: Dict[str, Any], named: List[str]) -> None:
-    assert site.play("backup", code=2, **variables) == {}
+    assert site.play("backup", code=2, **variables) == {"localhost": {"backup": {}}}
     for words in named:
         assert words in site.output
     assert "Add the snapshots" not in site.output
@@ -196,3 +198,27 @@ def test_without_any_policies_the_variable_is_named(fleet: Fleet) -> None:
     (fleet.home / "hosts.json").write_text(json.dumps({"all": {"hosts": {"web1": {"ansible_connection": "local"}}}}))
     fleet.play("verify", code=2)
     assert "openclaw_backup_policies is missing" in fleet.output
+
+
+@pytest.mark.parametrize("arguments", [(), ("-e", "openclaw_backup_serial=1")])
+def test_a_host_that_is_not_there_keeps_nobody_from_working_and_stands_in_the_table(fleet: Fleet, arguments: "tuple[str, ...]") -> None:
+    inventory = json.loads((fleet.home / "hosts.json").read_text())
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "openclaw_backup_policies": [fleet.policy("small", "web1")]}
+    # The first one, and so the one on which what runs once would run.
+    inventory["all"]["hosts"] = {"web0": gone, **inventory["all"]["hosts"]}
+    (fleet.home / "hosts.json").write_text(json.dumps(inventory))
+    passed = fleet.play("backup", *arguments, code=2)
+    assert passed["web0"] == {"backup": {}}
+    assert all(not result["failed"] for host in ("web1", "web2") for result in passed[host]["backup"].values())
+    (line,) = re.findall(r'"web0  .*', fleet.output)
+    assert "failed   web0 cannot be reached: " in line and "Connection refused" in line
+    assert '"3 hosts: 4 changed, 1 failed"' in fleet.output
+    assert re.search(r"^web0 +: .*failed=1 ", fleet.output, re.M) and re.search(r"^web1 +: .*failed=0 ", fleet.output, re.M)
+
+
+def test_results_of_an_earlier_playbook_of_the_same_run_are_not_told_again(fleet: Fleet) -> None:
+    (fleet.home / "both.yml").write_text(
+        json.dumps([{"import_playbook": "openclaw.backup.backup"}, {"import_playbook": "openclaw.backup.verify", "vars": {"openclaw_backup_policy": "nobody"}}])
+    )
+    fleet.play(str(fleet.home / "both.yml"), code=2)
+    assert '"2 hosts: 4 changed"' in fleet.output and '"2 hosts: 2 failed"' in fleet.output

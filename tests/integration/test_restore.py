@@ -461,6 +461,87 @@ def test_what_vanishes_or_changes_while_it_is_compared_ends_no_restore(portable:
         (portable.src / "extra" / "x").write_text("x")
 
 
+# ---- verified --------------------------------------------------------------------------------------------------------------
+
+
+def spoil(place: Path, how: str) -> None:
+    """Change a file, and leave its size and mtime as they were."""
+    found = place.stat()
+    if how == "content":
+        place.write_bytes(place.read_bytes()[::-1])
+    elif how == "attribute":
+        os.setxattr(place, "user.a", b"b")
+    elif how == "another":
+        place.with_name("new").write_bytes(place.read_bytes()[::-1])
+        place.with_name("new").chmod(stat.S_IMODE(found.st_mode))
+        place.with_name("new").rename(place)
+    else:
+        place.chmod(0o700)
+        place.chmod(stat.S_IMODE(found.st_mode))
+    os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["a", "h1", "large"])
+@pytest.mark.parametrize("how", ["content", "attribute", "another", "nothing"])
+@pytest.mark.parametrize("moment", ["at once", "at the end"])
+def test_verified_is_said_of_what_is_there_at_the_end(world: World, monkeypatch: pytest.MonkeyPatch, name: str, how: str, moment: str) -> None:
+    """What was read back when it was in its place is looked at again, and read again where anything was done to it since."""
+    from ansible_collections.openclaw.backup.plugins.module_utils.action import placement, restore
+
+    (world.src / "large").write_bytes(random.Random(1).randbytes(1 << 20))
+    world.backup()
+    dest = world.root / "out"
+    place = world.restored(dest) / name
+    real_rename, real_look = os.rename, restore.find_wrong
+
+    def rename(source: Any, destination: Any, **options: Any) -> None:
+        real_rename(source, destination, **options)
+        if destination == os.fsencode(name):
+            patch.setattr(placement.os, "rename", real_rename)
+            spoil(place, how)
+
+    def look(*arguments: Any, **options: Any) -> Any:
+        spoil(place, how)
+        return real_look(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        if moment == "at once":
+            patch.setattr(placement.os, "rename", rename)
+        else:
+            patch.setattr(restore, "find_wrong", look)
+        result = world.restore(dest=dest)
+    if how == "nothing":
+        assert (result.rc, result.verified) == (0, True), result.warnings
+    else:
+        assert (result.rc, result.verified) == (3, False) and str(world.src / name) in result.warnings[0], result.warnings
+    assert world.restore(dest=dest).verified
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_file_is_read_back_once(world: World, monkeypatch: pytest.MonkeyPatch, verify: bool) -> None:
+    """By who wrote it, and not where nobody wants that; the names of a hard-linked file are read when all of them are there."""
+    from ansible_collections.openclaw.backup.plugins.module_utils.action import comparison, placement
+
+    world.backup()
+    back: List[bool] = []
+    read: List[int] = []
+    reads_back, hash_file = placement.reads_back, comparison.hash_file
+
+    def reads(fd: int, copied: Any) -> bool:
+        back.append(reads_back(fd, copied))
+        return back[-1]
+
+    def hashes(fd: int, **options: Any) -> Any:
+        read.append(fd)
+        return hash_file(fd, **options)
+
+    monkeypatch.setattr(placement, "reads_back", reads)
+    monkeypatch.setattr(comparison, "hash_file", hashes)
+    result = world.restore(dest=world.root / "out", verify=verify)
+    assert (result.rc, result.verified) == (0, verify)
+    assert (back, len(read)) == (([True] * 8, 1) if verify else ([], 0))
+
+
 # ---- elsewhere -------------------------------------------------------------------------------------------------------------
 
 
@@ -916,6 +997,20 @@ def test_an_ordinary_user_gets_back_the_attributes_of_what_he_may_not_write() ->
             assert os.getxattr(path, "user.a") == b"b" and stat.S_IMODE(path.stat().st_mode) == mode
     finally:
         world.destroy()
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_an_ordinary_users_directory_that_he_closed_gets_its_mode_back(portable: World, mode: int) -> None:
+    give(portable.root, NOBODY)
+
+    def go() -> Any:
+        portable.backup()
+        (portable.src / "empty").chmod(mode)
+        result = portable.restore(confirm=True)
+        return result.rc, result.verified, result.warnings, stat.S_IMODE((portable.src / "empty").stat().st_mode)
+
+    assert in_child(go, uid=NOBODY) == (0, True, [], 0o755)
 
 
 def test_a_snapshot_of_something_else_is_not_restored_in_place(portable: World) -> None:

@@ -19,7 +19,30 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAY = [{"hosts": "all", "gather_facts": False, "roles": ["openclaw.backup.client"]}]
+PLAY = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "pre_tasks": [{"ansible.builtin.set_fact": {"service_mgr": "{{ booted }}", "cacheable": True}, "when": "booted is defined"}],
+        "roles": ["openclaw.backup.client"],
+    }
+]
+# Stands for systemctl on machines that were not booted with systemd: remembers what is enabled, what is active, and what it was told.
+SYSTEMCTL = """#!/bin/sh
+cd "$FAKE_SYSTEMD" || exit
+for word; do case $word in openclaw-backup*) unit=$word ;; esac; done
+echo "$*" >>told
+case $* in
+*daemon-reload*) ;;
+*show*) echo "LoadState=loaded"; if [ -e "$unit.active" ]; then echo ActiveState=active; else echo ActiveState=inactive; fi ;;
+*is-enabled*) [ -e "$unit.enabled" ] || { echo disabled; exit 1; }; echo enabled ;;
+*is-active*) [ -e "$unit.active" ] || { echo inactive; exit 3; }; echo active ;;
+*disable*) rm -f "$unit.enabled" ;;
+*enable*) : >"$unit.enabled" ;;
+*start*) : >"$unit.active" ;;
+*stop*) rm -f "$unit.active" ;;
+esac
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +76,7 @@ class Fleet:
             "openclaw_backup_config_directory": str(home / "etc"),
             "openclaw_backup_state_directory": str(home / "state"),
             "openclaw_backup_cron_file": str(home / "cron"),
+            "openclaw_backup_systemd_directory": str(home / "systemd"),
             "openclaw_backup_policies": [self.policy(name)],
             **variables,
         }
@@ -153,8 +177,10 @@ def test_a_policy_finds_the_profile_that_comes_with_it_wherever_the_configuratio
 
 def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_else(fleet: Fleet) -> None:
     home = fleet.add("web1")
-    fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other"))
+    fleet.hosts["web1"]["openclaw_backup_policies"].append(fleet.policy("web1", name="other", schedule={"watch": True}))
     fleet.changes()
+    lines = (home / "cron").read_text().splitlines()
+    assert [line.rpartition("/")[2] for line in lines if " watch --quiet " in line] == ["other.json"]
     (home / "etc" / "policies" / "notes.txt").write_text("an administrator's")
     fleet.hosts["web1"]["openclaw_backup_policies"][:1] = []
     before = tree(home)
@@ -170,11 +196,140 @@ def test_a_policy_that_is_gone_from_the_list_goes_from_the_host_with_nothing_els
 
 def test_a_schedule_that_is_not_wanted_is_taken_away(fleet: Fleet) -> None:
     home = fleet.add("web1")
+    fleet.hosts["web1"]["openclaw_backup_policies"] = [fleet.policy("web1", schedule={"watch": True}), fleet.policy("web1", name="other")]
     fleet.changes()
+    before = {name: (home / "etc" / "policies" / (name + ".json")).stat().st_mtime_ns for name in ("tree", "other")}
     fleet.hosts["web1"]["openclaw_backup_schedule"] = "none"
-    assert fleet.changes("--check") == {"web1": 1} == fleet.changes()
+    assert fleet.changes("--check") == {"web1": 2} == fleet.changes()
     assert not (home / "cron").exists()
+    # What watches ends when it sees that.
+    assert [(home / "etc" / "policies" / (name + ".json")).stat().st_mtime_ns > at for name, at in before.items()] == [True, False]
     assert fleet.changes() == {"web1": 0}
+
+
+@pytest.fixture
+def systemd(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemd that does nothing, and remembers it in the directory."""
+    home = fleet.base / "fake"
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "systemctl").write_text(SYSTEMCTL)
+    (home / "bin" / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", "%s:%s" % (home / "bin", os.environ["PATH"]))
+    monkeypatch.setenv("FAKE_SYSTEMD", str(home))
+    return home
+
+
+def units(home: Path) -> Dict[str, str]:
+    return {path.name: path.read_text() for path in (home / "systemd").iterdir()}
+
+
+def test_systemd_runs_the_policies_where_that_is_wanted_and_cron_again_where_it_is_not(fleet: Fleet, systemd: Path) -> None:
+    home = fleet.add("web1", booted="systemd", openclaw_backup_schedule="systemd")
+    (home / "systemd").mkdir()
+    (home / "systemd" / "other.conf").write_text("an administrator's")
+    hook = fleet.policy("web1", name="dumps", hooks={"before": [["/bin/true", "100% $HOME"]]}, schedule={"cron": "30 4 1,15 * fri", "watch": True})
+    fleet.hosts["web1"]["openclaw_backup_policies"].append(hook)
+    before = tree(home)
+    predicted = fleet.changes("--check")
+    assert tree(home) == before and not (systemd / "told").exists()
+    # What systemd is told of units that are not there yet cannot be predicted.
+    assert fleet.changes() == {"web1": predicted["web1"] + 1}
+    assert set(units(home)) == {
+        "other.conf",
+        "openclaw-backup@tree.service",
+        "openclaw-backup@tree.timer",
+        "openclaw-backup@dumps.service",
+        "openclaw-backup@dumps.timer",
+        "openclaw-backup-watch@dumps.service",
+    }
+    assert not (home / "cron").exists()
+    # A service that is enabled runs at boot; what is started is the timer, and what watches.
+    enabled, active = (sorted(path.stem for path in systemd.glob("*." + suffix)) for suffix in ("enabled", "active"))
+    assert enabled == sorted(set(units(home)) - {"other.conf"})
+    assert active == ["openclaw-backup-watch@dumps.service", "openclaw-backup@dumps.timer", "openclaw-backup@tree.timer"]
+    found = units(home)
+    assert "\nOnCalendar=*-*-01,15 04:30:00\nOnCalendar=Fri *-*-* 04:30:00\nPersistent=true\n" in found["openclaw-backup@dumps.timer"]
+    # A hook may need sudo or a mail program; where there is none, nothing does.
+    assert "\nNoNewPrivileges=no\n" in found["openclaw-backup@dumps.service"]
+    assert "\nNoNewPrivileges=yes\n" in found["openclaw-backup@tree.service"]
+    if shutil.which("systemd-analyze"):
+        paths = [str(home / "systemd" / name) for name in found if name != "other.conf"]
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+    (systemd / "told").unlink()
+    assert fleet.changes("--check") == {"web1": 0} == fleet.changes()
+    assert not re.search("reload|start|stop", (systemd / "told").read_text())
+
+    del fleet.hosts["web1"]["openclaw_backup_policies"][1]
+    fleet.changes()
+    assert set(units(home)) == {"other.conf", "openclaw-backup@tree.service", "openclaw-backup@tree.timer"}
+    assert sorted(path.name for path in systemd.glob("*.*")) == [
+        "openclaw-backup@tree.service.enabled",
+        "openclaw-backup@tree.timer.active",
+        "openclaw-backup@tree.timer.enabled",
+    ]
+
+    fleet.hosts["web1"]["openclaw_backup_schedule"] = "cron"
+    fleet.changes("--check")
+    assert len(units(home)) == 3
+    fleet.changes()
+    assert units(home) == {"other.conf": "an administrator's"} and (home / "cron").exists()
+    assert list(systemd.glob("*.*")) == []
+    assert "stop openclaw-backup@tree.service" not in (systemd / "told").read_text().replace("'", "")  # a backup may be at work
+    assert fleet.changes() == {"web1": 0}
+
+
+def test_absent_takes_systemd_s_units_with_it(fleet: Fleet, systemd: Path) -> None:
+    home = fleet.add("web1", booted="systemd", openclaw_backup_schedule="systemd")
+    (home / "systemd").mkdir()
+    fleet.changes()
+    fleet.hosts["web1"].update(openclaw_backup_client_state="absent", openclaw_backup_policies=[])
+    assert fleet.changes()["web1"] > 0
+    assert units(home) == {} and list(systemd.glob("*.*")) == []
+    assert fleet.changes() == {"web1": 0}
+
+
+def test_what_a_unit_starts_is_quoted(fleet: Fleet, systemd: Path) -> None:
+    odd = fleet.base / "web1" / '50% of $HOME \\ "x"'
+    home = fleet.add("web1", booted="systemd", openclaw_backup_schedule="systemd", openclaw_backup_state_directory=str(odd))
+    (home / "systemd").mkdir()
+    fleet.changes()
+    assert '--state "%s/web1/50%%%% of $$HOME \\\\ \\"x\\"" "' % fleet.base in units(home)["openclaw-backup@tree.service"]
+
+
+def test_what_a_replacement_needs_is_kept_on_the_controller_and_stays_there(fleet: Fleet) -> None:
+    escrow = fleet.base / "escrow"
+    home = fleet.add("web1", openclaw_backup_escrow_directory=str(escrow), openclaw_backup_profiles={"mine": {"exclude": ["/tmp/"]}})
+    theirs = home / "theirs.json"
+    theirs.write_text('{"exclude": ["/x/"]}')
+    fleet.hosts["web1"]["openclaw_backup_policies"] += [
+        fleet.policy("web1", name="own", profile="mine"),
+        fleet.policy("web1", name="foreign", profile=str(theirs)),
+    ]
+    assert fleet.changes("--check")["web1"] > 0
+    assert not escrow.exists()
+    fleet.changes()
+    found = {str(path.relative_to(escrow)): path for path in escrow.rglob("*")}
+    assert set(found) == {
+        "web1",
+        "web1/policies",
+        "web1/policies/tree.json",
+        "web1/policies/own.json",
+        "web1/policies/foreign.json",
+        "web1/profiles",
+        "web1/profiles/mine.json",
+        "web1/profiles/of-policy-foreign.json",
+        "web1/ssh",
+    }
+    assert {path.stat().st_mode & 0o7777 for path in found.values() if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o7777 for path in found.values() if path.is_dir()} == {0o700}
+    assert json.loads(found["web1/policies/tree.json"].read_text()) == {"host": "web1", **fleet.policy("web1")}
+    assert found["web1/profiles/of-policy-foreign.json"].read_text() == theirs.read_text()
+    assert fleet.changes() == {"web1": 0}
+    fleet.hosts["web1"]["openclaw_backup_client_state"] = "absent"
+    fleet.changes()
+    assert all(path.exists() for path in found.values())
 
 
 def test_absent_removes_program_and_policies_and_keeps_state_and_snapshots(fleet: Fleet) -> None:
@@ -242,6 +397,8 @@ BAD = {
         {"openclaw_backup_policies": [{"name": "a", "profile": "opencalw", "target": "/v"}]},
         r"policy 1 \(a\): there is no profile opencalw.*did you mean 'openclaw'",
     ),
+    "escrow": ({"openclaw_backup_escrow_directory": "escrow"}, "openclaw_backup_escrow_directory is 'escrow'.*absolute path"),
+    "no-systemd": ({"openclaw_backup_schedule": "systemd", "booted": "cron"}, "openclaw_backup_schedule is 'systemd', and no-systemd was not booted with it"),
     "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
 }
 

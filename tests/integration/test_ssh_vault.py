@@ -20,6 +20,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.history imp
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.state import HostState
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.connection import Connection
 from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.session import RemoteSession
 
 from .sshd import Away, needs_sshd, policy_of
@@ -112,6 +113,57 @@ def test_what_changes_on_the_way_is_read_again(simple: Away, monkeypatch: pytest
     done = simple.backup(policy=simple.writing())
     assert len(sent) == 2
     assert simple.stored(done.snapshot_id, "a").read_bytes() == b"2" * size
+
+
+def test_a_vault_hears_of_a_host_that_reads_a_large_file_again(simple: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import _Run
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.remote import session
+
+    (simple.src / "large").write_bytes(b"1" * 5_000_000)
+    send, reread, ask = RemoteSession.send, _Run._reread, Connection.ask
+    said: List[Any] = []
+
+    def send_late(self: RemoteSession, *arguments: Any) -> Any:
+        if "reading" not in said:
+            (simple.src / "large").write_bytes(b"2" * 5_000_000)
+        return send(self, *arguments)
+
+    def listen(self: _Run, *arguments: Any) -> Any:
+        said.append("reading")
+        found = reread(self, *arguments)
+        said.append("read")
+        return found
+
+    def tell(self: Connection, message: Any, *arguments: Any) -> Any:
+        said.append(message["do"])
+        return ask(self, message, *arguments)
+
+    monkeypatch.setattr(session, "_ALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(RemoteSession, "send", send_late)
+    monkeypatch.setattr(_Run, "_reread", listen)
+    monkeypatch.setattr(Connection, "ask", tell)
+    simple.backup(policy=simple.writing())
+    assert "alive" in said[said.index("reading") : said.index("read")]
+
+
+@pytest.mark.parametrize("size", [4, 5_000_000])
+def test_what_grows_on_the_way_breaks_nothing(simple: Away, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    (simple.src / "a").write_bytes(b"1" * size)
+    send = RemoteSession.send
+
+    def send_late(self: RemoteSession, *arguments: Any) -> Any:
+        with (simple.src / "a").open("ab") as stream:
+            stream.write(b"more")
+        return send(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteSession, "send", send_late)
+        done = simple.backup(policy=simple.writing())
+    stored = simple.stored(done.snapshot_id, "a").read_bytes()
+    assert stored[:size] == b"1" * size and stored[size:] in (b"", b"more", b"moremore")
+    simple.check_history(count=1)
+    again = simple.backup(policy=simple.writing())
+    assert simple.stored(again.snapshot_id, "a").read_bytes() == (simple.src / "a").read_bytes()
 
 
 def test_a_heartbeat_is_one_connection_and_heals(simple: Away) -> None:

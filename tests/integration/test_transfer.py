@@ -36,7 +36,7 @@ def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wrapped:
     def write(body: str) -> None:
         script = directory / "rsync"
         script.write_text(
-            '#!/bin/sh\ncase "$1" in -V*|--version) exec %s "$@";; esac\ncount=$(cat "%s/count" 2>/dev/null || echo 0)\necho $((count + 1)) >"%s/count"\n'
+            '#!/bin/sh\ncase "$*" in *-VV|--version) exec %s "$@";; esac\ncount=$(cat "%s/count" 2>/dev/null || echo 0)\necho $((count + 1)) >"%s/count"\n'
             '%s\nexec %s "$@"\n' % (real, tmp_path, tmp_path, body, real)
         )
         script.chmod(0o755)

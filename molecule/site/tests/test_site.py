@@ -14,6 +14,7 @@ import testinfra
 
 testinfra_hosts = ["ansible://backup_clients"]
 
+HOSTS = ("web1", "web2", "web3")
 SSH = "/etc/openclaw-backup/ssh"
 VAULT = "/srv/openclaw-backup"
 KEEPER = "openclaw-vault"
@@ -48,7 +49,7 @@ def wait_for(condition: Any, seconds: int = 100) -> None:
 def before(request: pytest.FixtureRequest, vault: Any) -> Dict[str, str]:
     """The newest snapshot of work that each host had before the first test; changed then, so that cron is done when its turn comes."""
     newest = {}
-    for name in ("web1", "web2"):
+    for name in HOSTS:
         newest[name] = ids(vault, name, "work")[-1]
         host = testinfra.get_host("ansible://" + name, ansible_inventory=request.config.getoption("ansible_inventory"))
         host.run_expect([0], "echo more >>/srv/work/file")
@@ -60,9 +61,9 @@ def test_the_host_has_its_keys_policies_and_schedule(host: Any) -> None:
         found = host.file(path)
         assert (found.user, found.mode) == ("root", mode), path
     lines = host.file("/etc/cron.d/openclaw-backup").content_string.splitlines()
-    run = "/usr/local/bin/openclaw-backup run --quiet --state /var/lib/openclaw-backup /etc/openclaw-backup/policies/"
-    assert lines[-1] == "* * * * * root %swork.json" % run
-    assert lines[-2].startswith("*/5 * * * * root sleep ") and lines[-2].endswith("; %setc.json" % run)
+    run = "root /usr/local/bin/openclaw-backup run --scheduled --quiet --state /var/lib/openclaw-backup /etc/openclaw-backup/policies/"
+    when = (("*/5 * * * *", "etc"), ("@reboot", "etc"), ("* * * * *", "work"), ("@reboot", "work"))
+    assert lines[-4:] == ["%s %s%s.json" % (moment, run, policy) for moment, policy in when]
     assert host.file("/etc/cron.d/openclaw-backup").mode == 0o644
 
 
@@ -85,7 +86,7 @@ def test_sudo_lets_the_account_start_two_programs_and_nothing_else(host: Any, va
     listed = vault.run("sudo -l -U %s", account).stdout
     rules = [line.strip() for line in listed.partition("may run the following commands")[2].splitlines()[1:] if line.strip()]
     programs = ", ".join('/usr/local/libexec/openclaw-backup/session-%s ""' % scope for scope in ("write", "read"))
-    assert [rule.replace("NOSETENV: NOPASSWD:", "NOPASSWD: NOSETENV:") for rule in rules] == ["(%s) NOPASSWD: NOSETENV: %s" % (KEEPER, programs)]
+    assert [rule.replace("NOSETENV: NOPASSWD:", "NOPASSWD: NOSETENV:") for rule in rules] == ["(%s : !ALL) NOPASSWD: NOSETENV: %s" % (KEEPER, programs)]
     for words in (
         "-u %s /bin/sh" % KEEPER,
         "-u %s /usr/local/libexec/openclaw-backup/session-write x" % KEEPER,
@@ -111,7 +112,7 @@ def test_the_account_can_write_nothing_of_its_own(host: Any, vault: Any) -> None
 
 def ssh(host: Any, key: str, *words: str) -> Tuple[int, str]:
     """What ssh to the vault with one of the host's keys ends with, and says on both streams. Not by its own code: testinfra takes 255 for its own trouble."""
-    options = "-n -o BatchMode=yes -o UserKnownHostsFile=%s/known_hosts -i %s/%s" % (SSH, SSH, key)
+    options = "-n -o BatchMode=yes -o CheckHostIP=no -o UserKnownHostsFile=%s/known_hosts -i %s/%s" % (SSH, SSH, key)
     found = host.run("timeout 20 ssh %s %s 2>&1; echo $?" % (options, " ".join(words)))
     *said, code = found.stdout.splitlines()
     return int(code), "\n".join(said)
@@ -142,8 +143,15 @@ def test_a_host_that_was_granted_reading_has_read(host: Any, vault: Any) -> None
     assert vault.file("/etc/openclaw-backup/grants").listdir() == []
 
 
+def test_what_another_host_has_backed_up_was_read_with_a_grant_for_that(host: Any) -> None:
+    restored = host.file("/srv/of-web1/srv/work/file")
+    assert restored.exists is (name_of(host) == "web2")
+    if restored.exists:
+        assert restored.content_string.startswith("work of web1\n")
+
+
 def test_another_hosts_directory_is_closed(host: Any, vault: Any) -> None:
-    other = {"web1": "web2", "web2": "web1"}[name_of(host)]
+    other = HOSTS[HOSTS.index(name_of(host)) - 1]
     account = account_of(host)
     for path in (VAULT, "%s/%s" % (VAULT, other), "%s/%s/etc/snapshots" % (VAULT, other), "/etc/openclaw-backup/accounts", "/etc/openclaw-backup/vault"):
         assert vault.run("runuser -u %s -- ls %s" % (account, path)).rc == 2, path

@@ -565,7 +565,7 @@ class _Run:
         # What the target lacks of those that did not change: only a capture has the bytes that the manifest speaks of.
         missing = {entry.path for entry in wanted if entry.path in databases} - staged
         if missing:
-            manifest = self._reread(manifest, missing, root, staging, staged, databases)
+            manifest = self._reread(session, manifest, missing, root, staging, staged, databases)
             wanted = session.wanted(manifest)
         for attempt in range(_ROUNDS):
             self.progress.stage("send", files=len(wanted), bytes=sum(entry.size for entry in wanted))
@@ -583,7 +583,7 @@ class _Run:
                 again = {item.path for item in error.shortfalls if item.reason != "base"}
                 self._damaged.update(item.path for item in error.shortfalls if item.reason == "base")
                 self.progress.note("changed on the way and read again: %s" % counted(len(error.shortfalls), "file"))
-                manifest = self._reread(manifest, again, root, staging, staged, databases)
+                manifest = self._reread(session, manifest, again, root, staging, staged, databases)
                 wanted = session.wanted(manifest)
                 counts = {}
         raise AssertionError("unreachable")
@@ -605,14 +605,23 @@ class _Run:
             whole_file=self.policy.target.scheme == "file",
         )
 
-    def _reread(self, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes], databases: Dict[bytes, Facts]) -> Manifest:
+    def _reread(
+        self, session: Session, manifest: Manifest, paths: Set[bytes], root: Descent, staging: Staging, staged: Set[bytes], databases: Dict[bytes, Facts]
+    ) -> Manifest:
         """Read ``paths`` again into the staging directory and put what was found into the manifest, and into ``databases``."""
         from ..manifest.scan import reread
 
         base = self._base_manifest()
         previous = base.by_path() if base is not None else {}
         entries, lost, unreadable, captured = reread(
-            manifest.entries, paths, root=root, staging=staging, previous=previous, databases=databases.keys(), is_log=self._is_log()
+            manifest.entries,
+            paths,
+            root=root,
+            staging=staging,
+            previous=previous,
+            databases=databases.keys(),
+            is_log=self._is_log(),
+            tell=lambda _size: session.say_alive(),
         )
         staged.update(paths)
         databases.update(captured)

@@ -10,7 +10,9 @@ import errno
 import os
 import stat
 import time
-from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from collections import Counter
+from operator import itemgetter
+from typing import AbstractSet, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 from .. import pool
 from ..errors import IntegrityError, RefusedError, UsageError, printable
@@ -18,13 +20,28 @@ from ..manifest.cache import Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of, sidecars_of
 from ..manifest.document import Manifest
-from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ..manifest.metadata import DeviceInode, Xattrs, device_of, differs, entry_type, mode_without_acl, mtime_ns, needs_privilege, path_of, read_xattrs
+from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry, find
+from ..manifest.metadata import (
+    DeviceInode,
+    Xattrs,
+    device_of,
+    differs,
+    entry_type,
+    is_plainly,
+    mode_without_acl,
+    mtime_ns,
+    needs_privilege,
+    path_of,
+    read_xattrs,
+)
 from ..manifest.selection import Selection
 from ..manifest.survey import check_source, is_database, lstat, survey
 from ..manifest.walk import Descent, list_directory, open_file
 
 TEMPORARY = b".openclaw-backup-restore."
+
+# Device, inode and ctime (ns) of a file: where it shows the same again, nobody wrote to it in between.
+State = Tuple[int, int, int]
 
 # Somebody removed or replaced it between two looks. EINVAL is what readlink says of what is no link any more.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
@@ -93,14 +110,14 @@ class Plan(NamedTuple):
 def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Scope:
     """The part of ``manifest`` below ``paths`` (absolute; none: all of it). ``UsageError`` for a path that it does not have."""
     sources = tuple(os.fsencode(source).strip(b"/") for source in manifest.header.sources)
-    by_path = manifest.by_path()
+    every = manifest.entries
     for text in paths:
         if not os.path.isabs(text):
             raise UsageError(
                 "The path %s is not absolute" % text, field="paths", found=text, allowed="absolute paths", next="write them as `openclaw-backup ls` shows them"
             )
         wish = os.fsencode(text).strip(b"/")
-        if wish and wish not in by_path:
+        if wish and find(every, wish) is None:
             raise UsageError(
                 "%s is not in snapshot %s" % (text, snapshot_id),
                 kind="not_found",
@@ -110,7 +127,7 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
                 next="`openclaw-backup ls POLICY %s` shows them" % snapshot_id,
             )
     roots = tuple(os.fsencode(path).strip(b"/") for path in paths) or sources
-    lost = [source for source in roots if source and source not in by_path]
+    lost = [source for source in roots if source and find(every, source) is None]
     if lost:
         raise IntegrityError(
             "The snapshot %s lacks its own source %s" % (snapshot_id, printable(b"/" + lost[0])),
@@ -120,12 +137,13 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
             next="restore another snapshot, or single paths of this one",
         )
     exact, below = frozenset(roots), tuple(root + b"/" for root in roots)
-    chosen = [entry for entry in manifest.entries if b"" in exact or entry.path in exact or entry.path.startswith(below)]
-    above = {path for source in sources for path in _parents(source)}
-    needed = {path for root in roots for path in _parents(root)}
-    inside = {entry.path for entry in chosen} - above
-    entries = chosen if not needed else sorted({*chosen, *(by_path[path] for path in needed)})
-    return Scope(_lead_groups(entries), inside, roots)
+    chosen = [entry for entry in every if b"" in exact or entry.path in exact or entry.path.startswith(below)]
+    inside = {entry.path for entry in chosen}
+    needed = {path for root in roots for path in _parents(root)} - inside
+    inside.difference_update(path for source in sources for path in _parents(source))
+    above = [entry for entry in (find(every, path) for path in needed) if entry is not None]
+    # Nearly in order as they are, these sort quickly.
+    return Scope(_lead_groups(sorted([*above, *chosen], key=itemgetter(0))), inside, roots)
 
 
 def _parents(path: bytes) -> List[bytes]:
@@ -227,10 +245,6 @@ def compare(
     plan = Plan([], [], [], [], [], [], [], [], [], set(), [], {}, {})
     present, closed, leftovers = look(root, scope)
     plan.leftovers.extend(leftovers)
-    names: Dict[bytes, int] = {}
-    for entry in scope.entries:
-        key = entry.group or entry.path
-        names[key] = names.get(key, 0) + 1
     owners: Dict[DeviceInode, bytes] = {}  # whose inode it is: within a snapshot, an inode has the names of one group
     rewritten: Set[bytes] = set()
     to_read: List[Entry] = []
@@ -279,6 +293,7 @@ def compare(
         rewritten.add(path)
         if found is not None:
             plan.replaced.add(path)
+    names = Counter(entry.group or entry.path for entry in scope.entries) if to_read else {}
     states, _unreadable = examine(root, [entry for entry in to_read if entry.path not in plan.intact], present, advance)
     for entry in to_read:
         found = present[entry.path]
@@ -366,8 +381,11 @@ def without_parted_journals(root: Descent, scope: Scope) -> Tuple[Scope, List[by
 
     SQLite would play such a journal, which is of another time, back into the database.
     """
+    journals = [entry.path for entry in scope.entries if entry.path.endswith(SIDECARS) and entry.type == FILE]
+    if not journals:
+        return scope, []
     files = {entry.path for entry in scope.entries if entry.type == FILE}
-    parted = [path for path in sorted(files) if database_of(path) is not None and database_of(path) not in files and _is_database(root, database_of(path))]
+    parted = [path for path in journals if database_of(path) is not None and database_of(path) not in files and _is_database(root, database_of(path))]
     if not parted:
         return scope, []
     entries = _lead_groups([entry for entry in scope.entries if entry.path not in parted])
@@ -398,6 +416,8 @@ def _inode_at(root: Descent, path: bytes) -> Optional[DeviceInode]:
 
 def _find_journals(root: Descent, plan: Plan, scope: Scope, databases: Mapping[bytes, Sequence[bytes]]) -> None:
     """What lies beside a database that is replaced goes before it: SQLite would play the old one's journal back into the new one."""
+    if not databases:
+        return
     anew = plan.anew
     own = {entry.path for entry in scope.entries}
     journals = []
@@ -437,19 +457,14 @@ def _of_user(xattrs: Xattrs, as_root: bool) -> Xattrs:
     return xattrs if as_root else tuple(pair for pair in xattrs if not pair[0].startswith((b"trusted.", b"security.")))
 
 
-def has_other_metadata(root: Descent, entry: Entry, as_root: bool, found: Optional[os.stat_result] = None) -> bool:
-    """Whether what is there, no file, bears other metadata than ``entry`` says. ``found``: its ``lstat``, where that is known."""
-    parent, name = root.parent(entry.path)
-    if found is None:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if differs(entry, found, owner=as_root) is not None:
-        return True
-    return _of_user(read_xattrs(path_of(parent, name)), as_root) != _of_user(entry.xattrs, as_root)
+def bears(entry: Entry, found: os.stat_result, at: Union[int, bytes], as_root: bool, follow: Optional[bool] = None) -> bool:
+    """Whether what is there bears the metadata of ``entry``. ``found``: its ``lstat``; ``at``, ``follow``: where its attributes are, as of ``read_xattrs``."""
+    return differs(entry, found, owner=as_root) is None and _of_user(read_xattrs(at, follow=follow), as_root) == _of_user(entry.xattrs, as_root)
 
 
 def _has_other_metadata(root: Descent, entry: Entry, found: os.stat_result, as_root: bool) -> bool:
     try:
-        return has_other_metadata(root, entry, as_root, found)
+        return not bears(entry, found, path_of(*root.parent(entry.path)), as_root)
     except OSError as error:
         _check_gone(error)
         return True
@@ -501,38 +516,84 @@ def examine(
     return result, unreadable
 
 
-def find_wrong(root: Descent, scope: Scope, plan: Plan, *, as_root: bool, is_lossy: bool, advance: Callable[[int], None]) -> List[bytes]:
+def state_of(found: os.stat_result) -> State:
+    """The state of a file, of its ``lstat`` or ``fstat``."""
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def find_wrong(
+    root: Descent, scope: Scope, plan: Plan, proven: Mapping[bytes, State], *, as_root: bool, is_lossy: bool, advance: Callable[[int], None]
+) -> List[bytes]:
     """The paths of the scope, directories aside, that are not what they should be after ``plan`` was carried out.
 
-    What ``compare`` has read and the plan did not touch is only looked at. ``is_lossy``: attributes could not all be set, and are not held against it.
+    What ``compare`` has read and the plan did not touch is only looked at. So is a file that was ``proven``, read back in its place, where it is still
+    in that state. ``is_lossy``: attributes could not all be set, and are not held against it.
     """
-    present, _closed, _leftovers = look(root, scope)
     touched = {entry.path for group in (plan.content, plan.metadata) for entry in group}
-    skipped = {entry.path for entry in plan.skipped}
-    to_read: List[Entry] = []
+    look_for = _Look(plan, proven, touched.difference(plan.intact), {entry.path for entry in plan.skipped}, as_root, is_lossy)
+    entries = [entry for entry in scope.entries if entry.type != DIRECTORY]
+    unproven = look_for.to_read.difference(proven)
+    root_fd = root.root_fd
+
+    def work(start: int, stop: int) -> Tuple[List[bytes], int]:
+        with Descent(b".", dir_fd=root_fd) as below, Descent(b".", dir_fd=root_fd) as leaders:
+            return [entry.path for entry in entries[start:stop] if look_for.fault(below, leaders, entry)], stop - start
+
     wrong: List[bytes] = []
-    for entry in scope.entries:
-        if entry.type == DIRECTORY or entry.path in skipped:
-            continue
-        found = present.get(entry.path)
-        if found is None or _is_wrong(_as_it_may_be(entry, found, as_root, plan), found, as_root, is_lossy):
-            wrong.append(entry.path)
-        elif entry.is_group_follower:
-            first = present.get(entry.group or b"")
-            if first is None or (first.st_dev, first.st_ino) != (found.st_dev, found.st_ino):
-                wrong.append(entry.path)
-        elif entry.path in touched and entry.path not in plan.intact:
-            to_read.append(entry)
-        elif entry.type != FILE and not is_lossy and _special_differs(root, entry, found, as_root):
-            wrong.append(entry.path)
-    states, unreadable = examine(root, to_read, present, advance)
-    for entry in to_read:
-        if entry.path in unreadable and not entry.mode & 0o400:
-            continue  # its own mode forbids it; its bytes were hashed when they were written
-        state = states.get(entry.path)
-        if state is None or (not is_lossy and _of_user(state, as_root) != _of_user(entry.xattrs, as_root)):
-            wrong.append(entry.path)
+    # A look at a path costs what hashing some 7 KB does.
+    for paths, count in pool.run(work, [7000 + entry.size if entry.path in unproven else 7000 for entry in entries]):
+        wrong += paths
+        advance(count)
     return sorted(wrong)
+
+
+class _Look(NamedTuple):
+    """How what is there is looked at when all is done; ``to_read``: of what was not proven, that much must be read."""
+
+    plan: Plan
+    proven: Mapping[bytes, State]
+    to_read: Set[bytes]
+    skipped: AbstractSet[bytes]
+    as_root: bool
+    is_lossy: bool
+
+    def fault(self, below: Descent, leaders: Descent, entry: Entry) -> bool:
+        """Whether a path is not what it should be. ``leaders``: to look up the first paths of groups by."""
+        path = entry.path
+        if path in self.skipped:
+            return False
+        try:
+            parent, name = below.parent(path)
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            state = self.proven.get(path)
+            if state is not None and state == state_of(found) and is_plainly(entry, found, owner=self.as_root):
+                return False
+            if _is_wrong(_as_it_may_be(entry, found, self.as_root, self.plan), found, self.as_root, self.is_lossy):
+                return True
+            if entry.is_group_follower:
+                return _inode_at(leaders, entry.group or b"") != (found.st_dev, found.st_ino)
+            if path in self.to_read:
+                return self._reads_otherwise(parent, name, entry, found)
+        except PermissionError:
+            return True
+        except OSError as error:
+            _check_gone(error)
+            return True
+        return entry.type != FILE and not self.is_lossy and _special_differs(below, entry, found, self.as_root)
+
+    def _reads_otherwise(self, parent: int, name: bytes, entry: Entry, found: os.stat_result) -> bool:
+        try:
+            fd, found = open_file(parent, name, found)
+            try:
+                if hash_file(fd, size=found.st_size)[0].hex() != entry.hash:
+                    return True
+                return not self.is_lossy and _of_user(read_xattrs(fd), self.as_root) != _of_user(entry.xattrs, self.as_root)
+            finally:
+                os.close(fd)
+        except PermissionError:
+            return bool(entry.mode & 0o400)  # else its own mode forbids it; its bytes were hashed when they were written
+        except OSError:
+            return True
 
 
 def _is_wrong(entry: Entry, found: os.stat_result, as_root: bool, is_lossy: bool) -> bool:

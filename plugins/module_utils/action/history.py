@@ -52,7 +52,7 @@ def describe_history(policy: Policy, *, sizes: bool = False) -> Dict[str, Any]:
     started = time.time()
     found = list_snapshots(policy)
     measures = measured(policy, found[: LISTED + 1], sizes)
-    listed = [{**_bounded(snapshot.to_dict()), **measure} for snapshot, measure in zip(found[:LISTED], measures)]
+    listed = [{**bounded(snapshot.to_dict()), **measure} for snapshot, measure in zip(found[:LISTED], measures)]
     damaged = [printable(b"/" + path) for snapshot in found for path in sorted(damaged_paths(snapshot))]
     sample = [{"path": path, "change": "damaged"} for path in damaged[:SAMPLE]]
     return {
@@ -67,7 +67,8 @@ def describe_history(policy: Policy, *, sizes: bool = False) -> Dict[str, Any]:
     }
 
 
-def _bounded(item: Dict[str, Any]) -> Dict[str, Any]:
+def bounded(item: Dict[str, Any]) -> Dict[str, Any]:
+    """A public snapshot mapping with at most 20 of its damaged paths."""
     if item["damaged"]:
         paths = [printable(b"/" + os.fsencode(path)) for path in item["damaged"].get("paths", ())[:SAMPLE]]
         item["damaged"] = {**item["damaged"], "paths": paths}

@@ -11,11 +11,11 @@ import stat
 from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
-from ..manifest.content import copy_file
+from ..manifest.content import Copied, copy_file, copy_to_prove, reads_back
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ..manifest.metadata import Losses, apply, apply_open, create_special, device_of, entry_type, mtime_ns, path_of, read_xattrs
-from ..manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, remove_tree
-from .comparison import TEMPORARY
+from ..manifest.walk import CREATE_FLAGS, FILE_FLAGS, Descent, list_directory, open_file, remove_tree
+from .comparison import TEMPORARY, State, state_of
 
 # No other file can be written either.
 HOPELESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -42,13 +42,16 @@ def attempt(path: bytes, do: Callable[..., None], *args: Any) -> List[Failed]:
 class Placer:
     """Writes below ``root``. ``undo`` receives what is replaced or removed; ``replaced`` are the paths where something may stand now.
 
-    ``losses`` and ``kept`` count what could not be set and what was put into ``undo``.
+    ``losses`` and ``kept`` count what could not be set and what was put into ``undo``; ``proven``: of each file that was read back when it was in its
+    place, and had the bytes and attributes of its entry, what its inode showed then. ``verify``: files are read back.
     """
 
-    def __init__(self, root: Descent, undo: Optional[Descent], replaced: AbstractSet[bytes]) -> None:
+    def __init__(self, root: Descent, undo: Optional[Descent], replaced: AbstractSet[bytes], verify: bool) -> None:
         self.root = root
         self.undo = undo
         self.replaced = replaced
+        self.verify = verify
+        self.proven: Dict[bytes, State] = {}
         self.losses = Losses()
         self.kept = 0
         self._kept: Set[bytes] = set()
@@ -58,20 +61,21 @@ class Placer:
         """Copy the content of ``entries`` from a snapshot's ``tree``, in several processes where that pays; what failed."""
         failed: List[Failed] = []
 
-        def work(start: int, stop: int) -> Tuple[List[Failed], Dict[str, int], int, int, int]:
+        def work(start: int, stop: int) -> Tuple[List[Failed], Dict[bytes, State], Dict[str, int], int, int, int]:
             with Descent(b".", dir_fd=self.root.root_fd) as root, Descent(b".", dir_fd=tree.root_fd) as source:
                 undo = Descent(b".", dir_fd=self.undo.root_fd) if self.undo is not None else None
                 try:
-                    own = Placer(root, undo, self.replaced)
+                    own = Placer(root, undo, self.replaced, self.verify)
                     own._kept = self._kept
                     bad = [found for found in (own._write_file(source, entry) for entry in entries[start:stop]) if found is not None]
                 finally:
                     if undo is not None:
                         undo.close()
-            return bad, own.losses.counts, own.kept, stop - start, sum(entry.size for entry in entries[start:stop])
+            return bad, own.proven, own.losses.counts, own.kept, stop - start, sum(entry.size for entry in entries[start:stop])
 
-        for bad, losses, kept, count, size in pool.run(work, [entry.size + 16384 for entry in entries]):
+        for bad, proven, losses, kept, count, size in pool.run(work, [entry.size + 16384 for entry in entries]):
             failed += bad
+            self.proven.update(proven)
             self.losses.merge(losses)
             self.kept += kept
             advance(count, size)
@@ -81,30 +85,30 @@ class Placer:
         """Write one file; why it was left as it was, or None."""
         try:
             old_parent, old_name = source.parent(entry.path)
-            fd, _found = open_file(old_parent, old_name)
+            fd, found = open_file(old_parent, old_name)
         except PermissionError as error:
             return Failed(entry.path, error.strerror or str(error))
         except OSError:
             return Failed(entry.path, "")
         try:
-            return self._place(entry, fd)
+            return self._place(entry, fd, found)
         finally:
             os.close(fd)
 
     def write_special(self, entry: Entry) -> Optional[Failed]:
         """Make a symlink, FIFO, socket or device; why it was left as it was, or None."""
-        return self._place(entry, -1)
+        return self._place(entry, -1, None)
 
-    def _place(self, entry: Entry, content: int) -> Optional[Failed]:
+    def _place(self, entry: Entry, content: int, source: Optional[os.stat_result]) -> Optional[Failed]:
         temporary = self._mark
         parent = -1
         try:
             parent, name = self.root.parent(entry.path)
-            if content >= 0:
+            if source is not None:
                 out = os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=parent)
                 try:
-                    digest, size = copy_file(content, out)
-                    if digest.hex() != entry.hash or size != entry.size:
+                    copied = copy_to_prove(content, out, source)
+                    if copied[0].hex() != entry.hash or copied[1] != entry.size:
                         os.unlink(temporary, dir_fd=parent)
                         return Failed(entry.path, "")
                     apply_open(out, entry, self.losses)
@@ -113,7 +117,8 @@ class Placer:
             else:
                 create_special(parent, entry, temporary)
                 apply(parent, temporary, entry, self.losses)
-            self._make_way(entry.path, parent, name)
+            if entry.path in self.replaced:
+                self._make_way(entry.path, parent, name)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException as error:
             if parent >= 0:
@@ -121,7 +126,22 @@ class Placer:
             if not isinstance(error, OSError) or error.errno in HOPELESS:
                 raise
             return Failed(entry.path, error.strerror or str(error))
+        if source is not None and self.verify:
+            self._prove(parent, name, entry, copied)
         return None
+
+    def _prove(self, parent: int, name: bytes, entry: Entry, copied: Copied) -> None:
+        """Read back what stands at its place now. What is not right is left to the look at the end, which says so."""
+        try:
+            fd = os.open(name, FILE_FLAGS, dir_fd=parent)
+            try:
+                found = os.fstat(fd)  # first: whatever happens to it from here on shows
+                if reads_back(fd, copied) and read_xattrs(fd) == entry.xattrs:
+                    self.proven[entry.path] = state_of(found)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass
 
     def write_link(self, entry: Entry) -> Optional[Failed]:
         """Give the first path of a hard-link group another name; why it was left as it was, or None."""

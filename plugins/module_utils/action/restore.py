@@ -10,14 +10,15 @@ import stat
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import chain
-from typing import AbstractSet, Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, counted, printable, refused_by_system
 from ..manifest.database import CaptureError, database_of, has_openers
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, Entry
-from ..manifest.metadata import DeviceInode, Losses, apply
+from ..manifest.metadata import DeviceInode, Losses, apply, apply_open
 from ..manifest.scan import Staging
 from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
 from ..observe.audit import rfc3339
@@ -27,7 +28,7 @@ from ..process import who_has_open
 from ..target.contract import Snapshot
 from ..target.tree.target import overlaps
 from .choose import find_snapshot
-from .comparison import Plan, Scope, compare, find_wrong, has_other_metadata, lost_databases, make_scope, missing, without_parted_journals
+from .comparison import Plan, Scope, bears, compare, find_wrong, lost_databases, make_scope, missing, without_parted_journals
 from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
@@ -351,7 +352,7 @@ class _Restore:
         result.files_replaced, result.files_removed = len(plan.replaced), len(plan.extra)
         created = {entry.path for group in (plan.content, plan.specials, plan.links) for entry in group} - plan.replaced
         changes = (("replaced", plan.replaced), ("removed", plan.extra), ("created", created), ("metadata", [entry.path for entry in plan.metadata]))
-        listed = [(path, word) for word, paths in changes for path in sorted(paths)[:SAMPLE]]
+        listed = [(path, word) for word, paths in changes for path in nsmallest(SAMPLE, paths)]
         result.sample = [{"path": printable(b"/" + path), "change": word} for path, word in listed[:SAMPLE]]
         result.truncated = sum(len(paths) for _word, paths in changes) > SAMPLE
         if plan.spared:
@@ -398,7 +399,7 @@ class _Restore:
             undo = None
             if self.request.undo is not None:
                 undo = stack.enter_context(self._open_undo(self.request.undo))
-            placer = Placer(root, undo, plan.replaced)
+            placer = Placer(root, undo, plan.replaced, self.request.verify)
             self._open_up(root, scope, plan)
             unmoved = []
             for path in sorted({database_of(path) or b"" for path in plan.extra} & plan.replaced & plan.anew):
@@ -421,10 +422,10 @@ class _Restore:
             self._tell_failures(plan, failed, unmoved)
             wrong = []
             if self.request.verify:
-                self.progress.stage("verify", files=len(scope.entries))
+                self.progress.stage("verify", files=sum(entry.type != DIRECTORY for entry in scope.entries))
                 root.forget()
                 is_lossy = bool(placer.losses.counts)
-                wrong = find_wrong(root, scope, plan, as_root=self.as_root, is_lossy=is_lossy, advance=self.progress.advance)
+                wrong = find_wrong(root, scope, plan, placer.proven, as_root=self.as_root, is_lossy=is_lossy, advance=self.progress.advance)
             wrong += self._finish_directories(root, scope, plan, placer.losses)
         self._tell_wrong(wrong, failed + unmoved)
         self.result.kept = placer.kept
@@ -469,13 +470,10 @@ class _Restore:
             if entry.type != DIRECTORY or not (entry.path in scope.inside or entry.path in made):
                 continue
             try:
-                if has_other_metadata(root, entry, self.as_root):
-                    # That the directories above are root's is nothing that an ordinary user lost.
-                    if entry.path not in plan.inodes:
-                        raise ReplacedError("neither looked at nor made")
-                    apply(*root.parent(entry.path), entry, losses if entry.path in scope.inside else Losses(), plan.inodes[entry.path])
-                    if not losses.counts and has_other_metadata(root, entry, self.as_root):
-                        wrong.append(entry.path)
+                # That the directories above are root's is nothing that an ordinary user lost.
+                own = losses if entry.path in scope.inside else Losses()
+                if not _finish_directory(root, entry, own, plan.inodes.get(entry.path), self.as_root) and not losses.counts:
+                    wrong.append(entry.path)
             except OSError:
                 wrong.append(entry.path)
         return wrong
@@ -576,6 +574,27 @@ def _make_directory(root: Descent, path: bytes, plan: Plan, as_root: bool) -> No
     finally:
         os.close(fd)
     plan.inodes[path] = (found.st_dev, found.st_ino)
+
+
+def _finish_directory(root: Descent, entry: Entry, losses: Losses, expected: Optional[DeviceInode], as_root: bool) -> bool:
+    """Give a directory its metadata where it bears other; whether it bears them then. ``expected``: the inode that was made or looked at."""
+    parent, name = root.parent(entry.path)
+    at: Union[int, bytes]
+    try:
+        at = fd = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
+    except PermissionError:  # whoever may not read it may well own it; a path in /proc takes several times as long
+        fd = os.open(name, DIRECTORY_FLAGS | os.O_PATH, dir_fd=parent)
+        at = b"/proc/self/fd/%d" % fd
+    try:
+        found = os.fstat(fd)
+        if bears(entry, found, at, as_root, follow=True):
+            return True
+        if (found.st_dev, found.st_ino) != expected:
+            raise ReplacedError("neither looked at nor made")
+        apply_open(at, entry, losses)
+        return bears(entry, os.fstat(fd), at, as_root, follow=True)
+    finally:
+        os.close(fd)
 
 
 def _correct(root: Descent, entry: Entry, losses: Losses, expected: DeviceInode) -> None:

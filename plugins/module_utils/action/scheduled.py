@@ -80,7 +80,15 @@ def run_scheduled(
         progress.note("no run is due: %s" % reason)
         return BackupResult()
     sleep(splay_of("%s/%s" % (policy.host, policy.name), policy.schedule.splay))
-    for wait in [*waits(policy, at), None]:
+    return run_patiently(policy, state_directory=state_directory, progress=progress, now=at, sleep=sleep)
+
+
+def run_patiently(policy: Policy, *, state_directory: str, progress: Progress, now: float, sleep: Callable[[float], None] = time.sleep) -> BackupResult:
+    """Back up, and again after a while where the target is busy or out of reach, until the run is due that follows the time ``now``.
+
+    Raises ``BackupError`` of the last try, the one that people are told of.
+    """
+    for wait in [*waits(policy, now), None]:
 
         def is_final(error: BackupError, is_last: bool = wait is None) -> bool:
             return is_last or error.rc not in (EXIT_LOCKED, EXIT_UNREACHABLE) or error.kind in _LASTING

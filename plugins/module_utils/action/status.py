@@ -13,6 +13,7 @@ from ..observe.audit import rfc3339, seconds_of
 from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..target.contract import Snapshot, is_time
+from .history import bounded
 from .locate import open_target
 from .state import HostState
 
@@ -42,6 +43,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
     # The default is what a schedule would make of it; nobody who runs backups by hand or once a day has asked to be judged by that.
     rpo = policy.objectives.rpo if "objectives.rpo" in policy.given and policy.objectives.rpo else None
+    # Elsewhere than on the host nobody knows of runs between two heartbeats that found nothing changed.
+    allowed = rpo if rpo is None or is_own_history else rpo + policy.heartbeat if policy.heartbeat else None
     if snapshots is None:
         pass  # nobody knows
     elif newest is None and baseline is not None:
@@ -60,8 +63,9 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     if newest is not None and baseline is None and is_own_history:
         problems.append("this host has no baseline: restore or adopt before the next backup")
-    if age is not None and rpo is not None and age > rpo:
-        problems.append("the last known good state is %s old, the objective (rpo) is %s" % (format_duration(int(age)), format_duration(rpo)))
+    if age is not None and rpo is not None and allowed is not None and age > allowed:
+        beside = "" if allowed == rpo else ", beside a heartbeat every %s" % format_duration(policy.heartbeat)
+        problems.append("the last known good state is %s old, the objective (rpo) is %s%s" % (format_duration(int(age)), format_duration(rpo), beside))
     if last is not None and last.get("result") == "failed":
         why = last.get("error")
         problems.append("the last run failed: %s" % (why.get("message") if isinstance(why, dict) else "its record does not say why"))
@@ -76,7 +80,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "policy": policy.name,
         "target": policy.target.url,
         "snapshots": len(snapshots or ()),
-        "newest": newest.to_dict() if newest else None,
+        "newest": bounded(newest.to_dict()) if newest else None,
         "protected_until": until,
         "age": round(age, 3) if age is not None else None,
         "rpo": rpo,

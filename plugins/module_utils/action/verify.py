@@ -80,8 +80,8 @@ class VerifyResult(Result):
             advice = "look at the disk, and restore the files that are named"
             return IntegrityError("The sources are not what was backed up: %s" % counts, field="source", found=first, next=advice)
         advice = (
-            "look at the vault's disk; what the newest snapshot lost is sent again by this host's next run; files that have not changed since share their "
-            "bytes with older snapshots"
+            "look at the vault's disk; what the newest snapshot lost is sent again when the host next talks to the vault; files that have not changed "
+            "since share their bytes with older snapshots"
         )
         return IntegrityError("Snapshot %s is not what was backed up: %s" % (self.snapshot_id, counts), field="snapshot", found=first, next=advice)
 

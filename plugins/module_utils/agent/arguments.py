@@ -89,6 +89,15 @@ VERBS: Dict[str, Verb] = {
             ("run web --accept 1f6c22d0", "the great change that a guard stopped is meant"),
         ),
     ),
+    "watch": Verb(
+        "back up when files change",
+        "Runs until it is told to end: backs up 10 seconds after the last change, at the latest a minute after the first, and once a minute at most.\n"
+        "Ends when its policy's file changes, for whatever starts it again; where the policy is watched already it does nothing.\n"
+        "The schedule goes on beside it.",
+        (_POLICY,),
+        (_QUIET,),
+        (("watch web --quiet", "what the role openclaw.backup.client has systemd or cron start, where the policy says `schedule.watch`"),),
+    ),
     "list": Verb(
         "list the snapshots",
         "One line a snapshot, the newest first. NEW is how many files the snapshot brought with it. With --sizes, what the vault's disk holds:\n"
@@ -244,6 +253,7 @@ VERBS: Dict[str, Verb] = {
         "The first thing to look at. Exit code 3 if something is in the way.",
         (_POLICY,),
         (
+            Option("--on-vault", "this is the vault: it has no baseline, and between two heartbeats no host tells it that nothing changed"),
             Option("--notify", "tell those whom the policy's notify names, if there are problems that they were not told of, or if there are none any more"),
             _HOST,
         ),

@@ -158,6 +158,7 @@ class Conversation:
         ingest = Ingest(keeper.group, keeper.limits.reserve, keeper.limits.deltas)
         self._target = TreeTarget(keeper.directory, str(host), str(policy), keeper.storage, keeper.clone, ingest)
         self._find_vault()
+        self.target.make_room()
         self._take_conversation()
         wish = request.get("storage")
         storage = self._target.storage
@@ -305,6 +306,7 @@ class Conversation:
         self._check_pace()
         try:
             self._take_turn()
+            self.target.make_room()
             session = self.target.begin(tx, parent, names)
         except BaseException:
             self._turn.close()
@@ -487,7 +489,7 @@ class Conversation:
         AuditLog(self.target.history.audit).append(event, now=time.time())
         with self.target.fetch(snapshot, [known[path] for path in paths], b"") as tree:
             self._wire.send({"ok": {}})
-            self._wire.send_stream(pieces_of(tree, paths))
+            self._wire.send_stream(pieces_of(tree, [known[path] for path in paths]))
 
     def _verify(self, request: Mapping[str, Any]) -> None:
         self._read()

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from typing import AbstractSet, Any, Dict, Mapping, Optional, Tuple
 
-from ..errors import RefusedError, UsageError, printable
+from ..errors import RefusedError, TargetError, UsageError, printable
 from ..policy.checks import is_name
 from .ownership import refuse_foreign_writers
 
@@ -69,9 +69,9 @@ class Keeper:
 
 
 def read_vault() -> Dict[str, Any]:
-    """``vault.json``: ``directory``, ``storage``, ``clone``, ``keeper`` (the account that the vault belongs to) and ``limits``."""
+    """``vault.json``: ``directory``, ``storage``, ``clone``, ``keeper`` (the account that the vault belongs to), ``limits`` and ``maintenance``."""
     item = _read("vault.json")
-    allowed = {"directory", "storage", "clone", "keeper", "limits"}
+    allowed = {"directory", "storage", "clone", "keeper", "limits", "maintenance"}
     _check_keys("vault.json", item, allowed, {"directory", "keeper"})
     for name in ("directory", "keeper", "storage", "clone"):
         if type(item.get(name, "")) is not str:
@@ -81,6 +81,8 @@ def read_vault() -> Dict[str, Any]:
     for name, values in (("storage", ("native", "portable")), ("clone", ("auto", "hardlink", "reflink", "btrfs"))):
         if name in item and item[name] not in values:
             raise _bad("vault.json", name, item[name], ", ".join(values))
+    if type(item.get("maintenance", False)) is not bool:
+        raise _bad("vault.json", "maintenance", item["maintenance"], "true or false")
     item["limits"] = read_limits(item.get("limits", {}))
     return item
 
@@ -142,8 +144,16 @@ def _refused(why: str) -> RefusedError:
 
 
 def keeper_of(account: str, group: int, *, may_read: bool) -> Keeper:
-    """The vault as the session of an ingest account sees it."""
+    """The vault as the session of an ingest account sees it. ``TargetError`` (kind ``maintenance``) while it begins none; sessions that are open go on."""
     vault = read_vault()
+    if vault.get("maintenance", False):
+        raise TargetError(
+            "The vault is in maintenance, and begins nothing meanwhile",
+            kind="maintenance",
+            field="maintenance",
+            found=True,
+            next="wait until its administrator ends that; the schedule's next run goes on from here",
+        )
     host = read_account(account)
     readable, until = read_grant(account, time.time()) if may_read else ((), math.inf)
     return Keeper(vault["directory"], host, readable, until, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])

@@ -17,12 +17,17 @@ DIRECTORY = "/etc/openclaw-backup/policies"
 _SUFFIX = ".json"
 
 
+def path_of(word: str) -> str:
+    """The file that ``word`` names."""
+    return word if "/" in word or word.endswith(_SUFFIX) else "%s/%s%s" % (DIRECTORY, word, _SUFFIX)
+
+
 def load_policy(word: str) -> Policy:
     """The policy that ``word`` names: a path if it holds a '/' or ends in .json, else a file in ``DIRECTORY``.
 
     Raises PolicyError for a policy that is not right, UsageError of kind ``policy_permissions`` where root would trust what others can write.
     """
-    path = word if "/" in word or word.endswith(_SUFFIX) else "%s/%s%s" % (DIRECTORY, word, _SUFFIX)
+    path = path_of(word)
     if not os.path.lexists(path):
         raise _absent(word, path)
     if os.geteuid() == 0:

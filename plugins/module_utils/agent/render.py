@@ -61,6 +61,14 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
             yield "  sent again %s that the snapshot before holds damaged" % _count(result["healed"], "path")
 
 
+def _watched(result: Result, request: Namespace) -> Iterator[str]:
+    """What became of changes."""
+    if not result["is_alone"]:
+        yield "watched already"
+        return
+    yield "%s, %d of them failed (%s)" % (_count(result["runs"], "run"), result["failed"], format_duration(result["duration"]))
+
+
 def _planned(result: Result, request: Namespace) -> Iterator[str]:
     """The hooks that a prediction left out."""
     for hook in result["hooks"] if request.dry_run else ():
@@ -377,6 +385,7 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
 
 _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "run": _backed_up,
+    "watch": _watched,
     "list": _snapshots,
     "show": _snapshot,
     "ls": _paths,

@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, NoReturn, Optional
 
@@ -70,7 +71,7 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
         os.umask(_UMASK_OWN)
         _run_rsync(asked, keeper.directory, keeper.host)
     os.umask(_UMASK_APART)
-    return _run_rsync(asked, read_vault()["directory"], read_account(pwd.getpwuid(os.geteuid()).pw_name))
+    return _run_rsync(asked, read_vault()["directory"], read_account(pwd.getpwuid(os.geteuid()).pw_name), is_apart=True)
 
 
 def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_read: bool) -> Keeper:
@@ -105,6 +106,10 @@ def _keeper_for_caller(scope: str) -> Keeper:
     caller = os.environ.get("SUDO_UID", "")
     if scope not in ("write", "read") or not re.fullmatch("[0-9]{1,10}", caller):
         raise UsageError("A session is started by sudo alone", kind="vault_config", field="--session", found=scope, allowed="write, read")
+    owner = pwd.getpwuid(os.geteuid())
+    if os.getegid() != owner.pw_gid:
+        # sudo lets any of the vault's groups be chosen, and they are those of other hosts' accounts.
+        raise UsageError("A session has the group of its own account", kind="vault_config", field="gid", found=os.getegid(), allowed=str(owner.pw_gid))
     account = pwd.getpwuid(int(caller))
     return keeper_of(account.pw_name, account.pw_gid, may_read=scope == "read")
 
@@ -160,8 +165,8 @@ def _settle() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _run_rsync(asked: bytes, vault: str, host: str) -> NoReturn:
-    """Become rrsync in the directory in which the session of this host receives."""
+def _run_rsync(asked: bytes, vault: str, host: str, *, is_apart: bool = False) -> NoReturn:
+    """Become rrsync in the directory in which the session of this host receives. ``is_apart``: another account is to read what comes."""
     try:
         text = asked.decode("ascii")
     except UnicodeDecodeError:
@@ -180,5 +185,20 @@ def _run_rsync(asked: bytes, vault: str, host: str) -> NoReturn:
     if program is None:
         raise UsageError("rrsync is not installed on the vault", kind="vault_config", field="rrsync", next="apt-get install rsync (Debian 12 or newer)")
     directory = os.path.join(vault, host, policy, "incoming", tx, "in")
+    if is_apart:
+        _let_group_read(os.path.join(directory, "files"))
     environment = {"SSH_ORIGINAL_COMMAND": "%s %s" % (command, place), "PATH": os.defpath, "LC_ALL": "C"}
     os.execve(program, ["rrsync", "-wo", "-munge", "-no-lock", directory], environment)
+
+
+def _let_group_read(directory: str) -> None:
+    """Open to the keeper what an rsync that was cut off has left: it makes a file for its account alone, and leaves the mode of one that is there."""
+    from ..manifest.walk import Descent, walk
+
+    with suppress(OSError), Descent(os.fsencode(directory)) as place:
+        for path, listing in walk(place):
+            at = place.directory(path)
+            for item in listing:
+                if stat.S_ISREG(item.stat.st_mode) and not item.stat.st_mode & stat.S_IRGRP:
+                    with suppress(OSError):  # gone, or not ours: the proof will say so
+                        os.chmod(item.name, 0o660, dir_fd=at)

@@ -18,7 +18,7 @@ from ..observe.progress import Progress, TerminalProgress, progress_for
 from ..policy.checks import check_tag
 from ..policy.model import Policy
 from . import terminal
-from .policies import load_policy
+from .policies import load_policy, path_of
 
 
 class Outcome(NamedTuple):
@@ -103,6 +103,28 @@ def _run(job: Job) -> Outcome:
         progress=job.progress,
     )
     return Outcome(result.to_dict(), result.failure())
+
+
+def _watch(job: Job) -> Outcome:
+    from ..action.watch import watch
+
+    path = os.path.abspath(path_of(job.request.policy))
+    before = _identity(path)
+
+    def tell(text: str) -> None:
+        terminal.complain([text])
+
+    result = watch(job.policy, state_directory=job.state_directory, is_current=lambda: _identity(path) == before, tell=tell, progress=job.progress)
+    return Outcome(result.to_dict())
+
+
+def _identity(path: str) -> Optional[Sequence[int]]:
+    """What is another one where a file was replaced or written to; None for none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _check_tags(names: Sequence[str], flag: str) -> None:
@@ -310,7 +332,8 @@ def _tag(job: Job) -> Outcome:
 def _status(job: Job) -> Outcome:
     from ..action.status import status
 
-    result = status(job.policy, state_directory=job.state_directory, is_own_history=job.is_own_history)
+    is_own_history = job.is_own_history and not job.request.on_vault
+    result = status(job.policy, state_directory=job.state_directory, is_own_history=is_own_history)
     if job.request.notify:
         from ..action.notify import STALE, notify
         from ..action.state import HostState
@@ -359,6 +382,7 @@ def _history(policy: Policy) -> Dict[str, Any]:
 
 VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "run": _run,
+    "watch": _watch,
     "list": _list,
     "show": _show,
     "ls": _ls,

@@ -21,6 +21,9 @@ _PAGE = 4096  # what file systems share and copy by
 SPARSE_FROM = 1 << 16
 _AHEAD = 8 << 20  # how much of an old version is read from the disk while the new one is read
 
+# SHA-256, bytes, and of a small file without holes the bytes themselves.
+Copied = Tuple[bytes, int, Optional[bytes]]
+
 # Of a file that grows while it is read, this much more is read than there was: a fast writer must not keep a run for ever.
 _GROWTH = 64 << 20
 
@@ -73,6 +76,24 @@ def copy_file(
         if tell is not None:
             tell(len(block))
     return digest.digest(), total
+
+
+def copy_to_prove(source: int, destination: int, found: os.stat_result) -> Copied:
+    """``copy_file`` into a file that ``reads_back`` is to look at."""
+    size = found.st_size
+    if size < _BLOCK and found.st_blocks * 512 >= size:
+        data = os.read(source, size + 1)
+        if len(data) == size:
+            _write_all(destination, memoryview(data))
+            return hashlib.sha256(data).digest(), size, data
+        os.lseek(source, 0, os.SEEK_SET)
+    return (*copy_file(source, destination, found=found), None)
+
+
+def reads_back(fd: int, copied: Copied) -> bool:
+    """Whether a file that was just opened has the bytes that ``copy_to_prove`` gave it, which are not hashed again where they are at hand."""
+    digest, size, data = copied
+    return hash_file(fd) == (digest, size) if data is None else os.read(fd, size + 1) == data
 
 
 def patch_file(source: int, destination: int, *, tell: Optional[Callable[[int], None]] = None) -> int:

@@ -219,3 +219,14 @@ def differs(entry: Entry, found: os.stat_result, *, owner: bool = True) -> Optio
     if entry.device is not None and device_of(found) != entry.device:
         return "device"
     return None
+
+
+def is_plainly(entry: Entry, found: os.stat_result, *, owner: bool = True) -> bool:
+    """Whether it is a file, and nothing of ``found`` ``differs``: that, said of nearly every path, in a third of the time."""
+    return (
+        entry.type == FILE
+        and found.st_mtime_ns == entry.mtime
+        and found.st_size == entry.size
+        and found.st_mode == stat.S_IFREG | entry.mode
+        and (not owner or (found.st_uid == entry.uid and found.st_gid == entry.gid))
+    )

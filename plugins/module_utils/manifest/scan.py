@@ -46,12 +46,14 @@ class Staging:
         self.directory = home + b"/files"
         self._root: Optional[Descent] = None
 
-    def copy(self, path: bytes, source_fd: int, *, by_lines: bool = False) -> Tuple[bytes, int]:
-        """Copy an open file to ``path``, ``by_lines`` without the beginning of a line that was not finished; (SHA-256, bytes) of the copy."""
+    def copy(self, path: bytes, source_fd: int, *, by_lines: bool = False, tell: Optional[Callable[[int], None]] = None) -> Tuple[bytes, int]:
+        """Copy an open file to ``path``, ``by_lines`` without the beginning of a line that was not finished; (SHA-256, bytes) of the copy.
+
+        ``tell``: as of ``copy_file``."""
         parent, name = self._clear(path)
         fd = os.open(name, CREATE_FLAGS if not by_lines else CREATE_FLAGS & ~os.O_ACCMODE | os.O_RDWR, 0o600, dir_fd=parent)
         try:
-            digest, size = copy_file(source_fd, fd)
+            digest, size = copy_file(source_fd, fd, tell=tell)
             whole = end_of_last_line(fd, size) if by_lines else size
             if whole < size:
                 os.ftruncate(fd, whole)
@@ -892,12 +894,13 @@ def reread(
     previous: Mapping[bytes, Entry],
     databases: AbstractSet[bytes] = frozenset(),
     is_log: Callable[[bytes], bool] = lambda path: False,
+    tell: Optional[Callable[[int], None]] = None,
 ) -> Tuple[List[Entry], int, Dict[bytes, int], Dict[bytes, Facts]]:
     """Replace the entries of ``paths`` by what is found there now, copied into ``staging``; (entries, how many are gone, errno of the unreadable,
     what is known of those that are ``databases`` and were captured).
 
     What is gone is left out; what cannot be read, or is no file any more, keeps its previous entry, marked stale, unless that one's content is
-    what did not arrive.
+    what did not arrive. ``tell`` hears how many bytes of a large file were read, again and again.
     """
     result: List[Entry] = []
     lost = 0
@@ -918,7 +921,7 @@ def reread(
                     captured[key] = staging.capture(root, names[key], owner=entry.uid)._replace(mtime=entry.mtime)
                 result.append(entry._replace(hash=captured[key].digest, size=captured[key].size, stale=False, unstable=False))
             else:
-                result.append(_read_again(entry, root, staging, is_log(entry.path)))
+                result.append(_read_again(entry, root, staging, is_log(entry.path), tell))
         except CaptureError:
             unreadable[entry.path] = errno.EBUSY
             if entry.path in previous and not entry.stale:
@@ -934,12 +937,12 @@ def reread(
     return _regroup(result), lost, unreadable, captured
 
 
-def _read_again(entry: Entry, root: Descent, staging: Staging, is_log: bool) -> Entry:
+def _read_again(entry: Entry, root: Descent, staging: Staging, is_log: bool, tell: Optional[Callable[[int], None]]) -> Entry:
     started = time.time_ns()
     parent, name = root.parent(entry.path)
     fd, before = open_file(parent, name)
     try:
-        digest, size = staging.copy(entry.path, fd, by_lines=is_log)
+        digest, size = staging.copy(entry.path, fd, by_lines=is_log, tell=tell)
         xattrs = read_xattrs(fd)
         after = os.fstat(fd)
     finally:

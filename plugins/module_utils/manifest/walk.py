@@ -229,22 +229,65 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
     device = os.fstat(dir_fd).st_dev
     _refuse_mount(device, Listed(name, found))
     open_up(dir_fd, name, found)
-    with Descent(name, dir_fd=dir_fd) as root:
-        directories = []
-        for path, listing in walk(root):
-            at = root.directory(path)
-            for item in listing:
-                if not stat.S_ISDIR(item.stat.st_mode):
-                    os.unlink(item.name, dir_fd=at)
-                else:
-                    _refuse_mount(device, item)
-                    open_up(at, item.name, item.stat)
-            if path:
-                directories.append(path)
-        for path in reversed(directories):
-            parent, last = root.parent(path)
-            os.rmdir(last, dir_fd=parent)
+    # Neither paths nor a descriptor for each level: whoever fills the tree may make it 100,000 directories deep.
+    way = [_Level(name, _open_directory(name, dir_fd), [])]
+    try:
+        _empty(way[-1], device)
+        while True:
+            here = way[-1]
+            if here.directories:
+                last = here.directories.pop()
+                way.append(_Level(last, _open_directory(last, here.fd), []))
+                if len(way) > _KEEP_OPEN:
+                    way[-1 - _KEEP_OPEN].close()
+                _empty(way[-1], device)
+                continue
+            if len(way) == 1:
+                break
+            above = way[-2]
+            if above.fd < 0:
+                above.open_again(here.fd)
+            way.pop().close()
+            os.rmdir(here.name, dir_fd=above.fd)
+    finally:
+        for level in way:
+            level.close()
     os.rmdir(name, dir_fd=dir_fd)
+
+
+class _Level:
+    """An open directory on the way down through a tree that is being deleted, and those below it that are still to be deleted."""
+
+    def __init__(self, name: bytes, fd: int, directories: List[bytes]) -> None:
+        self.name = name
+        self.fd = fd
+        self.directories = directories
+        found = os.fstat(fd)
+        self._inode = (found.st_dev, found.st_ino)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def open_again(self, below: int) -> None:
+        """From the directory below it, which must still be there."""
+        self.fd = os.open(b"..", DIRECTORY_FLAGS | os.O_PATH, dir_fd=below)
+        found = os.fstat(self.fd)
+        if (found.st_dev, found.st_ino) != self._inode:
+            raise ReplacedError(errno.ESTALE, "moved while it was deleted", self.name)
+
+
+def _empty(level: _Level, device: int) -> None:
+    """Delete all that is in a directory but directories, which are to follow."""
+    for item in list_directory(level.fd):
+        if not stat.S_ISDIR(item.stat.st_mode):
+            os.unlink(item.name, dir_fd=level.fd)
+        else:
+            _refuse_mount(device, item)
+            open_up(level.fd, item.name, item.stat)
+            level.directories.append(item.name)
 
 
 def _refuse_mount(device: int, item: Listed) -> None:

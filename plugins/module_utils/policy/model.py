@@ -59,7 +59,6 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 
 # Keys and sections that are checked and kept, but that nothing in this version acts on.
 NOT_YET = (
-    "schedule.watch",
     "objectives.rto",
     "objectives.drill_every",
     "probes",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import TYPE_CHECKING, Any, FrozenSet, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, FrozenSet, List, NamedTuple, Tuple
 
 from ..errors import printable
 from .checks import bad, check_text, closest
@@ -110,6 +110,28 @@ def last_due(line: str, now: datetime) -> datetime:
                     return due
         day -= timedelta(days=1)
     raise AssertionError("check_cron lets nothing by that never runs")
+
+
+def calendar_events(line: str) -> Tuple[str, ...]:
+    """The calendar events (``man 7 systemd.time``) at which cron starts what has this schedule (checked by ``check_cron``): together the same minutes.
+
+    Two where day of the month and weekday are both restricted: cron starts on either day, one event only where both fit.
+    """
+    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
+    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
+    at = "%s:%s:00" % (_listed(hours, 24), _listed(minutes, 60))
+    month, day = _listed(months, 12), _listed(days, 31)
+    names = [name.capitalize() for name in _COLUMNS[4].names]
+    # From Monday on, which is where systemd begins its week.
+    week = [names[number] for number in (1, 2, 3, 4, 5, 6, 0) if number in {number % 7 for number in weekdays}]
+    weekday = "" if len(week) == 7 else ",".join(week) + " "
+    if words[2].startswith("*") or words[4].startswith("*"):
+        return ("%s*-%s-%s %s" % (weekday, month, day, at),)
+    return ("*-%s-%s %s" % (month, day, at), "%s*-%s-* %s" % (weekday, month, at))
+
+
+def _listed(numbers: List[int], all_of_them: int) -> str:
+    return "*" if len(numbers) == all_of_them else ",".join("%02d" % number for number in numbers)
 
 
 def is_within(window: str, now: datetime) -> bool:

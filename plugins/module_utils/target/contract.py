@@ -220,7 +220,10 @@ class IncompleteError(IntegrityError):
 
     def __init__(self, shortfalls: Sequence[Shortfall]) -> None:
         first = shortfalls[0]
-        super().__init__("%d files did not arrive as scanned, the first is %r (%s)" % (len(shortfalls), first.path, first.reason))
+        super().__init__(
+            "%d files did not arrive as scanned, the first is %r (%s)" % (len(shortfalls), first.path, first.reason),
+            next="nothing was published; run again, and everything is sent anew",
+        )
         self.shortfalls = tuple(shortfalls)
 
 
@@ -298,6 +301,9 @@ class Session(ABC):
     @abstractmethod
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
         """Carry content into the session."""
+
+    def say_alive(self) -> None:  # noqa: B027 - a target next door needs no signs
+        """This host is at work that the target sees nothing of; to be called often meanwhile."""
 
     @abstractmethod
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:

@@ -16,6 +16,7 @@ from .streams import send
 # How often rsync is started for one transfer while it keeps dying.
 ATTEMPTS = 3
 FULL = "vault_full"
+_FAREWELLS = ("rsync error: ", "rsync: connection unexpectedly closed", "rsync: [sender] write error: Broken pipe")
 
 
 def send_persistently(
@@ -61,11 +62,16 @@ def send_persistently(
             break
         resume = True
     raise BackupError(
-        "The transfer failed: %s%s" % (explain(code), ": " + report.messages[-1] if report.messages else ""),
+        "The transfer failed: %s%s" % (explain(code), ": " + _telling(report.messages) if report.messages else ""),
         kind="transfer",
         found=code,
         next="nothing was published; run again, and what has arrived is used",
     )
+
+
+def _telling(messages: Sequence[str]) -> str:
+    """Of what rsync and the other side said the last that says more than that it is over."""
+    return next((text for text in reversed(messages) if not text.startswith(_FAREWELLS)), messages[-1])
 
 
 def increments(tell: Callable[[int, int], None]) -> Callable[[int, int], None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import BackupError, PolicyError, printable
@@ -15,18 +15,23 @@ from ..errors import BackupError, PolicyError, printable
 # --mkpath came with it.
 OLDEST = (3, 2, 3)
 _PROBE_SECONDS = 30
+_HUSH = "--info=nonreg0"
 # lz4 has no levels, and before the two ends have agreed on an algorithm a number means nothing.
 _LEVELLED = ("zstd", "zlib", "zlibx")
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """A probed rsync: the program to start (an absolute path), its version, and the checksum and compression names it knows."""
+    """A probed rsync: the program to start (an absolute path), its version, and the checksum and compression names it knows.
+
+    ``hushes``: whether it can be told to say nothing of what is no regular file; before 3.2.4 it refuses the word.
+    """
 
     program: str
     version: Tuple[int, ...]
     checksums: FrozenSet[str]
     compressions: FrozenSet[str]
+    hushes: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,11 @@ def probe(program: str = "rsync") -> Capabilities:
         raise _not_run("there is no program %s that this user may run" % program, program, "apt-get install rsync")
     path = os.path.abspath(path)  # it will be started from another directory
     text = ""
-    # -VV answers in JSON from 3.2.7 on and in text before; where it is no option at all, --version always was.
-    for option in ("-VV", "--version"):
+    # -VV answers in JSON from 3.2.7 on and in text before; where it is no option at all, or a word before it was refused, --version always was.
+    for options in ([_HUSH, "-VV"], ["--version"]):
         try:
             done = subprocess.run(
-                [path, option], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, timeout=_PROBE_SECONDS
+                [path, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, timeout=_PROBE_SECONDS
             )
         except OSError as error:
             reason = error.strerror or str(error)
@@ -76,13 +81,15 @@ def probe(program: str = "rsync") -> Capabilities:
                 reason += " (%s)" % printable(error.filename)
             raise _not_run(reason, path, "mend what is named; `%s --version` must work for this user" % path) from error
         except subprocess.TimeoutExpired as error:
-            raise _not_run("`%s %s` did not end within %g s" % (path, option, _PROBE_SECONDS), path, "run that by hand and see what it waits for") from error
+            raise _not_run(
+                "`%s %s` did not end within %g s" % (path, options[-1], _PROBE_SECONDS), path, "run that by hand and see what it waits for"
+            ) from error
         text = done.stdout.decode("utf-8", "replace")
         found = parse_version(path, text)
         if found is not None:
             if found.version < OLDEST:
                 break
-            return found
+            return replace(found, hushes=_HUSH in options)
     words = text.split("\n", 1)[0].strip()
     raise BackupError("this rsync is too old", kind="rsync_too_old", found=words, allowed=">= 3.2.3", next="apt-get install rsync")
 
@@ -167,9 +174,11 @@ def build_argv(
         "--ignore-missing-args",
         "--mkpath",
         "--no-human-readable",
-        "--info=progress2,stats2,nonreg0",
+        "--info=progress2,stats2",
         "--timeout=%d" % options.timeout,
     ]
+    if capabilities.hushes:
+        argv.append(_HUSH)
     if not names:
         argv += ["--files-from=-", "--from0"]
     if recursive:

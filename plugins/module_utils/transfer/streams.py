@@ -82,7 +82,8 @@ def send(
     try:
         for group in groups:
             base = common_directory(group)
-            if shell and (len(groups) > 1 or not _PLAIN.fullmatch(base)):
+            # rrsync puts an empty directory in the place of one that is missing below the basis, where the account that receives may make none.
+            if shell and (len(groups) > 1 or basis or not _PLAIN.fullmatch(base)):
                 base = b""
             root, base = _enter(source_root, base)
             if not shell:

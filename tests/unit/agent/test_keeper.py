@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.scheduled import _LASTING
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper
 from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Limits, keeper_of, read_account, read_grant, read_vault
-from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError, UsageError
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError, TargetError, UsageError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files must be root's")
 VAULT = {"directory": "/srv/vault", "keeper": "openclaw-vault"}
@@ -51,6 +52,7 @@ def test_a_whole_configuration_is_read(etc: Path) -> None:
         ({"clone": "other"}, "clone"),
         ({"more": 1}, "more"),
         ({"limits": []}, "limits"),
+        ({"maintenance": "yes"}, "maintenance"),
         ({"limits": {"writers": 0}}, "limits.writers"),
         ({"limits": {"writers": "4"}}, "limits.writers"),
         ({"limits": {"reserve": 91}}, "limits.reserve"),
@@ -63,6 +65,17 @@ def test_a_wrong_key_is_named(etc: Path, changes: Dict[str, Any], field: str) ->
         read_vault()
     assert (caught.value.kind, caught.value.field) == ("vault_config", field)
     assert caught.value.allowed and caught.value.next
+
+
+def test_nothing_begins_in_maintenance_and_the_host_is_to_try_again(etc: Path) -> None:
+    (etc / "vault.json").write_text(json.dumps({**VAULT, "maintenance": True}))
+    with pytest.raises(TargetError) as caught:
+        keeper_of("ocb-web1", 1234, may_read=False)
+    assert (caught.value.kind, caught.value.rc) == ("maintenance", 6)
+    assert caught.value.kind not in _LASTING
+    assert read_vault()["directory"] == "/srv/vault"  # what is under way goes on
+    (etc / "vault.json").write_text(json.dumps({**VAULT, "maintenance": False}))
+    assert keeper_of("ocb-web1", 1234, may_read=False).host == "web1"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"directory": "/srv/vault"}'])

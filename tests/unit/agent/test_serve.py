@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper, serve
@@ -25,7 +25,8 @@ class Started(Exception):
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[List[Any]]:
+    before = os.umask(0o022)
     calls: List[Any] = []
 
     def execve(program: str, argv: List[str], environment: Dict[str, str]) -> None:
@@ -34,7 +35,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> List[Any]:
 
     monkeypatch.setattr(os, "execve", execve)
     monkeypatch.setattr(serve.shutil, "which", lambda name: "/usr/bin/" + name)
-    return calls
+    yield calls
+    os.umask(before)
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, command: str, **options: Any) -> int:
@@ -80,6 +82,20 @@ def test_what_this_machines_rsync_asks_for_is_let_by(
     subprocess.run(argv, input=b"", capture_output=True, check=False)
     with pytest.raises(Started):
         ask(monkeypatch, (tmp_path / "asked").read_text().strip())
+
+
+def test_what_an_rsync_left_that_was_cut_off_is_opened_to_the_keeper(monkeypatch: pytest.MonkeyPatch, started: List[Any], tmp_path: Path) -> None:
+    inside = tmp_path / "web1" / "p" / "incoming" / TX / "in" / "files" / "a" / "b"
+    inside.mkdir(parents=True)
+    for name, mode in (("whole", 0o640), ("part", 0o600)):
+        (inside / name).write_text(name)
+        (inside / name).chmod(mode)
+    (inside / "link").symlink_to(inside / "part")
+    monkeypatch.setattr(keeper, "read_vault", lambda: {"directory": str(tmp_path)})
+    monkeypatch.setattr(keeper, "read_account", lambda account: "web1")
+    with pytest.raises(Started):
+        ask(monkeypatch, SERVER, vault=None, host=None)
+    assert [(inside / name).stat().st_mode & 0o777 for name in ("whole", "part")] == [0o640, 0o660]
 
 
 def test_rsync_is_confined_to_the_session_of_this_host(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:

@@ -24,6 +24,14 @@ def test_each_policy_has_a_line_with_its_own_schedule_and_one_for_the_start_of_t
     ]
 
 
+def test_a_policy_that_is_watched_has_a_line_that_starts_that_again_if_it_died() -> None:
+    watched = {**POLICY, "schedule": {"watch": True}}
+    assert len(crontab([watched], COMMAND)) == 2
+    lines = crontab([watched, {**POLICY, "name": "other"}], COMMAND, watch=["/usr/local/bin/openclaw-backup", "watch"])
+    assert len(lines) == 5
+    assert lines[2] == "*/5 * * * * root /usr/local/bin/openclaw-backup watch etc"
+
+
 def test_what_cron_or_the_shell_would_read_otherwise_is_quoted() -> None:
     assert crontab([POLICY], ["/opt/a b/100%", "run"], user="me")[0] == r"*/5 * * * * me '/opt/a b/100\%' run etc"
 

@@ -15,7 +15,14 @@ from typing import Callable, Iterator, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import content
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import copy_file, end_of_last_line, hash_file, patch_file
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content import (
+    copy_file,
+    copy_to_prove,
+    end_of_last_line,
+    hash_file,
+    patch_file,
+    reads_back,
+)
 
 MIB = 1 << 20
 BLOCK = content._BLOCK
@@ -127,6 +134,37 @@ def test_a_copy_is_of_the_whole_file_wherever_it_was_read_to(tmp_path: Path) -> 
             os.lseek(one, 0, os.SEEK_SET)
             assert copy_file(one, other)[1] == source.stat().st_size
         assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_copy_is_proven_by_every_byte(tmp_path: Path, size: int, sparse: bool) -> None:
+    source, place = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(random.Random(size).randbytes(size))
+    if sparse:
+        os.truncate(source, size + MIB)
+    data = source.read_bytes()
+    with opened(source, place) as (one, other):
+        copied = copy_to_prove(one, other, os.fstat(one))
+    assert copied[:2] == (hashlib.sha256(data).digest(), len(data))
+    wrong = [data[:-1], data[:-1] + bytes([data[-1] ^ 1]), bytes([data[0] ^ 1]) + data[1:]] if data else []
+    for found, is_right in [(data, True), (data + b"x", False), *((item, False) for item in wrong)]:
+        place.write_bytes(found)
+        with opened(place) as (fd,):
+            assert reads_back(fd, copied) is is_right
+
+
+@pytest.mark.parametrize("size", [0, 3000, 7000, 3 * BLOCK])
+def test_a_copy_to_prove_is_of_what_a_file_has_become(tmp_path: Path, size: int) -> None:
+    source, place = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(b"x" * 5000)
+    found = source.stat()
+    source.write_bytes(b"y" * size)
+    with opened(source, place) as (one, other):
+        copied = copy_to_prove(one, other, found)
+    assert place.read_bytes() == source.read_bytes() and copied[:2] == (hashlib.sha256(b"y" * size).digest(), size)
+    with opened(place) as (fd,):
+        assert reads_back(fd, copied)
 
 
 @contextlib.contextmanager

@@ -1339,7 +1339,7 @@ def test_the_entry_of_a_file_that_grew_behind_its_copy_is_of_the_copy(host: Host
         return result
 
     monkeypatch.setattr(scan_module, "hash_file", lambda fd, **options: grow(real_hash(fd)))
-    monkeypatch.setattr(scan_module, "copy_file", lambda source, destination: grow(real_copy(source, destination)))
+    monkeypatch.setattr(scan_module, "copy_file", lambda source, destination, **_options: grow(real_copy(source, destination)))
     done = host.fresh(staging=staging)
     entry = by_path(done)[b"src/log"]
     assert staged_bytes(staging, b"src/log") == b"onemore"

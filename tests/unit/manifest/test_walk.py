@@ -14,6 +14,7 @@ import stat
 import subprocess
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -24,6 +25,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk impo
     Descent,
     ReplacedError,
     list_directory,
+    list_names,
     open_file,
     remove_tree,
     walk,
@@ -357,6 +359,51 @@ def test_everything_is_removed_and_no_link_is_followed(root: Descent, tmp_path: 
     remove_tree(root.root_fd, b"t")
     assert [item.name for item in list_directory(root.root_fd)] == [b"stays"]
     assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["file", "x"]
+
+
+def test_a_tree_of_any_depth_is_removed_in_little_memory(root: Descent) -> None:
+    """Whoever may fill a directory on a vault can make it as deep as there are inodes."""
+    at = os.dup(root.root_fd)
+    for number in range(20_000):
+        os.mkdir(b"d", dir_fd=at)
+        if number % 5000 == 0:
+            os.mkdir(b"e", dir_fd=at)
+        below = os.open(b"d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    before = open_descriptors()
+    tracemalloc.start()
+    try:
+        remove_tree(root.root_fd, b"d")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert list_names(root.root_fd) == [b"e"]
+    assert open_descriptors() <= before
+    assert peak < 32 << 20  # paths alone would be 400 MB
+
+
+def test_a_directory_that_is_moved_while_it_is_deleted_leads_nowhere_else(root: Descent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back up is the way that was taken down, or none."""
+    put(root, b"t/" + b"/".join([b"d"] * 100) + b"/file")
+    (tmp_path / "victim/d").mkdir(parents=True)
+    (tmp_path / "victim/file").touch()
+    root.forget()
+    real = os.rmdir
+    moved = []
+
+    def rmdir(name: bytes, **options: Any) -> None:
+        if not moved:
+            moved.append(name)
+            deep = os.path.join(os.fsencode(tmp_path), b"root/t", *[b"d"] * 30)
+            os.rename(deep + b"/d", os.fsencode(tmp_path / "victim/moved"))
+        real(name, **options)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    with pytest.raises(OSError):
+        remove_tree(root.root_fd, b"t")
+    assert sorted(path.name for path in (tmp_path / "victim").iterdir() if path.name != "moved") == ["d", "file"]
 
 
 def test_what_is_no_directory_is_removed_and_what_is_absent_is_fine(root: Descent, tmp_path: Path) -> None:

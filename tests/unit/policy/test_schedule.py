@@ -5,12 +5,22 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import PolicyError
-from ansible_collections.openclaw.backup.plugins.module_utils.policy.schedule import check_cron, check_window, is_within, last_due, splay_of
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.schedule import (
+    calendar_events,
+    check_cron,
+    check_window,
+    is_within,
+    last_due,
+    splay_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,3 +195,36 @@ def test_each_host_has_a_moment_of_its_own_that_stays() -> None:
     assert moments == [splay_of("web%d/p" % number, 60) for number in range(1000)]
     assert set(moments) == set(range(61))
     assert splay_of("web1/p", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "events"),
+    [
+        ("* * * * *", ("*-*-* *:*:00",)),
+        ("*/20 3 * * *", ("*-*-* 03:00,20,40:00",)),
+        ("0 0 1 jan *", ("*-01-01 00:00:00",)),
+        ("30 4 * * mon-fri", ("Mon,Tue,Wed,Thu,Fri *-*-* 04:30:00",)),
+        ("30 4 * * 0,7", ("Sun *-*-* 04:30:00",)),
+        ("30 4 1,15 * fri", ("*-*-01,15 04:30:00", "Fri *-*-* 04:30:00")),  # on either
+        ("30 4 */10 * fri", ("Fri *-*-01,11,21,31 04:30:00",)),  # on both
+        ("@weekly", ("Sun *-*-* 00:00:00",)),
+    ],
+)
+def test_a_timer_starts_when_cron_does(line: str, events: "tuple[str, ...]") -> None:
+    assert calendar_events(line) == events
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize("line", ["*/7 * * * *", "5 1-23/5 * * *", "0 12 29 feb *", "30 4 1,15 */2 fri", "30 4 */10 * sat,sun", "@monthly", "59 23 31 * 1-5"])
+def test_systemd_finds_the_same_minutes_as_cron(line: str) -> None:
+    base, count = datetime(2026, 11, 20, 9, 15), 12
+    command = ["systemd-analyze", "calendar", "--iterations=%d" % count, "--base-time=" + base.strftime("%Y-%m-%d %H:%M:%S UTC"), *calendar_events(line)]
+    done = subprocess.run(command, env={"TZ": "UTC", "LC_ALL": "C", "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True)
+    starts = sorted({datetime.fromisoformat(found) for found in re.findall(r"[A-Z][a-z]{2} (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", done.stdout)})
+    starts = [start for start in starts if start > base][: min(count, 6)]
+    assert len(starts) == 6
+    before = base
+    for start in starts:
+        assert last_due(line, start) == start
+        assert last_due(line, start - timedelta(minutes=1)) <= before
+        before = start

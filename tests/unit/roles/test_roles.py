@@ -64,7 +64,7 @@ def test_the_readme_describes_every_variable_as_the_argument_specs_do(role: Path
 
 def test_every_variable_that_a_task_uses_is_described(role: Path) -> None:
     text = "".join(path.read_text() for path in role.glob("*/*.yml"))
-    assert set(re.findall(r"(?<!_)\bopenclaw_backup_\w+", text)) == set(options(role))
+    assert set(re.findall(r"(?<![_.])\bopenclaw_backup_\w+", text)) == set(options(role))
 
 
 def test_the_examples_of_the_readme_are_yaml(role: Path) -> None:

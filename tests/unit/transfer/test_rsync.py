@@ -85,6 +85,16 @@ def test_the_text_of_an_rsync_that_knows_no_json_is_understood(tmp_path: Path) -
     assert found.compressions == {"zstd", "lz4", "zlibx", "zlib", "none"}
 
 
+def test_a_word_that_an_rsync_does_not_know_is_not_said_to_it(tmp_path: Path) -> None:
+    (tmp_path / "answer").write_text(VERSION_3_2_3)
+    program = tmp_path / "rsync"
+    program.write_text('#!/bin/sh\ncase "$*" in *nonreg0*) echo "Unknown --info item" >&2; exit 1;; esac\nexec cat "%s/answer"\n' % tmp_path)
+    program.chmod(0o755)
+    for capabilities, is_said in ((probe(str(program)), False), (probe(), True)):
+        argv = build_argv(Options(), capabilities, source_root=b"/", destination=b"/d", recursive=False, resume=False)
+        assert any(b"nonreg0" in word for word in argv) is is_said
+
+
 def test_an_rsync_built_without_xxhash_and_zstd_does_not_promise_them(tmp_path: Path) -> None:
     found = probe(install(tmp_path, VERSION_3_2_7))
     assert (found.version, found.checksums, found.compressions) == ((3, 2, 7), {"md5", "md4", "sha1", "none"}, {"zlibx", "zlib", "none"})

@@ -23,6 +23,7 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tupl
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer import streams
+from ansible_collections.openclaw.backup.plugins.module_utils.transfer.attempts import send_persistently
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.exitcode import RETRY, classify
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.plan import MAX_PATH, Item, can_carry, partition, plan_roots
 from ansible_collections.openclaw.backup.plugins.module_utils.transfer.rsync import Capabilities, Options, probe
@@ -568,6 +569,19 @@ def test_two_streams_pass_through_rrsync_with_basis_and_resume(rsync: Capabiliti
     assert (report.exit_codes, report.files) == ((0, 0), 0), report.messages
 
 
+def test_the_basis_is_named_as_the_vault_made_it(tmp_path: Path) -> None:
+    # rrsync 3.5 puts an empty directory in the place of one that is missing, where the account that receives may make none.
+    write(tmp_path / "s", {b"a/b/f": b"1"})
+    program = tmp_path / "rsync"
+    program.write_text('#!/bin/sh\nprintf "%%s\\n" "$@" > %s/argv\ncat > %s/names\n' % (tmp_path, tmp_path))
+    program.chmod(0o755)
+    recorder = Capabilities(str(program), (3, 5, 0), frozenset(), frozenset())
+    carry(recorder, tmp_path / "s", Path("host:files"), [Item(b"a/b/f", 1, 1, False)], Options(), shell=[b"ssh"], basis=b"/basis")
+    words = (tmp_path / "argv").read_bytes().splitlines()
+    assert b"--copy-dest=/basis" in words and words[-1] == b"host:files/"
+    assert (tmp_path / "names").read_bytes() == b"a/b/f\0"
+
+
 def test_a_remote_side_that_refuses_is_a_report_with_its_words(rsync: Capabilities, tmp_path: Path) -> None:
     write(tmp_path / "s", {b"f": b"1"})
     shell = remote_shell(tmp_path, "echo 'Permission denied (publickey).' >&2; exit 255")
@@ -575,6 +589,16 @@ def test_a_remote_side_that_refuses_is_a_report_with_its_words(rsync: Capabiliti
     assert report.exit_codes in [(255,), (12,)]  # rsync itself races for what it sees first: ssh's end or the end of its data
     assert classify(report.exit_codes[0]).outcome == RETRY
     assert "Permission denied (publickey)." in report.messages
+
+
+def test_what_the_other_side_complained_of_is_told_and_not_that_it_is_over(tmp_path: Path) -> None:
+    write(tmp_path / "s", {b"f": b"1"})
+    # It reads what it is sent: rsync says nothing but that the pipe is broken where it meets that first.
+    shell = remote_shell(tmp_path, "echo 'rrsync error: there is no such place' >&2; head -c 4 >/dev/null; exit 1")
+    with pytest.raises(BackupError) as caught:
+        send_persistently(singly({b"f": b"1"}), source_root=os.fsencode(tmp_path / "s"), destination=b"host:/d", options=REMOTE, shell=shell)
+    assert caught.value.kind == "transfer"
+    assert caught.value.message.endswith(": rrsync error: there is no such place")
 
 
 @pytest.mark.parametrize("directory, remote", [(b"plain/dir", b"host:files/plain/dir/"), (b"with space", b"host:files/"), (b"-e", b"host:files/")])

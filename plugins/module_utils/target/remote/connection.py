@@ -52,6 +52,7 @@ def ssh_options(address: Address, control: bytes, *, is_master: bool) -> List[by
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",
+        "CheckHostIP": "no",  # before OpenSSH 8.5 it was on, and wrote addresses into the file of known hosts
         "UpdateHostKeys": "no",
         "ConnectTimeout": str(_CONNECT_SECONDS),
         "ServerAliveInterval": str(_ALIVE_SECONDS),

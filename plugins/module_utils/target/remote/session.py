@@ -123,7 +123,7 @@ class RemoteSession(Session):
         from ...transfer.attempts import send_persistently
 
         def listen(files: int, size: int) -> None:
-            self._say_alive()
+            self.say_alive()
             if tell is not None:
                 tell(files, size)
 
@@ -144,7 +144,7 @@ class RemoteSession(Session):
                 self._connection.ask({"do": "alive"})
             raise
 
-    def _say_alive(self) -> None:
+    def say_alive(self) -> None:
         """A vault ends a conversation in which nothing is said for long."""
         if time.monotonic() - self._said_alive >= _ALIVE_SECONDS:
             self._said_alive = time.monotonic()
@@ -156,7 +156,7 @@ class RemoteSession(Session):
         with Descent(root) as source:
             for start in range(0, len(entries), _BATCH):
                 part = entries[start : start + _BATCH]
-                pieces = _Counted(packed(pieces_of(source, [entry.path for entry in part])) if is_packed else pieces_of(source, [entry.path for entry in part]))
+                pieces = _Counted(packed(pieces_of(source, part)) if is_packed else pieces_of(source, part))
                 self._connection.ask({"do": "put", "paths": [os.fsdecode(entry.path) for entry in part], "packed": is_packed}, pieces)
                 sent += pieces.bytes
                 if tell is not None:

@@ -26,12 +26,13 @@ _RECORD = struct.Struct(">QI")
 _NO_LIMIT = 1 << 62
 
 
-def pieces_of(tree: Descent, paths: Sequence[bytes]) -> Iterator[bytes]:
-    """The stream of files below ``tree``, for ``Wire.send_stream``. One that cannot be read ends as ``LOST``."""
+def pieces_of(tree: Descent, entries: Sequence[Entry]) -> Iterator[bytes]:
+    """The stream of files below ``tree``, for ``Wire.send_stream``. One that cannot be read ends as ``LOST``; of one that has grown since it was
+    looked at, what it had then is sent."""
     pending: List[bytes] = []
     size = 0
-    for path in paths:
-        for piece in _pieces(tree, path):
+    for entry in entries:
+        for piece in _pieces(tree, entry):
             pending.append(piece)
             size += len(piece)
             if size >= PIECE:
@@ -40,16 +41,16 @@ def pieces_of(tree: Descent, paths: Sequence[bytes]) -> Iterator[bytes]:
     yield b"".join(pending)
 
 
-def _pieces(tree: Descent, path: bytes) -> Iterator[bytes]:
+def _pieces(tree: Descent, entry: Entry) -> Iterator[bytes]:
     try:
-        parent, name = tree.parent(path)
+        parent, name = tree.parent(entry.path)
         fd, found = open_file(parent, name)
     except OSError:
         yield _RECORD.pack(LOST, 0)
         return
     try:
-        total = found.st_size
-        has_holes = found.st_blocks * 512 < total
+        total = min(found.st_size, entry.size)
+        has_holes = found.st_blocks * 512 < found.st_size
         at = 0
         while at < total:
             end = total

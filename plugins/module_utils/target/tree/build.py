@@ -22,7 +22,7 @@ from ... import pool
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
-from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, path_of, read_xattrs
+from ...manifest.metadata import Losses, apply, apply_open, create_special, differs, entry_type, is_plainly, path_of, read_xattrs
 from ...manifest.walk import CREATE_FLAGS, FILE_FLAGS, Descent, ReplacedError, list_names, open_file, remove_tree, walk
 from ..contract import Damage, Shortfall, Tell, Verification
 from ..sources import NATIVE, Edits, Sources
@@ -582,26 +582,13 @@ def _prove_directory(
                 continue
         if is_directory and entry.type == DIRECTORY:
             continue  # looked at when its own turn comes
-        if not (native and _is_plainly_right(entry, seen)):
+        if not (native and not entry.xattrs and is_plainly(entry, seen)):
             reason = _proof(fd, name, entry, seen, native)
             if reason is not None:
                 found.damaged.append(Damage(entry.path, reason))
         _note_inode(entry, seen, found)
     found.missing.extend(entry.path for entry in expected.values())
     return count - len(expected)
-
-
-def _is_plainly_right(entry: Entry, seen: os.stat_result) -> bool:
-    """What ``_proof`` says of nearly every path in native storage, in a third of the time."""
-    return (
-        entry.type == FILE
-        and seen.st_mtime_ns == entry.mtime
-        and seen.st_size == entry.size
-        and seen.st_mode == stat.S_IFREG | entry.mode
-        and seen.st_uid == entry.uid
-        and seen.st_gid == entry.gid
-        and not entry.xattrs
-    )
 
 
 def _note_inode(entry: Entry, seen: os.stat_result, found: _Proven) -> None:
@@ -625,7 +612,7 @@ def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, foun
         return
     try:
         seen = os.fstat(fd)
-        reason = None if native and _is_plainly_right(entry, seen) else _proof(dir_fd, name, entry, seen, native)
+        reason = None if native and not entry.xattrs and is_plainly(entry, seen) else _proof(dir_fd, name, entry, seen, native)
         if reason is None:
             try:
                 reason, size = _proof_of_content(fd, entry, native, seen.st_size)

@@ -17,10 +17,12 @@ from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
 from ..contract import Delivery, Sent, Shortfall, Tell, is_time
 from .build import check_received, take_in
-from .clone import clone_file, discard
+from .clone import clone_file
 from .session import PATCH_FROM, TreeSession, explain
+from .sweep import CLOSED, clear_away, sweep_all
 
 _KEPT = b"kept"
+_EARLY = b"early"
 
 
 class Ingest(NamedTuple):
@@ -33,6 +35,27 @@ class Ingest(NamedTuple):
     group: Optional[int] = None
     reserve: int = 5
     gives_basis: bool = True
+
+
+class Early(NamedTuple):
+    """What had arrived before this session and is of use to it: how many files, and bytes that they take up."""
+
+    files: int
+    bytes: int
+
+
+class Room(NamedTuple):
+    """What of a file system may still be used: bytes, and files or None where there is no limit. Both may be negative."""
+
+    bytes: int
+    files: Optional[int]
+
+
+def room_in(path: bytes, reserve: int) -> Room:
+    """What the file system of ``path`` has beside the ``reserve`` percent that are kept back."""
+    free = os.statvfs(path)
+    left = free.f_bavail * free.f_frsize - free.f_blocks * free.f_frsize * reserve // 100
+    return Room(left, free.f_favail - free.f_files * reserve // 100 if free.f_files else None)
 
 
 class GuardedSession(TreeSession):
@@ -48,6 +71,7 @@ class GuardedSession(TreeSession):
         self._inbox = self._directory + b"/in"
         self._arrivals = self._inbox + b"/files"
         self._basis = self._inbox + b"/basis"
+        self._early = self._directory + b"/" + _EARLY
         self._had_arrivals = False
         self._wanted: List[Entry] = []
 
@@ -58,13 +82,13 @@ class GuardedSession(TreeSession):
 
     def _prepare(self) -> None:
         super()._prepare()
+        os.mkdir(self._early, 0o700)
         os.mkdir(self._inbox, 0o700)
-        if self._ingest.group is not None:
-            # The way down can be passed and nothing on it be listed.
-            history = self.history.base
-            for path in (os.path.dirname(history), history, self.history.incoming, self._directory):
-                os.chmod(path, 0o711)
-            self._admit(self._inbox, 0o750)
+        # The way down can be passed by this host's account alone, and nothing on it be listed.
+        history = self.history.base
+        for path in (os.path.dirname(history), history, self.history.incoming, self._directory):
+            self._admit(path, 0o710)
+        self._admit(self._inbox, 0o750)
 
     def _admit(self, path: bytes, mode: int) -> None:
         """Let the ingest account into a directory, by its group."""
@@ -75,6 +99,10 @@ class GuardedSession(TreeSession):
     def open(self) -> None:
         super().open()
         try:
+            with Descent(self.history.incoming) as incoming:
+                for name in super()._dead():
+                    if name.startswith(CLOSED):
+                        clear_away(incoming, name)
             for path, mode in ((self._arrivals, 0o2770), (self._basis, 0o2750)):
                 if not os.path.isdir(path):
                     os.mkdir(path, 0o700)
@@ -82,15 +110,17 @@ class GuardedSession(TreeSession):
         except OSError as error:
             raise explain(error, self.history) from error
 
+    def _dead(self) -> List[bytes]:
+        return [name for name in super()._dead() if not name.startswith(CLOSED)]
+
     def _rescue(self, incoming: Descent, name: bytes) -> None:
         super()._rescue(incoming, name)
         if not self._had_arrivals:
-            self._had_arrivals = self._take_over(incoming, (name + b"/in", name + b"/" + _KEPT), self._arrivals)
+            places = [name + b"/" + place for place in (_EARLY, _KEPT, b"in")]
+            self._had_arrivals = self._take_over(incoming, places, self._early + b"/files")
 
     def _discard(self, incoming: Descent, name: bytes) -> None:
-        # What the ingest account has closed to us only root can remove; that costs its own quota.
-        with contextlib.suppress(PermissionError):
-            discard(incoming.root_fd, name)
+        clear_away(incoming, name)
 
     def propose(self, manifest: Manifest) -> List[Entry]:
         """Hear what the next snapshot is to hold, and get ready for it; the files to send. ``IntegrityError`` or ``RefusedError`` where it will not do."""
@@ -106,11 +136,9 @@ class GuardedSession(TreeSession):
             self._clear_unwanted(wanted, self._files)
             self._take_over_own(wanted)
             wanted = self.wanted(manifest)
-        if self._had_arrivals:
-            with contextlib.suppress(PermissionError):
-                self._clear_unwanted(wanted, self._arrivals)
+        early = self._take_early(wanted) if self._had_arrivals else Early(0, 0)
         basis = self._choose_basis(wanted)
-        self._check_room(manifest, wanted, sum(basis.values()))
+        self._check_room(manifest, wanted, early, sum(basis.values()))
         self._lay_basis(basis)
         self._begin_ahead()
         self._wanted = wanted
@@ -140,15 +168,46 @@ class GuardedSession(TreeSession):
         self._hashed += hashed
         self._proven.update((entry.path, entry) for entry in there if entry.path not in short)
 
-    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], basis: int) -> None:
-        free = os.statvfs(self.history.incoming)
-        share = self._ingest.reserve / 100
+    def _take_early(self, wanted: Sequence[Entry]) -> Early:
+        """Move what had arrived of these files to where this session receives. Never a directory, and no file that would stay closed:
+        what was closed once would stand in the way of every session that is to come."""
+        self._had_arrivals = False
+        files = size = 0
+        with Descent(self._directory) as directory:
+            with Descent(self._early + b"/files") as early, Descent(self._arrivals) as arrivals:
+                for entry in wanted:
+                    with contextlib.suppress(OSError):
+                        parent, name = early.parent(entry.path)
+                        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                        if self._is_of_use(parent, name, found):
+                            into, last = arrivals.parent(entry.path, create=0o770)
+                            os.rename(name, last, src_dir_fd=parent, dst_dir_fd=into)
+                            files += 1
+                            size += min(512 * found.st_blocks, entry.size)
+            os.rename(_EARLY, b"spent", src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
+            with contextlib.suppress(OSError):  # else it goes with the session
+                remove_tree(directory.root_fd, b"spent")
+        return Early(files, size)
+
+    def _is_of_use(self, parent: int, name: bytes, found: os.stat_result) -> bool:
+        """Whether whoever brought a file can write on it, and we can read it: also one that the next rsync opens to us before it starts (agent/serve)."""
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            return False
+        if any(key.startswith("system.") for key in os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)):
+            return False
+        if self._ingest.group is None:
+            return found.st_mode & 0o600 == 0o600
+        return found.st_mode & 0o660 == 0o660 or not found.st_mode & stat.S_IRGRP
+
+    def _check_room(self, manifest: Manifest, wanted: Sequence[Entry], early: Early, basis: int) -> None:
         # What arrives lies there twice while it is copied, a file at a time.
-        bytes_left = free.f_bavail * free.f_frsize - int(free.f_blocks * free.f_frsize * share)
-        need = sum(entry.size for entry in wanted) + basis
-        inodes_left = free.f_favail - int(free.f_files * share)
-        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted)
-        for what, wish, left in (("bytes", need, bytes_left), ("files", inodes, inodes_left if free.f_files else inodes)):
+        need = sum(entry.size for entry in wanted) + max((entry.size for entry in wanted), default=0) + basis - early.bytes
+        inodes = sum(1 for entry in manifest.entries if entry.type != FILE) + 2 * len(wanted) - early.files
+        room = room_in(self.history.incoming, self._ingest.reserve)
+        if need > room.bytes or (room.files is not None and inodes > room.files):
+            sweep_all(os.path.dirname(os.path.dirname(self.history.base)))
+            room = room_in(self.history.incoming, self._ingest.reserve)
+        for what, wish, left in (("bytes", need, room.bytes), ("files", inodes, inodes if room.files is None else room.files)):
             if wish > left:
                 raise RefusedError(
                     "The vault has no room for this snapshot: it needs %d %s, and %d are free beside the %d %% that are kept back"
@@ -202,7 +261,8 @@ class GuardedSession(TreeSession):
             # What arrived is for the next session, and nobody writes to it meanwhile.
             with contextlib.suppress(OSError):
                 with Descent(self._directory) as directory:
-                    os.rename(b"in", _KEPT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
+                    # Where nothing was proposed, nothing has arrived but what was there before.
+                    os.rename(_EARLY if self._had_arrivals else b"in", _KEPT, src_dir_fd=directory.root_fd, dst_dir_fd=directory.root_fd)
                     os.chmod(_KEPT, 0o700, dir_fd=directory.root_fd)
                 with Descent(self._directory + b"/" + _KEPT) as kept:
                     remove_tree(kept.root_fd, b"basis")

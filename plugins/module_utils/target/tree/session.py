@@ -91,7 +91,7 @@ class TreeSession(Session):
         try:
             layout.make_private(self.history.incoming)
             with Descent(self.history.incoming) as incoming:
-                dead = sorted(os.listdir(self.history.incoming))
+                dead = self._dead()
                 os.mkdir(self._directory, 0o700)
                 self._prepare()
                 for name in dead:
@@ -104,6 +104,10 @@ class TreeSession(Session):
                 self._point_latest(self.base.id)  # a run that was killed after its commit had no time for it
         except OSError as error:
             raise explain(error, self.history) from error
+
+    def _dead(self) -> List[bytes]:
+        """What earlier sessions have left, by name."""
+        return sorted(os.listdir(self.history.incoming))
 
     def _prepare(self) -> None:
         """Make the place of the new snapshot, where the file system can with all that the base has."""
@@ -525,7 +529,7 @@ class TreeSession(Session):
                 self._ahead.close()
             if not keep:
                 with Descent(self.history.incoming) as incoming:
-                    discard(incoming.root_fd, self.tx.encode("ascii"))
+                    self._discard(incoming, self.tx.encode("ascii"))
         except OSError:
             pass  # the next session sweeps
         finally:

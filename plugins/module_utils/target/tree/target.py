@@ -12,7 +12,7 @@ import zlib
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from ...errors import IntegrityError, LockedError, RefusedError, TargetError, printable
+from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
@@ -23,9 +23,10 @@ from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .clone import AUTO, discard
-from .guarded import GuardedSession, Ingest
+from .guarded import GuardedSession, Ingest, room_in
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot_manifest_unchecked, sync_directory
+from .sweep import sweep, sweep_all
 from .usage import freed_with, sizes_of
 
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
@@ -143,22 +144,13 @@ class TreeTarget(Target):
         return TreeSession(*arguments) if self._ingest is None else GuardedSession(*arguments, ingest=self._ingest)
 
     def sweep(self) -> None:
-        try:
-            names = os.listdir(self.history.incoming)
-        except FileNotFoundError:
-            return
-        if names:
-            try:
-                fd = lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session", patience=0)
-            except LockedError:
-                return
-            try:
-                with Descent(self.history.incoming) as incoming:
-                    for name in os.listdir(self.history.incoming):
-                        with suppress(PermissionError):  # closed to us by who had it filled; root can
-                            discard(incoming.root_fd, name)
-            finally:
-                os.close(fd)
+        sweep(self.history)
+
+    def make_room(self) -> None:
+        """Where no more than the reserve is free, remove what dead sessions of all hosts have left: with no room at all none could begin any more."""
+        room = room_in(self.vault, self._ingest.reserve if self._ingest is not None else 0)
+        if room.bytes <= 0 or (room.files is not None and room.files <= 0):
+            sweep_all(self.vault)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ("podman", "mmdebstrap", "ssh")
+# `make stories` names the longer ones.
+STORIES = os.environ.get("STORIES", "default site backup_restore").split()
 
 
 lab = [
@@ -49,6 +51,6 @@ def test_the_story_on_this_machine(tmp_path: Path) -> None:
     molecule("local", tmp_path)
 
 
-@pytest.mark.parametrize("scenario", [pytest.param(name, marks=lab) for name in ("default", "site")])
+@pytest.mark.parametrize("scenario", [pytest.param(name, marks=lab) for name in STORIES])
 def test_a_story_on_hosts_over_ssh(scenario: str, tmp_path: Path) -> None:
     molecule(scenario, tmp_path)

@@ -1,0 +1,107 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a playbook's end says of every host: from module results, from what the vault's program printed, and of hosts without any."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Optional
+
+from ansible_collections.openclaw.backup.plugins.filter.fleet_problems import fleet_problems
+from ansible_collections.openclaw.backup.plugins.filter.fleet_results import fleet_results
+from ansible_collections.openclaw.backup.plugins.filter.fleet_table import fleet_table
+
+SENT = {"changed": True, "snapshot_id": "S1", "files_sent": 4, "bytes_sent": 2048, "diff": {"before": "bulky"}, "failed": False}
+SAME = {"changed": False, "snapshot_id": "S1", "files_sent": 0, "bytes_sent": 0}
+REFUSED = {"failed": True, "msg": "too much is gone.\nNext: look", "rc": 4, "error": {"kind": "guard"}}
+
+
+def host(here: Optional[Dict[str, Any]] = None, there: Optional[Dict[str, Any]] = None, failure: str = "") -> Dict[str, Any]:
+    """The variables of a host after a playbook; ``here`` and ``there``: results by policy."""
+    made: Dict[str, Any] = {"__openclaw_backup_failure": failure}
+    for name, results in (("here", here), ("there", there)):
+        made["__openclaw_backup_" + name] = {"results": [{**result, "item": {"name": policy}} for policy, result in (results or {}).items()]}
+    return made
+
+
+def printed(result: Dict[str, Any], rc: int = 0) -> Dict[str, Any]:
+    return {"cmd": ["x"], "changed": False, "rc": rc, "failed": rc not in (0, 3), "stdout": json.dumps(result), "stderr": "", "msg": "non-zero return code"}
+
+
+def test_every_policy_of_every_host_has_a_line_and_failures_come_last() -> None:
+    variables = {
+        "web1": host({"etc": REFUSED, "work": SAME}, failure="One or more items failed"),
+        "web2": host({"etc": SENT}),
+        "web3": host(failure="web3 cannot be\nreached"),
+        "web4": {},
+        "web5": host(),
+    }
+    assert fleet_table(list(variables), variables, "backup") == [
+        "HOST  POLICY  RESULT   WHAT",
+        "web1  work    ok       unchanged since snapshot S1",
+        "web2  etc     changed  4 files, 2.0 KiB sent for snapshot S1",
+        "web5  -       ok       nothing to do",
+        "web1  etc     failed   too much is gone. Next: look",
+        "web3  -       failed   web3 cannot be reached",
+        "web4  -       failed   nothing is known of it: it failed before, or was lost on the way",
+        "5 hosts: 1 changed, 2 ok, 3 failed",
+    ]
+    assert fleet_table(["web2"], variables, "backup", check=True)[1].endswith("4 files, 2.0 KiB would be sent")
+    assert fleet_problems(["web1"], variables, "backup") == ["etc: too much is gone. Next: look"]
+    assert fleet_problems(["web2", "web5"], variables, "backup") == []
+    assert len(fleet_problems(list(variables), variables, "backup")) == 3
+
+
+def test_what_was_done_on_the_vault_stands_beside_a_host_that_is_down() -> None:
+    variables = {"web1": host(there={"etc": printed({"changed": False, "kept": [], "removed": [], "bytes_freed": 0})}, failure="web1 cannot be reached: no")}
+    assert fleet_table(["web1"], variables, "prune")[1:] == [
+        "web1  etc     ok      0 snapshots removed, 0 kept, 0 B freed",
+        "web1  -       failed  web1 cannot be reached: no",
+        "1 host: 1 ok, 1 failed",
+    ]
+    assert fleet_problems(["web1"], variables, "prune") == ["web1 cannot be reached: no"]
+
+
+def test_results_are_passed_on_without_what_is_bulky_and_every_host_is_there() -> None:
+    variables = {"web1": host({"etc": SENT, "work": REFUSED}), "web2": {}}
+    assert fleet_results(["web1", "web2"], variables, "backup") == {
+        "web1": {"backup": {"etc": {key: SENT[key] for key in SENT if key != "diff"}, "work": REFUSED}},
+        "web2": {"backup": {}},
+    }
+
+
+def test_what_the_vaults_program_printed_counts_like_a_modules_result() -> None:
+    pruned = {"rc": 0, "failed": False, "changed": True, "kept": [{}, {}], "removed": [{}], "bytes_freed": 3 << 20, "duration": 0.1, "warnings": []}
+    locked = {"rc": 5, "failed": True, "msg": "a backup is at work", "error": {"kind": "locked"}}
+    bare = {"cmd": ["x"], "rc": 2, "failed": True, "stdout": "", "stderr": "openclaw-backup-vault: this vault knows no policy etc\n"}
+    variables = {"web1": host({"own": {"skipped": True}}, {"etc": printed(pruned), "work": printed(locked, 5), "new": bare})}
+    assert fleet_table(["web1"], variables, "prune")[1:] == [
+        "web1  etc     changed  1 snapshot removed, 2 kept, 3.0 MiB freed",
+        "web1  work    failed   a backup is at work",
+        "web1  new     failed   openclaw-backup-vault: this vault knows no policy etc",
+        "1 host: 1 changed, 2 failed",
+    ]
+    results = fleet_results(["web1"], variables, "prune")["web1"]["prune"]
+    assert sorted(results) == ["etc", "new", "work"]
+    assert "rc" not in results["etc"] and results["work"]["rc"] == 5 and results["new"]["rc"] == 2
+
+
+def test_a_host_that_is_not_protected_is_a_failure_of_the_fleet() -> None:
+    good = {"ok": True, "problems": [], "snapshots": 2, "age": 65.0, "rc": 0}
+    stale = {**good, "ok": False, "problems": ["there is no snapshot yet", "the last run failed: no"], "rc": 3, "failed": False}
+    variables = {"web1": host(there={"etc": printed(good), "work": printed(stale, 3)})}
+    assert fleet_table(["web1"], variables, "status")[1:] == [
+        "web1  etc     ok      2 snapshots, the newest state is 1m 05s old",
+        "web1  work    failed  there is no snapshot yet; the last run failed: no",
+        "1 host: 1 ok, 1 failed",
+    ]
+
+
+def test_restores_and_verifications_say_what_they_did() -> None:
+    restored = {"changed": True, "files_restored": 2, "bytes_restored": 10, "files_removed": 1, "dest": "/tmp/x", "snapshot_id": "S1", "verified": True}
+    variables = {"web1": host({"etc": restored, "work": {**restored, "changed": False}})}
+    text = "\n".join(fleet_table(["web1"], variables, "restore"))
+    assert "2 files, 10 B written and 1 removed in /tmp/x from snapshot S1, read back" in text and "/tmp/x is as in snapshot S1" in text
+    verified = {"changed": False, "snapshot_id": None, "slice": "1/2", "checked": 1, "hashed_bytes": 5}
+    assert "the sources, slice 1/2: 1 path as backed up, 5 B read" in "\n".join(fleet_table(["w"], {"w": host({"etc": verified})}, "verify"))
