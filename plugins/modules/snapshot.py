@@ -190,6 +190,28 @@ bytes_wire:
   returned: success
   type: int
   sample: 82431
+requests:
+  description:
+    - What the service of a bucket was asked, repetitions included; V(null) for every other target.
+  returned: success
+  type: dict
+  contains:
+    class_a:
+      description: Requests that write or list.
+      type: int
+    class_b:
+      description: Requests that read.
+      type: int
+    free:
+      description: Requests that delete.
+      type: int
+    sent:
+      description: Bytes of content that were sent.
+      type: int
+    received:
+      description: Bytes of content that were received.
+      type: int
+  sample: {class_a: 2, class_b: 0, free: 0, sent: 82431, received: 0}
 captured:
   description:
     - How many SQLite databases were captured through SQLite, because they changed or had changed too shortly before their last capture.

@@ -35,8 +35,8 @@ NOT_EVERYWHERE = set(
 # These import by a name that only a run knows; Ansible would not ship what they find.
 DYNAMIC = {"__import__", "importlib", "pkgutil", "runpy"}
 
-# What a host needs beside Python, and the one file that may look for it.
-LIBRARIES = {("sealing.py", "zstandard"), ("sealing.py", "cryptography")}
+# What a host needs beside Python, and the files that may look for it.
+LIBRARIES = {("sealing.py", "zstandard"), ("sealing.py", "cryptography"), ("s3.py", "boto3"), ("s3.py", "botocore")}
 
 NAMESPACE = ("ansible_collections", "openclaw", "backup", "plugins")
 

@@ -153,7 +153,9 @@ class _Restore:
         request, result = self.request, self.result
         self._check_directories()
         in_place = result.dest == "/"
-        snapshots = self.target.list()
+        # Of what is charged for by the request only the newest is looked at, where that is enough.
+        newest = self.target.latest() if request.snapshot == "latest" and self.target.requests is not None else None
+        snapshots = [newest] if newest is not None else self.target.list()
         baseline = self.state.baseline() if is_own_history else None
         if not snapshots and baseline is not None:
             raise history_lost(self.policy, baseline)

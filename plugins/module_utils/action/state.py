@@ -228,6 +228,13 @@ class HostState:
         """Have the next run ask the target, changed or not."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.target_directory + b"/heartbeat.json")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.remembered + b"/view.json")
+
+    @property
+    def remembered(self) -> bytes:
+        """The directory for what a target wants to know in the next run."""
+        return self.target_directory + b"/remembered"
 
     def told(self) -> Mapping[str, float]:
         """When people were last told of each trouble that lasts (s since the epoch)."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
@@ -34,7 +34,8 @@ class Commit(NamedTuple):
     """A manifest in the store: its ``number``, what it says in the clear, and what is said of it in objects that came later.
 
     ``packs``: those that the snapshot needs, with their sizes in bytes; ``base``: the number of the manifest that this one is the difference to;
-    ``length``: its own size; ``removed``: it is no snapshot any more and stays for those that are the difference to it.
+    ``length``: its own size; ``removed``: it is no snapshot any more and stays for those that are the difference to it. ``holds``: the hold that its
+    parent got with it; ``unsaid``: no state tells of the hold that this one got with its successor.
     """
 
     number: int
@@ -44,6 +45,8 @@ class Commit(NamedTuple):
     length: int
     state: Mapping[str, Any]
     turn: int
+    holds: Optional[Mapping[str, Any]] = None
+    unsaid: bool = False
 
     @property
     def removed(self) -> bool:
@@ -181,6 +184,7 @@ class Repository:
         items = self._listed()
         states = self._states()
         found = [self._commit(number, item, states.get(number)) for number, item in sorted(items.items(), reverse=True)]
+        found = [_with_hold(commit, found[index - 1] if index else None) for index, commit in enumerate(found)]
         live = [commit for commit in found if not commit.removed]
         for newer, older in zip(live, live[1:]):
             if newer.receipt.created <= older.receipt.created:
@@ -189,14 +193,24 @@ class Repository:
 
     def newest(self) -> Optional[Commit]:
         """The newest snapshot's; older manifests are not looked at."""
+        return self._first(lambda commit: not commit.removed)
+
+    def find(self, receipt: Receipt) -> Optional[Commit]:
+        """The commit of a snapshot, None where it is gone; older ones are not looked at, and of newer ones only the next."""
+        next_number = min((number for number in self.numbers() if number > receipt.sequence), default=receipt.sequence)
+        return self._first(lambda commit: commit.receipt.id == receipt.id and not commit.removed, (receipt.sequence, next_number))
+
+    def _first(self, fits: Callable[[Commit], bool], among: Optional[Sequence[int]] = None) -> Optional[Commit]:
         if not self.exists():
             return None
         items = self._listed()
         states = self._states() if items else {}
-        for number in sorted(items, reverse=True):
-            commit = self._commit(number, items[number], states.get(number))
-            if not commit.removed:
+        newer: Optional[Commit] = None
+        for number in sorted(items if among is None else items.keys() & set(among), reverse=True):
+            commit = _with_hold(self._commit(number, items[number], states.get(number)), newer)
+            if fits(commit):
                 return commit
+            newer = commit
         return None
 
     def numbers(self) -> List[int]:
@@ -271,7 +285,9 @@ class Repository:
             turn = said[0]
             found = self._read_state(number, said[1], receipt.id)
             state = found if found is not None else state
-        return Commit(number, receipt, packs, base, item.size, check_state(dict(state), item.name), turn)
+        holds = header.get("holds")
+        check_state({"held": holds}, item.name)
+        return Commit(number, receipt, packs, base, item.size, check_state(dict(state), item.name), turn, holds)
 
     def open(self, commit: Commit) -> Whole:
         """A commit with its manifest and the places of its contents. ``IntegrityError`` where anything is not as it was written."""
@@ -309,7 +325,7 @@ class Repository:
             marks = {mark: {"at": sealed.header[mark]} for mark in _MARKS if sealed.header.get(mark)}
             if not all(is_time(item["at"]) for item in marks.values()):
                 raise broken("%s says what cannot be" % name)
-            return {**marks, "tags": sealed.header.get("tags", [])}
+            return {**marks, "tags": sealed.header.get("tags", []), "heard": bool(sealed.header.get("heard"))}
         state = json.loads(open_object(sealed, self.master, name))
         return state if type(state) is dict else {"state": state}
 
@@ -325,6 +341,7 @@ class Repository:
                 "number": commit.number,
                 "snapshot": commit.receipt.id,
                 "tags": list(state.get("tags", ())),
+                "heard": bool(state.get("heard")),
                 **{mark: state[mark].get("at") if state.get(mark) else None for mark in _MARKS},
             }
             body = json.dumps(state, sort_keys=True, separators=(",", ":")).encode("ascii")
@@ -343,3 +360,14 @@ class Repository:
             return self.put(name, data, only_if_absent=True)
         with alone(self, name.rpartition("/")[2], os.urandom(ID_BYTES).hex()):
             return self.store.size(name) is None and self.put(name, data)
+
+
+def _with_hold(commit: Commit, newer: Optional[Commit]) -> Commit:
+    """A commit with the hold that came with its successor, where nothing that was said of it later knew of that."""
+    if newer is None or newer.holds is None or newer.receipt.parent != commit.receipt.id or commit.state.get("heard"):
+        return commit
+    held = dict(newer.holds)
+    before = commit.state.get("held")
+    if before:
+        held["reason"] = "%s; before: %s" % (held.get("reason"), before.get("reason"))
+    return commit._replace(state={**commit.state, "held": held, "heard": True}, unsaid=True)

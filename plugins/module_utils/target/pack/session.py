@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from contextlib import suppress
-from typing import Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
 from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError
 from ...manifest.document import Manifest
@@ -59,14 +59,17 @@ class PackSession(Session):
     def open(self) -> None:
         """Learn what the history has; a vault whose clock is wrong says so before anything is sent."""
         repository = self._repository
-        time_after(self._base.snapshot() if self._base is not None else None, repository.store.clock())
+        if repository.store.requests is None:  # or else the clock is looked at when it tells of itself, before the commit
+            time_after(self._base.snapshot() if self._base is not None else None, repository.store.clock())
         if self._base is None:
             return
         self._whole = whole = repository.open(self._base)
         distrusted = {entry.hash for path in damaged_paths(self._base.snapshot()) for entry in [whole.manifest.find(path)] if entry is not None}
         lost = self._lost_packs(self._base) if repository.store.lists_freely else set()
         doubtful = {name for digest in distrusted for name in (digest, *whole.contents.files.get(digest, ()))}
-        blobs = {digest: blob for digest, blob in whole.contents.blobs.items() if digest not in doubtful and blob.pack not in lost}
+        # A pack that is damaged somewhere is left behind as a whole: what stayed in it would be found in bad company by every verification.
+        lost |= {whole.contents.blobs[digest].pack for digest in doubtful if digest in whole.contents.blobs}
+        blobs = {digest: blob for digest, blob in whole.contents.blobs.items() if blob.pack not in lost}
         self._contents = Contents(blobs, {digest: blocks for digest, blocks in whole.contents.files.items() if digest not in distrusted})
 
     def _lost_packs(self, base: Commit) -> Set[str]:
@@ -213,20 +216,28 @@ class PackSession(Session):
             clone="sealed",
         )
         final = manifest.with_header(id=receipt.id, sequence=self._number, parent=receipt.parent, created=created)
-        data = self._seal(final, contents, packs, receipt)
-        self._hold_after_mass_change(manifest, receipt.id)
+        data = self._seal(final, contents, packs, receipt, self._hold_after_mass_change(manifest, receipt.id))
         self._publish(data)
         for name in self._leases:
             with suppress(BackupError):
                 repository.store.delete(name)
         self._leases = []
+        repository.store.settle()
         return receipt
 
-    def _seal(self, manifest: Manifest, contents: Contents, packs: Dict[str, int], receipt: Receipt) -> bytes:
+    def _seal(self, manifest: Manifest, contents: Contents, packs: Dict[str, int], receipt: Receipt, holds: Optional[Mapping[str, str]]) -> bytes:
         """The object that is the snapshot: as the difference to a whole one where that is worth it."""
-        header = {"kind": "manifest", "repository": self._repository.id, "number": receipt.sequence, "receipt": receipt.to_dict(), "packs": packs}
+        header: Dict[str, Any] = {
+            "kind": "manifest",
+            "repository": self._repository.id,
+            "number": receipt.sequence,
+            "receipt": receipt.to_dict(),
+            "packs": packs,
+        }
         if self._tags:
             header["tags"] = self._tags
+        if holds is not None:
+            header["holds"] = holds
         whole = self._whole
         if whole is not None:
             number, listed, known = whole.base or (whole.commit.number, whole.manifest, whole.contents)
@@ -248,6 +259,7 @@ class PackSession(Session):
                 raise self._late(number)
             return
         with alone(repository, "%010d" % number, self._tx):
+            repository.store.forget()
             if max(repository.numbers(), default=0) >= number:
                 raise self._late(number)
             self._is_published = True
@@ -273,14 +285,12 @@ class PackSession(Session):
                     "Pack %s was removed before it could be committed" % pack, kind="transfer", found=pack, next="run again; nothing was published"
                 )
 
-    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> None:
+    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> Optional[Dict[str, str]]:
+        """The hold that the parent gets with the commit, in the same object: it needs no request of its own, and comes with it or not at all."""
         if self._base is None or self._whole is None:
-            return
-        held = str((self._base.state.get("held") or {}).get("reason")) if self._base.state.get("held") else None
-        reason = reason_to_hold(self._base.receipt, held, self._trusted or self._whole.manifest, manifest, successor)
-        if reason is not None:
-            now = rfc3339(self._repository.store.clock())
-            self._repository.change_state(self._base, lambda state: {"held": {"at": now, "reason": reason, "by": "anomaly"}})
+            return None
+        reason = reason_to_hold(self._base.receipt, None, self._trusted or self._whole.manifest, manifest, successor)
+        return None if reason is None else {"at": rfc3339(self._repository.store.clock()), "reason": reason, "by": "anomaly"}
 
     def close(self, *, keep: bool = False) -> None:
         """Take back what was stored for nothing. A run that is killed leaves it, and a prune takes it when the lease is over."""

@@ -16,10 +16,11 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Iterator, List, NamedTuple, Optional, Union
 
 from ...errors import RUN_OUT, BackupError, IntegrityError, TargetError, UsageError, printable, refused_by_system
 from ...manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, walk
+from ..contract import Requests
 from ..tree.layout import make_private
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,199})*", re.ASCII)
@@ -41,12 +42,24 @@ class Store(ABC):
     """Objects by name. What is not there is None; trouble is a ``BackupError``.
 
     ``is_conditional``: ``put`` can be told to leave alone what is there already, in one step. ``lists_freely``: listing costs nothing, so that
-    it may be done to be on the safe side.
+    it may be done to be on the safe side. ``streams``: how many objects had better be on their way at once.
     """
 
     url: str
     is_conditional: bool
     lists_freely: bool
+    streams: int = 1
+
+    @property
+    def requests(self) -> Optional[Requests]:
+        """What was asked of a store that counts; None where nobody pays for that."""
+        return None
+
+    def forget(self) -> None:  # noqa: B027 - most remember nothing
+        """What was seen before may be out of date: look again."""
+
+    def settle(self) -> None:  # noqa: B027
+        """What was begun here is done, and nobody came in between: what is known now may be believed by the next run, too."""
 
     @abstractmethod
     def get(self, name: str, start: int = 0, length: Optional[int] = None) -> Optional[bytes]:
@@ -186,7 +199,7 @@ class DirectoryStore(Store):
                     if item.name.startswith(b".") or stat.S_ISDIR(item.stat.st_mode) or not name.startswith(os.fsencode(prefix)):
                         continue
                     if not stat.S_ISREG(item.stat.st_mode) or not _NAME.fullmatch(os.fsdecode(name)):
-                        raise _foreign(self._path + b"/" + name)
+                        raise foreign_object(self._path + b"/" + name)
                     found.append(Item(name.decode("ascii"), item.stat.st_size, item.stat.st_mtime))
         return sorted(found)
 
@@ -279,13 +292,19 @@ class DirectoryStore(Store):
         )
 
 
-def _encoded(name: str) -> bytes:
+def check_name(name: str) -> None:
+    """``UsageError`` where it can be no object's name."""
     if not _NAME.fullmatch(name):
         raise UsageError("%s is no name of an object" % printable(name), found=name, allowed=_NAME.pattern, next="report this, with what led to it")
+
+
+def _encoded(name: str) -> bytes:
+    check_name(name)
     return name.encode("ascii")
 
 
-def _foreign(path: bytes) -> BackupError:
+def foreign_object(path: Union[bytes, str]) -> BackupError:
+    """The error for something that lies among the objects of a history and is none."""
     return IntegrityError(
         "%s does not belong into a history" % printable(path),
         kind="foreign",

@@ -17,7 +17,7 @@ from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent
 from ...observe.audit import rfc3339, seconds_of
-from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification, is_canary
+from ..contract import Damage, Heartbeat, Receipt, Requests, Size, Snapshot, Target, Tell, Verification, is_canary
 from ..portions import portions_of
 from ..sources import PORTABLE
 from ..tree.layout import damaged_paths
@@ -32,6 +32,7 @@ from .store import Store
 # What the store is, for those who find it, and for other layouts that are pointed at it.
 _MARK = "format.json"
 _MARKED = {"format": 1, "layout": "pack", "storage": "sealed"}
+MARK = (_MARK, json.dumps(_MARKED, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
 # A run of zeros of this length becomes a hole.
@@ -58,6 +59,10 @@ class PackTarget(Target):
     def beats(self) -> bool:
         return False
 
+    @property
+    def requests(self) -> Optional[Requests]:
+        return self.store.requests
+
     # ---- looking -------------------------------------------------------------------------------------------------------------
 
     def latest(self) -> Optional[Snapshot]:
@@ -68,13 +73,17 @@ class PackTarget(Target):
         return [commit.snapshot() for commit in self._repository.commits() if not commit.removed]
 
     def _commit(self, snapshot: Snapshot) -> Commit:
-        for commit in self._repository.commits():
-            if commit.receipt.id == snapshot.id and not commit.removed:
-                return commit
+        commit = self._repository.find(snapshot.receipt)
+        if commit is not None:
+            return commit
         raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id, next="list what is there")
 
+    def find(self, receipt: Receipt) -> Optional[Snapshot]:
+        commit = self._repository.find(receipt)
+        return commit.snapshot() if commit is not None else None
+
     def manifest(self, snapshot: Snapshot) -> Manifest:
-        return self._repository.open(self._commit(snapshot)).manifest
+        return self._open_cached(snapshot).manifest
 
     def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
         return [line for line in self.manifest(snapshot).lines if fragment in (line.lower() if ignore_case else line)]
@@ -86,8 +95,7 @@ class PackTarget(Target):
         assert repository.master  # before anything is written
         if not repository.exists():
             self._begin_history(tx)
-        commits = repository.commits()
-        base = next((commit for commit in commits if not commit.removed), None)
+        base = repository.newest()
         if (base.receipt.id if base is not None else None) != parent:
             raise RefusedError(
                 "The newest snapshot is %s, this run goes on from %s" % (base.receipt.id if base is not None else "none", parent or "none"),
@@ -97,7 +105,7 @@ class PackTarget(Target):
                 allowed=parent,
                 next="run again; if this repeats, two machines write as host %s" % self.host,
             )
-        session = PackSession(repository, tx, commits[0].number + 1 if commits else 1, base, tags)
+        session = PackSession(repository, tx, max(repository.numbers(), default=0) + 1, base, tags)
         session.open()
         return session
 
@@ -114,21 +122,24 @@ class PackTarget(Target):
                     allowed="an empty or missing directory, or a vault of sealed packs",
                     next="name another directory, or check that the vault's file system is mounted",
                 )
-            self._repository.put(_MARK, json.dumps(_MARKED, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
+            self._repository.put(*MARK)
         else:
             _check_mark(mark, self.url)
         if self.store.is_conditional:
             self._repository.create()
             return
         with alone(self._repository, "repository", tx):
+            self.store.forget()
             if not self._repository.exists():
                 self._repository.create()
 
     def sweep(self) -> None:
+        self.store.forget()
         if self._repository.exists():
             self._remove_orphans(self._repository.commits(), (), None)
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
+        self.store.forget()
         latest = self.latest()
         if latest is None or latest.id != snapshot_id or latest.receipt.digest != digest:
             return Heartbeat(False, ())
@@ -323,11 +334,19 @@ class PackTarget(Target):
         if not repository.has_key:
             # Nothing can be said of a snapshot without the key: one that must stay for others stays what it is.
             doomed = [commit for commit in doomed if not self._must_stay(commit, commits, doomed)]
+            while True:
+                told = _holding(commits, doomed)
+                if not told:
+                    break
+                doomed = [commit for commit in doomed if commit not in told]
             return self._remove_orphans(commits, doomed, tell)
         now = rfc3339(self.store.clock())
+        for commit in _held_by(commits, _holding(commits, doomed)):
+            repository.change_state(commit, lambda state: {})  # what went with its successor is said before that goes
         for commit in doomed:
             # Said in a turn of its own: who holds it at this moment is either seen here, or told that it is gone.
             repository.change_state(commit, partial(_mark_removed, commit.state, now))
+        self.store.forget()
         return self._remove_orphans(repository.commits(), doomed, tell)
 
     def _must_stay(self, commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit]) -> bool:
@@ -399,6 +418,17 @@ class PackTarget(Target):
             raise RefusedError("%s is no canary" % self.policy, kind="scope", field="policy", found=self.policy)
         for item in self.store.list(self._repository.prefix + "/"):
             self.store.delete(item.name)
+
+
+def _held_by(commits: Sequence[Commit], holding: Sequence[Commit]) -> List[Commit]:
+    parents = {commit.receipt.parent for commit in holding}
+    return [commit for commit in commits if commit.unsaid and commit.receipt.id in parents]
+
+
+def _holding(commits: Sequence[Commit], doomed: Sequence[Commit]) -> List[Commit]:
+    """Those of the ``doomed`` that alone tell why the one before them, which stays, is held."""
+    held = {commit.receipt.id for commit in commits if commit.unsaid and not commit.removed and commit not in doomed}
+    return [commit for commit in doomed if commit.receipt.parent in held]
 
 
 def _mark_removed(before: Mapping[str, Any], now: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
