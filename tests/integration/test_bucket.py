@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
-from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered, s3
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered, s3, session
 
 from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal, serving
 from .world import assert_same, error_of, killed_at
@@ -122,6 +123,30 @@ def test_hardly_anything_is_asked_of_a_bucket(conditional: Bucketed) -> None:
     verbs = world.proxy.verbs()
     assert verbs.keys() <= {"list", "get"} and verbs["list"] == 1 and verbs["get"] <= 2 + packs
     world.check_history()
+
+
+def test_several_processes_send_and_every_request_is_counted(bucketed: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "PACK", 2 << 20)
+    monkeypatch.setattr(pool, "available_cpus", lambda: 2)
+    world = bucketed
+    for number in range(40):
+        (world.src / ("file%02d" % number)).write_bytes(os.urandom(500_000 + number))
+    (world.src / "large").write_bytes(os.urandom(9 << 20))
+    result = world.backup()
+    asked = world.proxy.classes()
+    assert result.requests is not None
+    assert (result.requests["class_a"], result.requests["class_b"], result.requests["free"]) == asked
+    assert result.requests["sent"] > 29_000_000
+    assert len(world.keys("packs")) >= 12
+    world.proxy.verbs()
+    assert_same(world.src, comes_back(world))
+    assert world.proxy.verbs()["get"] <= 2 + len(world.keys("packs"))
+    world.proxy.verbs()
+    assert world.verify(depth="full").ok
+    assert world.proxy.verbs()["get"] <= 2 + len(world.keys("packs"))
+    (world.src / "new").write_bytes(b"new")
+    assert world.backup().files_sent == 1
+    world.check_history(count=2)
 
 
 # ---- bad input: one clear error each, and nothing is written ---------------------------------------------------------------

@@ -18,6 +18,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.policy.model impor
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import sealing
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.keys import read_key
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.making import PackMaker
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
 
@@ -513,7 +514,7 @@ def test_a_run_that_fails_on_its_way_leaves_nothing_that_counts(packed: Packed, 
 
     places: Dict[str, Any] = {
         "begin": (PackTarget, "begin"),
-        "send": (session_module.PackSession, "_take"),
+        "send": (PackMaker, "_take"),
         "seal": (session_module, "write_body"),
         "publish": (session_module.PackSession, "_publish"),
         "put": (DirectoryStore, "_put"),

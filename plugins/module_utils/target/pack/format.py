@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set
 
 from ...manifest.delta import apply_delta, make_delta
 from ...manifest.document import Manifest
-from .sealing import TAG_BYTES, Sealer, authenticate, broken, compress, decompress, derive, is_authentic, key_id
+from .sealing import TAG_BYTES, Packer, Sealer, authenticate, broken, derive, is_authentic, key_id
 
 FORMAT = 1
 # Larger files are cut: so much is sent again for a byte that changed, and so much is in memory at once.
@@ -66,6 +66,7 @@ class PackKey:
 
     def __init__(self, master: bytes, repository: str, pack: str) -> None:
         self.prelude = _PRELUDE.pack(_PACK_MAGIC, bytes.fromhex(key_id(master)), bytes.fromhex(repository), bytes.fromhex(pack))
+        self._packer = Packer()
         self._sealer = Sealer(derive(master, bytes.fromhex(pack), b"openclaw.backup 1 pack"))
 
     def _associated(self, number: int) -> bytes:
@@ -73,11 +74,11 @@ class PackKey:
 
     def seal(self, number: int, data: bytes) -> bytes:
         """A blob, or the index, as it lies in the pack."""
-        return self._sealer.seal(number, compress(data), self._associated(number))
+        return self._sealer.seal(number, self._packer.compress(data), self._associated(number))
 
     def open(self, number: int, sealed: bytes, limit: int) -> bytes:
         """What was sealed as that number, ``limit`` bytes at most. ``IntegrityError`` (kind ``seal``)."""
-        return decompress(self._sealer.open(number, sealed, self._associated(number)), limit)
+        return self._packer.decompress(self._sealer.open(number, sealed, self._associated(number)), limit)
 
     def open_blob(self, blob: Blob, digest: str, sealed: bytes) -> bytes:
         """The content of a blob, of which the SHA-256 is ``digest``. ``IntegrityError`` (kind ``seal``)."""
@@ -229,7 +230,7 @@ def seal_object(master: bytes, salt: bytes, header: Mapping[str, Any], body: byt
 
     ``salt``: 16 random bytes, for this object alone; ``header``: what is to be in it beside ``format``, ``key``, ``salt`` and ``body``.
     """
-    packed = compress(body)
+    packed = Packer().compress(body)
     sealer = Sealer(derive(master, salt, b"openclaw.backup 1 object"))
     length = len(packed) + TAG_BYTES
     text = _canonical({**header, "format": FORMAT, "key": key_id(master), "salt": salt.hex(), "body": length})
@@ -270,7 +271,7 @@ def open_object(sealed: Sealed, master: bytes, name: str) -> bytes:
     if len(sealed.body) != sealed.header["body"]:
         raise broken("%s is truncated or followed by other bytes" % name)
     salt = bytes.fromhex(sealed.header["salt"])
-    return decompress(Sealer(derive(master, salt, b"openclaw.backup 1 object")).open(0, sealed.body, sealed.clear), _MAX_BODY)
+    return Packer().decompress(Sealer(derive(master, salt, b"openclaw.backup 1 object")).open(0, sealed.body, sealed.clear), _MAX_BODY)
 
 
 # ---- the body of a manifest --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ...errors import BackupError
 from ..contract import Requests
@@ -50,6 +50,7 @@ class RememberedStore(Store):
         self._kept: Dict[str, str] = {}  # objects on this disk, with their SHA-256
         self._conditional: Optional[bool] = None
         self._is_doubtful = False
+        self._new: List[Item] = []
 
     @property
     def requests(self) -> Optional[Requests]:
@@ -103,6 +104,22 @@ class RememberedStore(Store):
                 # What this run did not need the next one is not going to need, either.
                 for file in set(os.listdir(place)).difference(os.fsencode(digest) for digest in digests.values()):
                     os.unlink(place + b"/" + file)
+
+    def report(self) -> Any:
+        """The objects below the prefix that are new since this was last asked; what the store itself reports."""
+        with self._lock:
+            new, self._new = self._new, []
+            return os.getpid(), new, self._store.report()
+
+    def hear(self, report: Any) -> None:
+        pid, new, more = report
+        if pid == os.getpid():
+            return
+        with self._lock:
+            self._doubt()
+            if self._items is not None:
+                self._items.update((item.name, item) for item in new)
+        self._store.hear(more)
 
     def forget(self) -> None:
         with self._lock:
@@ -166,8 +183,10 @@ class RememberedStore(Store):
             self.forget()  # somebody else was here
             return False
         with self._lock:
+            item = Item(name, len(data), self._store.clock())
+            self._new.append(item)
             if self._items is not None:
-                self._items[name] = Item(name, len(data), self._store.clock())
+                self._items[name] = item
             if self._is_small(name):
                 self._bytes[name] = data
         return True

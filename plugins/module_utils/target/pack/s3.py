@@ -103,7 +103,8 @@ class S3Store(Store):
         self._conditional: Optional[bool] = None
         self._confirms = False  # the service says which SHA-256 it found
         self._ahead: Optional[float] = None  # its clock, less ours that only goes forward
-        self._requests = Requests(0, 0, 0, 0, 0)
+        self._requests = self._reported = Requests(0, 0, 0, 0, 0)
+        self._made_by = 0
 
     @property
     def requests(self) -> Requests:
@@ -111,11 +112,22 @@ class S3Store(Store):
 
     # ---- the client ----------------------------------------------------------------------------------------------------------
 
+    def report(self) -> Any:
+        with self._lock:
+            asked, self._reported = Requests(*(now - before for now, before in zip(self._requests, self._reported))), self._requests
+            return asked, self._ahead, self._confirms
+
+    def hear(self, report: Any) -> None:
+        asked, self._ahead, self._confirms = report
+        self._add(asked)
+
     @property
     def _client(self) -> Any:
         with self._lock:
-            if self._made is None:
+            if self._made is None or self._made_by != os.getpid():  # a connection belongs to one process
                 self._made = self._connect()
+                self._made_by = os.getpid()
+                self._reported = self._requests
             return self._made
 
     def _connect(self) -> Any:

@@ -77,23 +77,33 @@ class Sealer:
         return data
 
 
-def compress(data: bytes) -> bytes:
-    """One zstd frame that tells its size."""
-    packed: bytes = load_libraries()[1].ZstdCompressor(level=_LEVEL).compress(data)
-    return packed
+class Packer:
+    """zstd, for one thread at a time: what it works in is made once."""
 
+    def __init__(self) -> None:
+        self._zstandard = load_libraries()[1]
+        self._compressor: Any = None
+        self._decompressor: Any = None
 
-def decompress(data: bytes, limit: int) -> bytes:
-    """What one zstd frame holds. ``IntegrityError`` where it is none, or holds more than ``limit`` bytes."""
-    zstandard = load_libraries()[1]
-    try:
-        size = zstandard.frame_content_size(data)
-        if not 0 <= size <= limit:
-            raise broken("it unpacks to more than it may")
-        unpacked: bytes = zstandard.ZstdDecompressor().decompress(data, max_output_size=limit) if size else b""
-    except zstandard.ZstdError as error:
-        raise broken("it is not packed as it should be") from error
-    return unpacked
+    def compress(self, data: bytes) -> bytes:
+        """One zstd frame that tells its size."""
+        if self._compressor is None:
+            self._compressor = self._zstandard.ZstdCompressor(level=_LEVEL)
+        packed: bytes = self._compressor.compress(data)
+        return packed
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """What one zstd frame holds. ``IntegrityError`` where it is none, or holds more than ``limit`` bytes."""
+        if self._decompressor is None:
+            self._decompressor = self._zstandard.ZstdDecompressor()
+        try:
+            size = self._zstandard.frame_content_size(data)
+            if not 0 <= size <= limit:
+                raise broken("it unpacks to more than it may")
+            unpacked: bytes = self._decompressor.decompress(data, max_output_size=limit) if size else b""
+        except self._zstandard.ZstdError as error:
+            raise broken("it is not packed as it should be") from error
+        return unpacked
 
 
 def broken(reason: str) -> IntegrityError:

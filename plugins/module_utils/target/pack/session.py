@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from contextlib import suppress
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
 
-from ...errors import RUN_OUT, BackupError, IntegrityError, RefusedError
+from ... import pool
+from ...errors import BackupError, IntegrityError, RefusedError
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
-from ...manifest.walk import Descent, open_file
 from ...observe.audit import rfc3339
 from ...transfer.rsync import Options
 from ...version import VERSION
@@ -23,7 +22,8 @@ from ..sources import PORTABLE
 from ..succession import reason_to_hold, time_after
 from ..tree.layout import damaged_paths, make_id
 from .claims import alone
-from .format import BLOCK, ID_BYTES, PACK, Contents, PackWriter, seal_object, write_body
+from .format import ID_BYTES, PACK, Contents, seal_object, write_body
+from .making import Made, PackMaker, cut
 from .repository import Commit, Repository, Whole
 
 # What no manifest names is left alone for so long (s, by the store's clock): a session may be about to name it.
@@ -47,7 +47,6 @@ class PackSession(Session):
         self._trusted: Optional[Manifest] = None
         self._contents = Contents({}, {})  # what the base has, as far as it is believed, and what this session has sealed
         self._sizes: Dict[str, int] = dict(base.packs) if base is not None else {}
-        self._writer: Optional[PackWriter] = None
         self._mine: List[str] = []  # packs that this session has stored
         self._leases: List[str] = []
         self._renewed = _now()
@@ -98,79 +97,33 @@ class PackSession(Session):
     # ---- sending ---------------------------------------------------------------------------------------------------------------
 
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
-        wire = 0
-        before = sum(self._sizes[pack] for pack in self._mine)
         self._failed = {}
-        with Descent(delivery.root) as live, Descent(delivery.staging if delivery.staged else delivery.root) as private:
-            for entry in delivery.wanted:
-                self._take(private if entry.path in delivery.staged else live, entry, tell)
-        self._flush()
-        wire = sum(self._sizes[pack] for pack in self._mine) - before
-        return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), wire)
+        wire = 0
+        wanted = delivery.wanted
+        repository, known = self._repository, self._contents.blobs
+        assert repository.master and repository.id  # asked for here, and not by each process
+        cuts = cut(wanted, PACK)
 
-    def _take(self, root: Descent, entry: Entry, tell: Optional[Tell]) -> None:
-        """Seal one file. What is not as its manifest says is not taken for it, and the commit will say so."""
-        told = 0
-        try:
-            parent, name = root.parent(entry.path)
-            fd, _found = open_file(parent, name)
-        except OSError as error:
-            if error.errno in RUN_OUT:
-                raise
-            self._failed[entry.path] = "missing"
-            return
-        try:
-            with open(fd, "rb", buffering=0) as stream:
-                whole = hashlib.sha256()
-                names: List[str] = []
-                size = 0
-                while size <= entry.size:
-                    try:
-                        block = _read_block(stream.fileno())
-                    except OSError:
-                        self._failed[entry.path] = "missing"
-                        return
-                    if not block:
-                        break
-                    size += len(block)
-                    whole.update(block)
-                    digest = hashlib.sha256(block).hexdigest() if entry.size > BLOCK else whole.hexdigest()
-                    if entry.size <= BLOCK and (digest != entry.hash or size != entry.size):
-                        break
-                    names.append(digest)
-                    self._add(digest, block)
-                    if tell is not None:
-                        tell(0, min(len(block), entry.size - told))
-                        told += min(len(block), entry.size - told)
-                self._hashed += size
-                if size != entry.size or whole.hexdigest() != entry.hash:
-                    self._failed[entry.path] = "size" if size != entry.size else "hash"
-                    return
-                if entry.size > BLOCK:
-                    self._contents.files[entry.hash] = tuple(names)
-                self._sent += 1
-        finally:
+        def work(start: int, stop: int, tell: Tell) -> Made:
+            return PackMaker(repository, known, PACK).make(delivery, wanted[cuts[start][0] : cuts[stop - 1][1]], tell)
+
+        def told(files: int, size: int) -> None:
+            self._renew()
             if tell is not None:
-                tell(1, entry.size - told)
+                tell(files, size)
 
-    def _add(self, digest: str, block: bytes) -> None:
-        if digest in self._contents.blobs:
-            return
-        if self._writer is not None and self._writer.plain + len(block) > PACK:
-            self._flush()
-        if self._writer is None:
-            self._writer = PackWriter(self._repository.master, self._repository.id, os.urandom(ID_BYTES).hex())
-        self._contents.blobs[digest] = self._writer.add(digest, block)
-
-    def _flush(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        self._renew()
-        data = writer.finish()
-        self._mine.append(writer.pack)
-        self._sizes[writer.pack] = len(data)
-        self._repository.put(self._repository.pack_name(writer.pack), data)
+        # A pack at a time for each process: smaller shares would be more packs, and more requests.
+        for made in pool.run_telling(work, [sum(entry.size for entry in wanted[start:stop]) for start, stop in cuts], told, items=1, weight=1):
+            repository.store.hear(made.report)
+            self._mine += made.sizes
+            self._sizes.update(made.sizes)
+            self._contents.blobs.update(made.blobs)
+            self._contents.files.update(made.files)
+            self._failed.update(made.failed)
+            self._sent += made.sent
+            self._hashed += made.hashed
+            wire += sum(made.sizes.values())
+        return Sent(len(wanted), sum(entry.size for entry in wanted), wire)
 
     def _renew(self) -> None:
         """A run that takes long says so, or another machine's prune would take its packs for those of a dead one."""
@@ -294,7 +247,6 @@ class PackSession(Session):
 
     def close(self, *, keep: bool = False) -> None:
         """Take back what was stored for nothing. A run that is killed leaves it, and a prune takes it when the lease is over."""
-        self._writer = None
         mine, self._mine = self._mine, []
         if self._is_published:
             return
@@ -306,16 +258,3 @@ class PackSession(Session):
 def _now() -> float:
     """Seconds that also pass while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _read_block(fd: int) -> bytes:
-    """The next block of an open file, a whole one unless it ends."""
-    pieces: List[bytes] = []
-    left = BLOCK
-    while left:
-        piece = os.read(fd, left)
-        if not piece:
-            break
-        pieces.append(piece)
-        left -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

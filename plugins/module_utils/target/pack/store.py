@@ -16,7 +16,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from typing import Iterator, List, NamedTuple, Optional, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Union
 
 from ...errors import RUN_OUT, BackupError, IntegrityError, TargetError, UsageError, printable, refused_by_system
 from ...manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, walk
@@ -54,6 +54,13 @@ class Store(ABC):
     def requests(self) -> Optional[Requests]:
         """What was asked of a store that counts; None where nobody pays for that."""
         return None
+
+    def report(self) -> Any:
+        """In a forked process: what it did to the store and learnt of it, for ``hear`` of the one that it came from."""
+        return None
+
+    def hear(self, report: Any) -> None:  # noqa: B027
+        """Take in what a forked process reports."""
 
     def forget(self) -> None:  # noqa: B027 - most remember nothing
         """What was seen before may be out of date: look again."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
@@ -24,7 +25,7 @@ from ..tree.layout import damaged_paths
 from ..tree.target import in_part
 from .claims import alone
 from .format import Blob, read_index
-from .reader import PackReader, in_order
+from .reader import PackReader, by_pack
 from .repository import Commit, Repository, Whole
 from .session import LEASE, PackSession
 from .store import Store
@@ -175,17 +176,22 @@ class PackTarget(Target):
             at, name = below.parent(path, create=0o700)
             os.close(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at))
         files = [(digest, pieces) for digest in paths for pieces in [whole.contents.pieces(digest)] if pieces is not None]
-        reader = PackReader(self._repository, dict(whole.commit.packs), (blob for _digest, pieces in files for _name, blob in pieces))
-        for digest, pieces in in_order(files):
+        groups = by_pack(files)
+        for digest, _pieces in files:
             for path in paths[digest]:
-                at, name = below.parent(path, create=0o700)
-                with open(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at), "wb") as stream:
-                    try:
-                        for piece, blob in pieces:
-                            _write_with_holes(stream, reader.read(piece, blob))
-                        stream.truncate()
-                    except IntegrityError:
-                        os.unlink(name, dir_fd=at)
+                below.parent(path, create=0o700)  # by one process: two might stand in each other's way
+
+        def work(start: int, stop: int) -> Any:
+            share = [item for group in groups[start:stop] for item in group]
+            reader = PackReader(self._repository, whole.commit.packs, (blob for _digest, pieces in share for _name, blob in pieces))
+            with closing(reader):
+                for digest, pieces in share:
+                    _write_files(below, paths[digest], pieces, reader)
+            return self.store.report()
+
+        assert self._repository.id  # asked for once, and not by each process
+        for report in pool.run(work, [sum(blob.length for _digest, pieces in group for _name, blob in pieces) for group in groups]):
+            self.store.hear(report)
 
     # ---- verifying ---------------------------------------------------------------------------------------------------------------
 
@@ -234,32 +240,45 @@ class PackTarget(Target):
 
     def _read_packs(self, whole: Whole, bad: Dict[Blob, str], packs: Dict[str, str], tell: Optional[Tell]) -> int:
         """Open every blob of every pack that is needed; bytes of content that were hashed."""
-        hashed = 0
         needed: Dict[str, Dict[Blob, str]] = {}
         for digest, blob in whole.contents.blobs.items():
             needed.setdefault(blob.pack, {})[blob] = digest
-        for pack in whole.commit.packs:
-            if pack in packs:
-                continue
-            data = self.store.get(self._repository.pack_name(pack)) or b""
-            key = self._repository.pack_key(pack)
-            wanted = needed.get(pack, {})
-            try:
-                held = {blob: digest for digest, blob in read_index(data, key, pack).items()}
-            except IntegrityError:
-                packs[pack] = "pack"
-                held = wanted
-            for blob, digest in {**held, **wanted}.items():
-                try:
-                    key.open_blob(blob, digest, data[blob.offset : blob.offset + blob.length])
-                    hashed += blob.size
-                except IntegrityError:
-                    bad[blob] = "hash"
-                    if blob not in wanted:
-                        packs.setdefault(pack, "pack")  # nobody's content here, and all the same not what was written
-                if tell is not None:
-                    tell(1, blob.size)
+        there = [pack for pack in whole.commit.packs if pack not in packs]
+
+        def work(start: int, stop: int, tell: Tell) -> Tuple[int, List[Blob], List[str], Any]:
+            found: List[Tuple[int, List[Blob], bool]] = []
+            for pack in there[start:stop]:
+                found.append(self._read_pack(pack, needed.get(pack, {}), tell))
+            damaged = [pack for pack, item in zip(there[start:stop], found) if item[2]]
+            return sum(item[0] for item in found), [blob for item in found for blob in item[1]], damaged, self.store.report()
+
+        assert self._repository.id  # asked for once, and not by each process
+        hashed = 0
+        for size, blobs, damaged, report in pool.run_telling(work, [whole.commit.packs[pack] for pack in there], tell, items=1):
+            self.store.hear(report)
+            hashed += size
+            bad.update(dict.fromkeys(blobs, "hash"))
+            packs.update(dict.fromkeys(damaged, "pack"))
         return hashed
+
+    def _read_pack(self, pack: str, wanted: Mapping[Blob, str], tell: Tell) -> Tuple[int, List[Blob], bool]:
+        """Open every blob of a pack: bytes of content that were hashed, blobs that are not what was written, and whether the pack is not."""
+        data = self.store.get(self._repository.pack_name(pack)) or b""
+        key = self._repository.pack_key(pack)
+        hashed, bad, is_damaged = 0, [], False
+        try:
+            held: Mapping[Blob, str] = {blob: digest for digest, blob in read_index(data, key, pack).items()}
+        except IntegrityError:
+            is_damaged, held = True, wanted
+        for blob, digest in {**held, **wanted}.items():
+            try:
+                key.open_blob(blob, digest, data[blob.offset : blob.offset + blob.length])
+                hashed += blob.size
+            except IntegrityError:
+                bad.append(blob)
+                is_damaged = is_damaged or blob not in wanted  # nobody's content here, and all the same not what was written
+            tell(1, blob.size)
+        return hashed, bad, is_damaged
 
     def _read_parts(
         self,
@@ -271,16 +290,16 @@ class PackTarget(Target):
     ) -> int:
         """Open the blobs of some files; bytes of content that were hashed."""
         blobs = {blob: digest for pieces in places.values() for digest, blob in pieces or () if blob.pack not in packs}
-        reader = PackReader(self._repository, dict(whole.commit.packs), blobs)
         hashed = 0
-        for blob in sorted(blobs):
-            try:
-                reader.read(blobs[blob], blob)
-                hashed += blob.size
-            except IntegrityError:
-                bad[blob] = "hash"
-            if tell is not None:
-                tell(1, blob.size)
+        with closing(PackReader(self._repository, whole.commit.packs, sorted(blobs))) as reader:
+            for blob in sorted(blobs):
+                try:
+                    reader.read(blobs[blob], blob)
+                    hashed += blob.size
+                except IntegrityError:
+                    bad[blob] = "hash"
+                if tell is not None:
+                    tell(1, blob.size)
         return hashed
 
     def _record(self, commit: Commit, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
@@ -437,6 +456,19 @@ def _mark_removed(before: Mapping[str, Any], now: str, state: Mapping[str, Any])
             "A snapshot that was to go was held in the meantime", kind="held", field="snapshot", found=str(state.get("held")), next="run the prune again"
         )
     return {"removed": {"at": now}}
+
+
+def _write_files(below: Descent, paths: Sequence[bytes], pieces: Sequence[Tuple[str, Blob]], reader: PackReader) -> None:
+    """Write one content to its paths; where it cannot be had, to none of them."""
+    for path in paths:
+        at, name = below.parent(path)
+        with open(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at), "wb") as stream:
+            try:
+                for piece, blob in pieces:
+                    _write_with_holes(stream, reader.read(piece, blob))
+                stream.truncate()
+            except IntegrityError:
+                os.unlink(name, dir_fd=at)
 
 
 def _write_with_holes(stream: BinaryIO, data: bytes) -> None:

@@ -25,7 +25,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.format
     seal_object,
     write_body,
 )
-from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.sealing import Sealer, compress, decompress, derive, key_id
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.sealing import Packer, Sealer, derive, key_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -229,14 +229,14 @@ def test_what_another_implementation_wrote_can_be_opened() -> None:
     content = b"known answer"
     prelude = b"OCBPACK\x01" + hkdf(b"", b"openclaw.backup 1 key id", 8) + bytes.fromhex(HERE) + bytes.fromhex(ONE)
     seal = AESGCM(hkdf(bytes.fromhex(ONE), b"openclaw.backup 1 pack", 32)).encrypt
-    blob = seal(bytes(12), compress(content), prelude + bytes(4))
+    blob = seal(bytes(12), Packer().compress(content), prelude + bytes(4))
     index = b'[["%s",%d,%d]]' % (sha(content).encode(), len(blob), len(content))
-    index = seal(bytes(8) + b"\xff" * 4, compress(index), prelude + b"\xff" * 4)
+    index = seal(bytes(8) + b"\xff" * 4, Packer().compress(index), prelude + b"\xff" * 4)
     assert read_all(prelude + blob + index + len(index).to_bytes(4, "big") + b"OCBPEND\x01") == [content]
     assert key_id(MASTER) == "8c6669e47ca1ee9c"
 
 
 def test_what_unpacks_to_more_than_it_may_is_refused() -> None:
-    refused(decompress, compress(bytes(1 << 20)), 1 << 10)
-    refused(decompress, b"no zstd", 1 << 10)
-    assert decompress(compress(b""), 0) == b""
+    refused(Packer().decompress, Packer().compress(bytes(1 << 20)), 1 << 10)
+    refused(Packer().decompress, b"no zstd", 1 << 10)
+    assert Packer().decompress(Packer().compress(b""), 0) == b""
