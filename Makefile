@@ -3,7 +3,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: stories help demo lab test lint bench torture build zipapp lock clean setup-run setup-dev setup-bench
+.PHONY: stories help demo lab test lint bench bench-lab torture build zipapp lock clean setup-run setup-dev setup-bench
 
 PY := .venv/bin/python
 # Ansible refuses a locale that is not UTF-8.
@@ -15,7 +15,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 # Variables given to make reach the programs: SOURCE=dir (demo), LAB=down (lab), TREES=names TURNS=n (bench), INSTANTS=n (torture), PYTHON=program (setup).
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: setup-run ## Back up, change, verify, damage, restore a real tree on this machine (SOURCE=dir chooses it)
 	@$(PY) scripts/demo.py
@@ -41,6 +41,9 @@ lint: setup-dev ## Run the linters alone
 
 bench: setup-bench ## Measure beside rsync, rsnapshot, restic and borg (TREES=small,history,million,large,openclaw TURNS=5)
 	@$(PY) tests/benchmarks/bench.py
+
+bench-lab: setup-dev ## Measure backups from one host of the lab to another, beside rsync over SSH (TURNS=5)
+	@$(PY) tests/benchmarks/lab.py
 
 torture: setup-dev ## Kill runs at random instants, many times (INSTANTS=200)
 	INSTANTS=$(or $(INSTANTS),200) $(PY) -m pytest -m torture

@@ -20,7 +20,7 @@ author:
 description:
   - Two lines for each policy, for a file in C(/etc/cron.d), one as its C(schedule) says and one for when the host starts.
   - The command is one that does nothing where no run is due, as C(openclaw-backup run --scheduled) does.
-  - A third one for a policy with C(schedule.watch), which every five minutes starts what is to run all the time.
+  - A third one for a policy with C(schedule.watch), which every five minutes starts what is to run all the time, and one for a policy that is drilled.
 options:
   _input:
     description: The policies, each with C(host); P(openclaw.backup.policy_problems#filter) must find nothing wrong with them.
@@ -46,6 +46,16 @@ options:
       - Without it nothing is watched.
     type: list
     elements: str
+  drill:
+    description:
+      - The command that drills a policy, to which the policy's name or path is added.
+      - It does nothing where no drill is due, as C(openclaw-backup drill --scheduled) does.
+    type: list
+    elements: str
+  drills:
+    description: Of the policies that are drilled, by name, when cron starts that.
+    type: dict
+    default: {}
 positional: command
 """
 
@@ -68,9 +78,10 @@ _value:
 """
 
 
-def crontab(policies: Any, command: Any, user: str = "root", directory: str = "", watch: Any = None) -> List[str]:
-    """Two lines for each policy, three for one that is watched. Raises ``PolicyError`` for one that is not right."""
+def crontab(policies: Any, command: Any, user: str = "root", directory: str = "", watch: Any = None, drill: Any = None, drills: Any = None) -> List[str]:
+    """Two lines for each policy, one more for each that is watched or drilled. Raises ``PolicyError`` for one that is not right."""
     lines = []
+    times = plain(drills) or {}
     for item in plain(policies):
         policy = Policy.from_mapping(item, default_host="localhost", find=lambda name: UNSEEN)
         word = "%s/%s.json" % (directory, policy.name) if directory else policy.name
@@ -79,6 +90,8 @@ def crontab(policies: Any, command: Any, user: str = "root", directory: str = ""
         lines += ["%s %s %s" % (policy.schedule.cron, user, call), "@reboot %s %s" % (user, call)]
         if watch and policy.schedule.watch:
             lines.append("*/5 * * * * %s %s" % (user, _call([*plain(watch), word])))
+        if drill and policy.name in times:
+            lines.append("%s %s %s" % (times[policy.name], user, _call([*plain(drill), word])))
     return lines
 
 

@@ -31,7 +31,7 @@ options:
   verb:
     description: The playbook.
     type: str
-    choices: [backup, prune, restore, status, verify]
+    choices: [backup, drill, prune, restore, status, verify]
     required: true
 positional: variables, verb
 """

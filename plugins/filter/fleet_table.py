@@ -34,7 +34,7 @@ options:
   verb:
     description: The playbook.
     type: str
-    choices: [backup, prune, restore, status, verify]
+    choices: [backup, drill, prune, restore, status, verify]
     required: true
   check:
     description: The playbook ran in check mode.
@@ -69,17 +69,22 @@ _STATES = ("changed", "ok", "failed")
 def fleet_table(hosts: Sequence[Any], variables: Mapping[Any, Any], verb: str, check: bool = False) -> List[str]:
     """The lines of the table."""
     rows = []
+    warned = 0
     for host, outcome in outcomes(hosts, variables, str(verb)).items():
         for policy, result in outcome.results.items():
             failed = bool(result["failed"])
             text = " ".join(str(result.get("msg") or "").split()) if failed else _VIEWS[str(verb)](result, bool(check))
+            if result.get("warnings") and not failed:
+                warned += 1
+                more = " (and %d more)" % (len(result["warnings"]) - 1) if result["warnings"][1:] else ""
+                text += "; warning: %s%s" % (" ".join(result["warnings"][0].split()), more)
             rows.append((host, policy, "failed" if failed else "changed" if result.get("changed") else "ok", text))
         rows += [(host, "-", "failed", " ".join(text.split())) for text in outcome.beside]
         if not outcome.results and not outcome.failure:
             rows.append((host, "-", "ok", "nothing to do"))
     rows.sort(key=lambda row: row[2] == "failed")
     numbers = Counter(row[2] for row in rows)
-    total = ", ".join("%d %s" % (numbers[state], state) for state in _STATES if numbers[state])
+    total = ", ".join(["%d %s" % (numbers[state], state) for state in _STATES if numbers[state]] + (["%d with warnings" % warned] if warned else []))
     heading = ("HOST", "POLICY", "RESULT", "WHAT")
     return [*table([heading, *rows], "<<<<"), "%s: %s" % (counted(len(list(hosts)), "host"), total or "nothing to do")]
 
@@ -92,11 +97,12 @@ def _backed_up(result: Result, check: bool) -> str:
 
 
 def _restored(result: Result, check: bool) -> str:
+    where = "" if result["dest"] == "/" else " in " + result["dest"]
     if not result["changed"]:
-        return "%s is as in snapshot %s" % (result["dest"], result["snapshot_id"])
+        return "%s%s as in snapshot %s" % (counted(result["entries"], "path"), where, result["snapshot_id"])
     written = "%s, %s %s" % (counted(result["files_restored"], "file"), format_bytes(result["bytes_restored"]), "would be written" if check else "written")
     read = ", read back" if result["verified"] else ""
-    return "%s and %d removed in %s from snapshot %s%s" % (written, result["files_removed"], result["dest"], result["snapshot_id"], read)
+    return "%s and %d removed%s from snapshot %s%s" % (written, result["files_removed"], where, result["snapshot_id"], read)
 
 
 def _verified(result: Result, _check: bool) -> str:
@@ -108,6 +114,14 @@ def _verified(result: Result, _check: bool) -> str:
 def _pruned(result: Result, check: bool) -> str:
     removed = "%s %s" % (counted(len(result["removed"]), "snapshot"), "would be removed" if check else "removed")
     return "%s, %d kept, %s freed" % (removed, len(result["kept"]), format_bytes(result["bytes_freed"]))
+
+
+def _drilled(result: Result, check: bool) -> str:
+    what = "%s, %s of snapshot %s" % (counted(result["files"], "file"), format_bytes(result["bytes"]), result["snapshot_id"])
+    if check:
+        return "%s would be restored and proven" % what
+    skipped = ", %d not" % result["counts"]["skipped"] if result["counts"]["skipped"] else ""
+    return "%s came back in %s, %s checked%s" % (what, format_duration(result["rto"] or 0), counted(result["counts"]["passed"], "thing"), skipped)
 
 
 def _status(result: Result, _check: bool) -> str:
@@ -122,6 +136,7 @@ _VIEWS: Dict[str, Callable[[Result, bool], str]] = {
     "verify": _verified,
     "prune": _pruned,
     "status": _status,
+    "drill": _drilled,
 }
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from typing import AbstractSet, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple
+from typing import AbstractSet, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple
 
 from .errors import LockedError, printable
 
@@ -25,6 +25,47 @@ _POLL_SECONDS = 0.02
 # Where programs that a policy names are looked for, whoever starts the run.
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+# The account that owns nothing, by the number that the kernel itself knows it by.
+NOBODY = 65534
+
+
+class Rights(NamedTuple):
+    """As whom a process works."""
+
+    uid: int
+    gid: int
+    groups: List[int]
+
+
+def rights_of(uid: int, gid: int) -> Rights:
+    """Those of an account, with the groups that this machine gives it; of one that it does not know ``gid`` alone."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return Rights(uid, gid, [gid])
+    return Rights(uid, user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid))
+
+
+def become_nobody() -> None:
+    """Give up root's rights for good, and writing files with them; a process that has none of root's keeps what it has."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def no_new_rights() -> Callable[[], object]:
+    """What a child calls to have neither sudo nor a setuid bit give it more rights than it has."""
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def lock(path: bytes, how: int, what: str, flags: int = os.O_RDWR | os.O_CREAT, *, patience: float = PATIENCE_SECONDS) -> int:

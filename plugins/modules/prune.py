@@ -12,8 +12,8 @@ short_description: Remove the snapshots that a retention does not keep
 version_added: 0.1.0
 description:
   - Judges every snapshot of a history by the rules of a retention, those of C(restic forget), and removes what no rule keeps.
-  - Whatever the rules say, these stay, the newest snapshot, the newest one not known to be damaged, the last one that was verified in full,
-    held ones, those younger than V(protect), and those dated in the future.
+  - Whatever the rules say, these stay, the newest snapshot, the newest one not known to be damaged, the last one that was verified in full, the
+    last one that a drill has proven, held ones, those younger than V(protect), and those dated in the future.
   - Every decision is explained, in the result and in the audit log of the history.
 author:
   - The openclaw.backup contributors (@openclaw)

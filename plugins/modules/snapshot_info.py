@@ -87,6 +87,8 @@ snapshots:
       verified:
         at: "2026-11-20T09:20:00.000Z"
         depth: full
+      drilled:
+        at: "2026-11-20T10:00:00.000Z"
       damaged:
       held:
       unchanged_until: "2026-11-20T10:15:00.000Z"
@@ -138,6 +140,11 @@ snapshots:
     verified:
       description:
         - When it was last read as a whole and found good (C(at)), and how (C(depth)); V(null) if it never was.
+      returned: always
+      type: dict
+    drilled:
+      description:
+        - When a drill has last proven that it comes back (C(at)), where the target keeps that; V(null) if none has.
       returned: always
       type: dict
     damaged:

@@ -87,7 +87,7 @@ target:
   sample: /srv/vault
 snapshots:
   description:
-    - How many snapshots there are.
+    - How many snapshots there are; V(null) where the target could not be looked at.
   returned: success
   type: int
   sample: 17

@@ -30,8 +30,13 @@ KEYS: Dict[str, Iterable[str]] = {
     ),
     "verify": ("ok", "snapshot_id", "depth", "slice", "checked", "hashed_files", "hashed_bytes", "counts", "sample", "truncated", "duration"),
     "prune": ("kept", "removed", "bytes_freed", "duration"),
+    "drill": ("ok", "verdict", "snapshot_id", "files", "bytes", "counts", "rto", "rpo", "state_as_of", "objectives", "asked_by", "finished", "duration"),
     "status": ("ok", "problems", "snapshots", "newest", "protected_until", "age", "rpo", "target", "as_of"),
 }
+
+
+# What a report of drills tells besides.
+_EVIDENCE = ("host", "policy", "target", "digest", "entries", "checks", "started", "versions", "sample", "warnings")
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,13 @@ class Outcome:
         return [self.failure] if self.failure and not is_told else []
 
 
-def outcomes(hosts: Iterable[Any], variables: Mapping[Any, Any], verb: str) -> Dict[str, Outcome]:
-    """The outcome of every host by its name. ``variables``: those of all hosts, by name."""
-    return {str(host): _outcome(variables[host], verb) for host in hosts}
+def outcomes(hosts: Iterable[Any], variables: Mapping[Any, Any], verb: str, *, whole: bool = False) -> Dict[str, Outcome]:
+    """The outcome of every host by its name. ``variables``: those of all hosts, by name; ``whole``: with all that a report of drills tells."""
+    keys = (*_ALWAYS, *KEYS[verb], *(_EVIDENCE if whole else ()))
+    return {str(host): _outcome(variables[host], keys) for host in hosts}
 
 
-def _outcome(variables: Mapping[str, Any], verb: str) -> Outcome:
+def _outcome(variables: Mapping[str, Any], keys: Iterable[str]) -> Outcome:
     if _FAILURE not in variables:
         return Outcome({}, "nothing is known of it: it failed before, or was lost on the way")
     results = {}
@@ -67,11 +73,11 @@ def _outcome(variables: Mapping[str, Any], verb: str) -> Outcome:
         registered = plain(variables.get(name)) or {}
         for item in registered.get("results", ()):
             if not item.get("skipped"):
-                results[item["item"]["name"]] = _result(item, verb)
+                results[item["item"]["name"]] = _result(item, keys)
     return Outcome(results, str(plain(variables[_FAILURE])))
 
 
-def _result(item: Dict[str, Any], verb: str) -> Dict[str, Any]:
+def _result(item: Dict[str, Any], keys: Iterable[str]) -> Dict[str, Any]:
     """Of one policy, as the module has it, or as the program on the vault has printed it."""
     found = item
     if "cmd" in item:
@@ -80,7 +86,9 @@ def _result(item: Dict[str, Any], verb: str) -> Dict[str, Any]:
         except ValueError:
             found = {"failed": True, "msg": " ".join((item.get("stderr") or item.get("msg") or "it printed nothing").split())}
         found = {"changed": False, "rc": item.get("rc"), **found}
-    passed = {key: found[key] for key in (*_ALWAYS, *KEYS[verb]) if key in found}
+    passed = {key: found[key] for key in keys if key in found}
+    if found.get("warnings"):
+        passed["warnings"] = [str(text) for text in found["warnings"]]
     passed["failed"] = bool(found.get("failed"))
     if found.get("problems") and not passed["failed"]:
         # To a fleet, a host that is not protected is a failure; to the program it is an answer.

@@ -75,6 +75,7 @@ BARS = (
     Bar("million", "unchanged", 6.5),
     Bar("million", "unchanged", 700, "MB"),
     Bar("large", "page", 1.5, "+", Floor.name, peer=Btrfs.name),
+    Bar("ssh", "changed", 2.5),
 )
 
 

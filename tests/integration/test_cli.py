@@ -277,8 +277,12 @@ def test_status_knows_what_it_cannot_know_and_what_goes_on(history: Host) -> Non
     history.call("verify", "web.json", "--snapshot", old, rc=7)
     assert history.json("status", "web.json", rc=3)["problems"] == ["snapshot %s is damaged" % old]
     (history.vault / "format.json").write_text("not JSON")
-    (problem,) = history.json("status", "web.json", rc=3)["problems"]
+    blind = history.json("status", "web.json", rc=3)
+    (problem,) = blind["problems"]
     assert "format.json is damaged" in problem
+    assert blind["snapshots"] is None and blind["protected_until"], "what nobody could look at was taken for gone"
+    shown = history.call("status", "web.json", rc=3).stdout
+    assert re.search(r"protected +as of .* as far as this host knows\n", shown) and re.search(r"snapshots +unknown\n", shown)
 
 
 def test_a_restore_into_a_source_warns(history: Host) -> None:
@@ -296,12 +300,13 @@ def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_what_this_version_does_not_act_on_is_said(host: Host) -> None:
-    host.write_policy(probes=[["/bin/true"]])
+def test_what_a_run_warns_of_is_said_in_every_form(host: Host) -> None:
+    host.write_policy(hooks={"after": [{"argv": ["/bin/false"], "essential": False}]})
+    (warning,) = host.json("run", "web.json", rc=3)["warnings"]
+    assert "/bin/false" in warning
     for more in ((), ("--quiet",)):
-        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: this version does not act on: probes\n"
-    assert host.json("run", "web.json", rc=3)["warnings"] == ["this version does not act on: probes"]
-    assert "the last run warned: this version does not act on: probes" in host.call("status", "web.json", rc=3).stdout
+        assert host.call("run", "web.json", *more, rc=3).stderr == "warning: %s\n" % warning
+    assert "the last run warned: " + warning in host.call("status", "web.json", rc=3).stdout
 
 
 def test_list_shows_the_newest_first(archive: Host) -> None:

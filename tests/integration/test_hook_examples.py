@@ -90,7 +90,7 @@ def test_the_page_prints_the_scripts_as_they_are() -> None:
 def test_every_policy_of_the_page_is_one() -> None:
     for text in re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S):
         mapping = {"name": "n", "sources": ["/s"], "target": "/v", **json.loads(text)}
-        assert Policy.from_mapping(mapping, default_host="h").unsupported() == []
+        assert Policy.from_mapping(mapping, default_host="h").hooks
 
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------------

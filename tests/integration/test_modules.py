@@ -111,6 +111,12 @@ def tell(story: Story, home: Path) -> None:
     story.task("verify_other_slice", "verify", slice="2/2", snapshot="latest", **history)
     story.task("verify_source", "verify", source=True, policy=policy)
 
+    # Rehearsing.
+    story.task("drill_predicted", "drill", check=True, **history)
+    drilled = {**policy, "objectives": {"rto": "1h", "rpo": "1h", "drill_every": "1d"}, "probes": [{"exists": [tree + "/new"]}]}
+    story.task("drill", "drill", policy=drilled)
+    story.task("drill_kept", "drill", keep=True, scratch=str(home), **history)
+
     # Restoring elsewhere, in place, and in place after an accident.
     copy = str(home / "copy")
     story.four_times("restore", "restore", look=copy, dest=copy, **history)
@@ -128,6 +134,7 @@ def tell(story: Story, home: Path) -> None:
     story.task("list_not_yet_damaged", "snapshot_info", **history)
     story.task("verify_damaged", "verify", **history)
     story.task("list_damaged", "snapshot_info", **history)
+    story.task("drill_damaged", "drill", **history)
     story.task("status_damaged", "status_info", **history)
     story.task("restore_damaged", "restore", dest=str(home / "damaged"), **history)
 
@@ -139,6 +146,7 @@ def tell(story: Story, home: Path) -> None:
     story.python(LOSS % vault)
     story.task("crowd_verify", "verify", **crowd)
     story.task("crowd_list", "snapshot_info", **crowd)
+    story.task("crowd_drill", "drill", **crowd)
 
     # Another host, without a state of its own, meets the history.
     foreign = {**policy, "state": str(home / "other-state")}
@@ -369,6 +377,7 @@ def documentation(module: str) -> Dict[str, Any]:
 
 def test_nothing_failed_that_should_not(told: Told) -> None:
     expected = {"in_place_unconfirmed", "verify_damaged_predicted", "verify_damaged", "restore_damaged", "crowd_verify", "restore_first"}
+    expected |= {"drill_damaged", "crowd_drill"}
     failed = {name for name in told.story.modules if told[name].get("failed")}
     assert {name for name in failed if not name.startswith("bad_")} == expected
     assert {name[4:] for name in failed if name.startswith("bad_")} == set(BLAME)
@@ -420,6 +429,7 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         ("restore", "would_capture"),
         ("snapshot_info", "changed"),
         ("verify", "changed"),
+        ("drill", "changed"),
         *(("status_info", key) for key in ("changed", "pending", "running", "truncated")),
         *((module, key) for module in ("manifest", "snapshot", "snapshot_info", "status_info", "prune") for key in ("rc", "error")),
         ("snapshot_info", "duration"),  # rounds to nothing
@@ -541,6 +551,23 @@ def test_a_verification_reads_what_it_says(told: Told) -> None:
     assert told["verify_source"]["ok"] and told["verify_source"]["snapshot_id"] is None and told["verify_source"]["hashed_files"] == full["hashed_files"]
 
 
+def test_a_drill_proves_measures_and_leaves_nothing_but_what_is_to_be_kept(told: Told) -> None:
+    predicted, done, kept = told["drill_predicted"], told["drill"], told["drill_kept"]
+    assert (predicted["verdict"], predicted["scratch"], predicted["counts"]["skipped"]) == (None, None, len(predicted["checks"]))
+    assert (done["verdict"], done["scratch"], done["counts"]) == ("passed", None, {"passed": len(done["checks"]), "failed": 0, "skipped": 0})
+    assert done["objectives"] == {"rto": 3600, "rpo": 3600, "drill_every": 86400} and 0 < done["rto"] <= done["duration"]
+    assert (done["snapshot_id"], done["digest"]) == (told["second"]["snapshot_id"], told["second"]["digest"])
+    assert Path(kept["scratch"] + str(told.home / "tree" / "new")).read_bytes() == b"new"
+    assert [path.parent for path in told.home.glob("**/openclaw-backup-drill-*")] == [told.home]
+
+
+def test_a_drill_of_a_damaged_snapshot_fails_and_names_the_path(told: Told) -> None:
+    result = told["drill_damaged"]
+    path = str(told.home / "tree" / "folder" / "changed")
+    assert (result["rc"], result["verdict"], result["sample"]) == (7, "failed", [{"path": path, "change": "missing"}])
+    assert path in result["msg"] and result["error"]["next"]
+
+
 def test_a_restore_elsewhere_is_a_copy(told: Told) -> None:
     copy = told.home / "copy" / str(told.home).strip("/") / "tree"
     assert (copy / "folder" / "changed").read_bytes() == b"after"
@@ -597,7 +624,7 @@ def test_a_damaged_file_is_not_restored_and_all_others_are(told: Told) -> None:
 
 
 def test_long_lists_are_cut_and_their_counts_are_not(told: Told) -> None:
-    for name in ("crowd_manifest", "crowd", "crowd_restore", "crowd_verify", "crowd_list"):
+    for name in ("crowd_manifest", "crowd", "crowd_restore", "crowd_verify", "crowd_list", "crowd_drill"):
         assert (len(told[name]["sample"]), told[name]["truncated"]) == (20, True), name
         assert told[name]["diff"]["after"].splitlines()[-1] == "… and more", name
     assert (told["crowd"]["files_sent"], told["crowd_restore"]["files_restored"]) == (30, 30)

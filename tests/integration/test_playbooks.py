@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import fcntl
+import getpass
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List
+from xml.etree import ElementTree
 
 import pytest
 
@@ -130,6 +133,34 @@ def test_a_prune_removes_what_the_policys_retention_does_not_keep(site: Site) ->
     assert (refused["failed"], refused["rc"], refused["error"]["field"]) == (True, 2, "retention")
 
 
+def test_a_drill_proves_and_keeps_the_evidence_on_the_controller(site: Site) -> None:
+    evidence = site.home / "evidence"
+    missing = site.local("drill", code=2, evidence=str(evidence))
+    assert (missing["failed"], missing["verdict"]) == (True, "failed"), "a host that was never backed up does not come back"
+    site.local("backup")
+    predicted = site.local("drill", "--check", evidence=str(evidence))
+    assert (predicted["failed"], predicted["verdict"]) == (False, None) and "would be restored and proven" in site.output
+    assert len(list(evidence.iterdir())) == 2, "a prediction is no evidence"
+    time.sleep(1)
+    done = site.local("drill", evidence=str(evidence), asked_by="Ann", drill_older_than="1h", drill_budget={"bytes": "1k"})
+    assert done["verdict"] == "passed" and done["asked_by"]["claimed"] == "Ann" and "1 policy to drill" in site.output and "came back in" in site.output
+    reports = sorted(evidence.iterdir())
+    assert [path.suffix for path in reports] == [".md", ".xml"] * 2
+    assert "passed" in reports[2].read_text() and "Asked by: root (Ann)" in reports[2].read_text().replace(getpass.getuser(), "root")
+    suite = ElementTree.fromstring(reports[3].read_bytes())[0]
+    assert (suite.get("name"), suite.get("failures")) == ("drill localhost local", "0")
+    assert site.play("drill", source=str(site.home / "tree"), vault=str(site.home / "vault"), drill_older_than="1h") == {"localhost": {"drill": {}}}
+    assert "1 was drilled within 1h" in site.output
+
+    (stored,) = (site.home / "vault").glob("localhost/local/snapshots/*/tree/**/file")
+    stored.chmod(0o600)
+    stored.write_bytes(b"CONTENT")
+    damaged = site.local("drill", code=2)
+    assert (damaged["verdict"], damaged["rc"]) == ("failed", 7) and "file" in damaged["msg"]
+    unkept = site.local("drill", code=2, evidence=str(stored))
+    assert unkept["verdict"] == "failed" and "the evidence could not be kept" in site.output
+
+
 class Fleet(Site):
     """Two hosts that are this machine."""
 
@@ -192,6 +223,20 @@ def test_a_missing_or_malformed_variable_is_named_before_anything_runs(site: Sit
     for words in named:
         assert words in site.output
     assert "Add the snapshots" not in site.output
+
+
+def test_a_drill_is_for_those_that_nobody_has_drilled_for_longest(fleet: Fleet) -> None:
+    fleet.play("backup", policy="small")
+    budget = {"bytes": 1}
+    order = []
+    for _turn in range(2):
+        passed = fleet.play("drill", policy="small", drill_budget=budget)
+        assert "1 waits for another budget" in fleet.output
+        order += [host for host, results in passed.items() if results["drill"]]
+    assert order == ["web1", "web2"]
+    for variables, named in (({"drill_budget": {"byte": 1}}, "openclaw_backup_drill_budget"), ({"drill_on": "moon"}, "Allowed: vault, host")):
+        assert fleet.play("drill", code=2, **variables) == {host: {"drill": {}} for host in ("web1", "web2")}
+        assert named in fleet.output
 
 
 def test_without_any_policies_the_variable_is_named(fleet: Fleet) -> None:

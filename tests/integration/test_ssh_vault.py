@@ -226,14 +226,19 @@ def test_another_hosts_key_is_refused(simple: Away) -> None:
     assert sorted(os.listdir(simple.vault)) == [".slots", "format.json", "h"]
 
 
-@pytest.mark.parametrize("trouble", ["changed", "unknown", "no file", "denied", "no key", "refused port", "no vault program", "a shell that talks"])
+@pytest.mark.parametrize("trouble", ["changed", "unknown", "no file", "denied", "no key", "open key", "refused port", "no vault program", "a shell that talks"])
 def test_what_is_wrong_with_the_connection_is_told_and_nothing_happens(simple: Away, trouble: str) -> None:
     server = simple.server
     target = simple.writing().target
     changes = {"url": target.url, "identity_file": target.identity_file, "known_hosts_file": target.known_hosts_file}
-    kind, rc = {"changed": ("host_key", 6), "unknown": ("host_key", 6), "no file": ("ssh_key", 2), "denied": ("ssh_denied", 6), "no key": ("ssh_key", 2)}.get(
-        trouble, ("unreachable", 6)
-    )
+    kind, rc = {
+        "changed": ("host_key", 6),
+        "unknown": ("host_key", 6),
+        "no file": ("ssh_key", 2),
+        "denied": ("ssh_denied", 6),
+        "no key": ("ssh_key", 2),
+        "open key": ("ssh_key", 6),
+    }.get(trouble, ("unreachable", 6))
     if trouble == "changed":
         server.change_host_key()
     elif trouble == "unknown":
@@ -244,6 +249,8 @@ def test_what_is_wrong_with_the_connection_is_told_and_nothing_happens(simple: A
         server.authorized.write_text("")
     elif trouble == "no key":
         changes["identity_file"] = str(simple.root / "nowhere")
+    elif trouble == "open key":
+        os.chmod(str(target.identity_file), 0o644)
     elif trouble == "refused port":
         server.stop()
     elif trouble == "no vault program":
@@ -256,6 +263,8 @@ def test_what_is_wrong_with_the_connection_is_told_and_nothing_happens(simple: A
     error = error_of(lambda: simple.backup(policy=policy_of(simple.src, changes)))
     assert (error.kind, error.rc) == (kind, rc), error
     assert error.next
+    if kind == "host_key":
+        assert str(target.known_hosts_file) in error.next
     assert server.known_hosts.read_text() == before  # a host key is never taken on trust
     assert not simple.vault.exists()
     assert HostState(str(simple.state), simple.writing()).baseline() is None

@@ -39,6 +39,7 @@ MAIN = {
     ),
     "verify": ("target host name snapshot depth slice source", "ok checked damaged missing extra"),
     "prune": ("target host name retention", "changed kept removed"),
+    "drill": ("target host name snapshot scratch keep", "ok verdict checks rto rpo state_as_of snapshot_id digest"),
 }
 
 

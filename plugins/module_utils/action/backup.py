@@ -134,7 +134,7 @@ def backup(
     for name in tags:
         check_tag(name, "tags")
     run = _Run(policy, HostState(state_directory, policy), adopt, accept, tags, progress or Progress(), started)
-    run.warn_of_unsupported_keys()
+    run.tell_of_idle_keys()
     if dry_run:
         try:
             run.go(dry_run=True)
@@ -198,11 +198,8 @@ class _Run:
 
         return Hooks(self.policy, self.state, warn=self._warn, progress=self.progress)
 
-    def warn_of_unsupported_keys(self) -> None:
-        """Say which keys of the policy nothing in this version, or nothing for this target, acts on."""
-        keys = self.policy.unsupported()
-        if keys:
-            self._warn("this version does not act on: %s" % ", ".join(keys))
+    def tell_of_idle_keys(self) -> None:
+        """Say which keys of the policy were set in vain for this target."""
         keys = self.policy.without_effect()
         if keys:
             self.progress.note("without effect for this target: %s" % ", ".join(keys))
@@ -718,6 +715,8 @@ class _Run:
                 failure.done["warnings"] = result.warnings
             run["error"] = {"message": failure.message, **failure.to_dict()}
         event = {"event": "run", "result": outcome.result, "snapshot": result.snapshot_id}
+        if result.changed and failure is None:
+            event["digest"] = result.digest  # this host's own word, by which a drill knows the manifest again
         try:
             self.state.record(run, event)
         except (OSError, BackupError) as error:

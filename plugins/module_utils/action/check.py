@@ -80,9 +80,6 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
         if path is not None:
             result.explained = explain(policy, path, never_entered(policy, state))
             return result
-        keys = policy.unsupported()
-        if keys:
-            result.warnings.append("this version does not act on: %s" % ", ".join(keys))
         with Descent(b"/") as root:
             found = _look(policy, state, root, result, progress)
             speed = _reading_speed(found, root, progress)

@@ -21,7 +21,7 @@ from ..errors import EXIT_FAILED, EXIT_WARNINGS, BackupError, printable
 from ..observe.progress import Progress
 from ..policy.durations import format_duration
 from ..policy.model import Hook, Policy
-from ..process import STANDARD_PATH, STOP_SECONDS, guarded, starting, stop_group
+from ..process import STANDARD_PATH, STOP_SECONDS, Rights, guarded, no_new_rights, starting, stop_group
 from .result import Outcome
 from .state import HostState
 
@@ -133,11 +133,11 @@ class Hooks:
     def _run(self, event: str, where: str, hook: Hook, outcome: Optional[Outcome]) -> HookRun:
         self._progress.stage(where)
         began = time.monotonic()
-        output = _Output()
+        output = Output()
         rc: Optional[int] = None
         error: Optional[str] = "broken off"
         try:
-            rc, error = _execute(hook, environment(self._policy, self._state, event, outcome), output)
+            rc, error = execute(hook.command, hook.timeout, environment(self._policy, self._state, event, outcome), output)
         finally:
             # What a hook that did its work has said is nobody's business: it may be a secret.
             tail = output.tail() if error is not None else ()
@@ -189,8 +189,8 @@ def mask(line: str) -> str:
     return line
 
 
-class _Output:
-    """The last of what a hook says, however much that is."""
+class Output:
+    """The last of what a program says, however much that is."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -207,6 +207,10 @@ class _Output:
         self._is_cut |= len(self._kept) > _KEPT_BYTES
         self._kept = self._kept[-_KEPT_BYTES:]
         return bool(chunk)
+
+    def has(self, text: bytes) -> bool:
+        """Whether it said that, in what was kept of it (64 KiB)."""
+        return text in self._kept
 
     def tail(self) -> Tuple[str, ...]:
         """Its last 20 lines, fit to print and masked."""
@@ -226,28 +230,43 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _KEPT_COLUMNS else text[: _KEPT_COLUMNS - 1] + "…"
 
 
-def _execute(hook: Hook, variables: Dict[str, str], output: _Output) -> Tuple[Optional[int], Optional[str]]:
-    """Run one hook to its end, or to its timeout; its exit code, and why it failed."""
+def execute(
+    command: Sequence[str],
+    timeout: int,
+    variables: Dict[str, str],
+    output: Output,
+    *,
+    cwd: bytes = b"/",  # where it keeps no file system busy
+    rights: Optional[Rights] = None,
+    leaves_nothing: bool = False,
+) -> Tuple[Optional[int], Optional[str]]:
+    """Run one program to its end, or to its ``timeout`` (seconds); its exit code, and why it failed.
+
+    ``rights``: as whom, where not as ourselves; it then gains no more. ``leaves_nothing``: what it started and left behind is stopped.
+    """
     import subprocess
 
     process: Optional["subprocess.Popen[bytes]"] = None
     timed_out = False
+    as_whom: Dict[str, Any] = {} if rights is None else {"user": rights.uid, "group": rights.gid, "extra_groups": rights.groups}
+    give_up = (lambda: None) if rights is None else no_new_rights()
     with guarded() as join:
         try:
             with starting(bound=False) as bind:  # what a signal has to say is raised at the end of this block
                 process = subprocess.Popen(
-                    hook.command,
+                    list(command),
                     bufsize=0,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
-                    cwd="/",  # it keeps no file system busy
+                    cwd=cwd,
                     env=variables,
                     start_new_session=True,
-                    preexec_fn=lambda: (bind(), join()),
+                    preexec_fn=lambda: (bind(), join(), give_up()),
                     umask=0o077,
+                    **as_whom,
                 )
-            timed_out = not _finish(process, output, hook.timeout)
+            timed_out = not _finish(process, output, timeout)
         except OSError as error:
             if process is not None:
                 raise
@@ -255,15 +274,17 @@ def _execute(hook: Hook, variables: Dict[str, str], output: _Output) -> Tuple[Op
         finally:
             if process is not None:
                 _end(process, output)
+                if leaves_nothing:
+                    stop_group(process.pid)
     rc = process.returncode
     if timed_out:
-        return rc, _TIMED_OUT + format_duration(hook.timeout)
+        return rc, _TIMED_OUT + format_duration(timeout)
     if rc < 0:
         return rc, "killed by signal %d" % -rc
     return rc, "exit code %d" % rc if rc else None
 
 
-def _end(process: Any, output: _Output) -> None:
+def _end(process: Any, output: Output) -> None:
     """Stop a program that is still at work, with all that it started, and take in the last that was said."""
     import subprocess
 
@@ -275,7 +296,7 @@ def _end(process: Any, output: _Output) -> None:
     process.stdout.close()
 
 
-def _finish(process: Any, output: _Output, seconds: int) -> bool:
+def _finish(process: Any, output: Output, seconds: int) -> bool:
     """Take in what is said until the program ends; False if that takes longer than ``seconds``. What it left behind is not waited for."""
     deadline = time.monotonic() + seconds
     pipe = process.stdout.fileno()

@@ -218,7 +218,9 @@ def tag(policy: Policy, *, state_directory: str, snapshot: str, add: Sequence[st
 
 def _candidate(snapshot: Snapshot) -> Candidate:
     held = str((snapshot.held or {}).get("reason") or "for no reason given") if snapshot.held else ""
-    return Candidate(snapshot.id, seconds_of(snapshot.receipt.created), held, bool(snapshot.verified), bool(snapshot.damaged), snapshot.tags)
+    return Candidate(
+        snapshot.id, seconds_of(snapshot.receipt.created), held, bool(snapshot.verified), bool(snapshot.damaged), snapshot.tags, bool(snapshot.drilled)
+    )
 
 
 def _record(policy: Policy, state: HostState, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:

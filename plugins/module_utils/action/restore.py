@@ -121,12 +121,14 @@ def restore(
     dry_run: bool = False,
     progress: Optional[Progress] = None,
     is_own_history: bool = True,
+    is_recorded: bool = True,
 ) -> RestoreResult:
     """Bring back a snapshot, or some paths of it. Can be repeated: it then goes on where it was interrupted.
 
-    ``is_own_history``: the history is this host's, so that a complete restore in place gives it its baseline. Raises ``BackupError``.
+    ``is_own_history``: the history is this host's, so that a complete restore in place gives it its baseline; ``is_recorded``: it is an event of its
+    own, and not a part of one that has its own record. Raises ``BackupError``.
     """
-    run = _Restore(policy, request, HostState(state_directory, policy), progress or Progress())
+    run = _Restore(policy, request, HostState(state_directory, policy), progress or Progress(), is_recorded)
     started = time.time()
     try:
         run.go(dry_run, is_own_history)
@@ -139,7 +141,8 @@ def restore(
 
 
 class _Restore:
-    def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress) -> None:
+    def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress, is_recorded: bool) -> None:
+        self.is_recorded = is_recorded
         self.policy = policy
         self.request = request
         self.state = state
@@ -192,7 +195,8 @@ class _Restore:
             failed = self._write(root, chain([(tree, first)], content), scope, plan)
             if in_place and is_own_history and not request.paths and not failed:
                 self._take_baseline(snapshots[0])
-        self._record(snapshot)
+        if self.is_recorded:
+            self._record(snapshot)
 
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
@@ -207,10 +211,11 @@ class _Restore:
     def _want_confirmation(self, lost: AbstractSet[bytes], dry_run: bool) -> None:
         if not lost:
             return
-        what = "This would replace or delete %d paths in their own place" % len(lost)
+        first = "%s, the first is %s" % (counted(len(lost), "path"), printable(b"/" + min(lost)))
+        what = "This would replace or delete %s, in place" % first
         how = (
             "set confirm, or name with undo a directory that keeps what is replaced, or with dest another one to restore to "
-            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest)"
+            "(the playbook's openclaw_backup_confirm, openclaw_backup_undo, openclaw_backup_dest); check mode with diff shows what would change"
         )
         if dry_run:
             self.result.warnings.append("%s, and be refused: %s" % (what, how))
@@ -236,7 +241,8 @@ class _Restore:
                     next="choose another directory",
                 )
         self.result.dest = os.path.realpath(request.dest) if request.dest is not None else "/"
-        for source in self.policy.sources if self.result.dest != "/" else ():
+        is_outside = self.result.dest != "/" and not self.result.dest.startswith(os.path.realpath(os.fsdecode(self.state.root)) + "/")  # never taken
+        for source in self.policy.sources if is_outside else ():
             if os.path.commonpath([self.result.dest, source]) == source:
                 self.result.warnings.append("the copy lies inside the source %s, and the next backup takes it too" % printable(source))
 

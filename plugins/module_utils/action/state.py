@@ -57,6 +57,24 @@ class Pending(NamedTuple):
     digest: str
 
 
+class Rehearsal:
+    """Where the drill that has the lock ``fd`` unpacks: noted before anything is there, so that the next one removes what a kill left."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def noted(self) -> Optional[bytes]:
+        """The absolute path that was noted last."""
+        path = os.pread(self._fd, 1 << 16, 0)
+        return path if path.startswith(b"/") else None
+
+    def note(self, path: Optional[bytes]) -> None:
+        """Note another one, or that nothing is left."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, path or b"", 0)
+
+
 class HostState:
     """The state of one policy on this host towards one target. Reading works without any of it being there."""
 
@@ -101,6 +119,11 @@ class HostState:
     def runs(self) -> RunLog:
         """The records of past runs."""
         return RunLog(self.directory + b"/runs.jsonl")
+
+    @property
+    def drills(self) -> RunLog:
+        """The records of past drills."""
+        return RunLog(self.directory + b"/drills.jsonl")
 
     @property
     def audit(self) -> bytes:
@@ -305,6 +328,22 @@ class HostState:
         finally:
             self._remove(b"canary-scratch")
             os.close(fd)
+
+    @contextmanager
+    def drilling(self) -> Iterator[Rehearsal]:
+        """One drill at a time (``LockedError``), and a place to note where it leaves what a kill would leave behind."""
+        make_private(self.directory)
+        fd = lock(self.directory + b"/drill.lock", fcntl.LOCK_EX, "Another drill of %s" % self.policy.name)
+        try:
+            yield Rehearsal(fd)
+        finally:
+            os.close(fd)
+
+    def record_drill(self, run: Mapping[str, Any]) -> None:
+        """Write the evidence of a drill: into the audit log of this machine, and then where ``status`` looks."""
+        event = {name: value for name, value in run.items() if name not in ("verb", "snapshot_id")}
+        AuditLog(self.audit).append({**event, "event": "drill", "snapshot": run.get("snapshot_id")}, now=time.time())
+        self.drills.append(run)
 
     def record(self, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         """Write the record of a run, and the operation into the audit log of this machine."""

@@ -21,10 +21,10 @@ from .state import HostState
 def status(policy: Policy, *, state_directory: str, is_own_history: bool = True) -> Dict[str, Any]:
     """What a person asks first. Writes nothing. ``is_own_history``: the history is this host's, so that a missing baseline is a problem.
 
-    Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots``, ``newest`` (public snapshot mapping or None), ``protected_until``
-    (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds since then), ``rpo`` (seconds,
-    None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records), ``pending``, ``running`` (whether a run
-    is under way), ``target``, ``host``, ``policy``.
+    Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots`` (how many; None where the target could not be looked at), ``newest``
+    (public snapshot mapping or None), ``protected_until`` (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds
+    since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
+    ``last_drill``, ``last_good_drill`` (drill records), ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
     state = HostState(state_directory, policy)
@@ -39,7 +39,11 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     pending = state.pending()
     last = next((run for run in state.runs.last(50) if run.get("verb") == "run"), None)
     success = state.runs.last_success(policy=policy.name)
-    until = _protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
+    if snapshots is None:
+        # What this host itself remembers; a problem says already that nobody could look.
+        until = str(success["started"]) if success and is_time(success.get("started")) else None
+    else:
+        until = protected_until(newest.receipt.created if newest else None, newest.unchanged_until if newest else None, success)
     age = max(0.0, now - seconds_of(until)) if until is not None else None
     # The default is what a schedule would make of it; nobody who runs backups by hand or once a day has asked to be judged by that.
     rpo = policy.objectives.rpo if "objectives.rpo" in policy.given and policy.objectives.rpo else None
@@ -72,6 +76,15 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     told = last.get("warnings") if last is not None else None
     for text in told if isinstance(told, list) else ():
         problems.append("the last run warned: %s" % text)
+    drills = state.drills
+    last_drill = next(iter(drills.last(1)), None)
+    good_drill = drills.last_success(verb="drill", policy=policy.name)
+    if snapshots:
+        # A host learns from its vault of drills that were made there.
+        proven = [str(snapshot.drilled["at"]) for snapshot in snapshots if snapshot.drilled]
+        if good_drill is not None and is_time(good_drill.get("finished")):
+            proven.append(str(good_drill["finished"]))
+        problems += _drill_problems(policy, last_drill, max(proven, default=None), snapshots[-1].receipt.created, now)
     return {
         "ok": not problems,
         "rc": EXIT_WARNINGS if problems else EXIT_DONE,
@@ -79,7 +92,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "host": policy.host,
         "policy": policy.name,
         "target": policy.target.url,
-        "snapshots": len(snapshots or ()),
+        "snapshots": None if snapshots is None else len(snapshots),
         "newest": bounded(newest.to_dict()) if newest else None,
         "protected_until": until,
         "age": round(age, 3) if age is not None else None,
@@ -89,11 +102,28 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "running": state.is_running(),
         "last_run": last,
         "last_success": success,
+        "last_drill": last_drill,
+        "last_good_drill": good_drill,
         "as_of": rfc3339(now),
     }
 
 
-def _protected_until(created: Optional[str], unchanged_until: Optional[str], success: Optional[Dict[str, Any]]) -> Optional[str]:
+def _drill_problems(policy: Policy, last: Optional[Dict[str, Any]], good: Optional[str], begun: str, now: float) -> List[str]:
+    """What the evidence of drills says, and what its age does. ``good``: when the last one succeeded; ``begun``: when the oldest snapshot was made; before
+    that there was nothing to rehearse."""
+    problems = []
+    if last is not None and last["result"] == "failed":
+        why = last.get("error")
+        problems.append("the last drill failed: %s" % (why.get("message") if isinstance(why, dict) else "its record does not say why"))
+    every = policy.objectives.drill_every if "objectives.drill_every" in policy.given else 0
+    age = now - seconds_of(begun if good is None else good)
+    if every and age > every:
+        what = "no drill has succeeded yet" if good is None else "the last drill that succeeded is %s old" % format_duration(int(age))
+        problems.append("%s, the objective (drill_every) is %s" % (what, format_duration(every)))
+    return problems
+
+
+def protected_until(created: Optional[str], unchanged_until: Optional[str], success: Optional[Dict[str, Any]]) -> Optional[str]:
     """The latest of: made, heartbeat, successful run that found nothing changed. Texts of equal form sort by time."""
     if created is None:
         return None

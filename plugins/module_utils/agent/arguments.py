@@ -204,10 +204,35 @@ VERBS: Dict[str, Verb] = {
             ("verify web --source --slice 3/30", "is the source's own disk still sound?"),
         ),
     ),
+    "drill": Verb(
+        "rehearse a restore, measure it, and keep the evidence",
+        "Restores a snapshot to a directory of its own, compares every byte and all metadata with the manifest, checks the databases, runs the policy's\n"
+        "probes, and judges the time that took and the age of what came back by the policy's objectives. Exit code 7 where what came back is not what was\n"
+        "backed up, 1 where a probe failed or an objective was missed. The directory is removed again, also after a failure.",
+        (_POLICY,),
+        (
+            _SNAPSHOT_OPTION,
+            Option("--scratch", "make that directory in this one (default: in the state)", "DIR"),
+            Option("--dry-run", "say what would be checked, and whether there is room; write nothing anywhere"),
+            Option("--junit", "write a test report to this file (JUnit XML)", "FILE"),
+            Option("--markdown", "write a summary for people to this file", "FILE"),
+            Option("--keep", "leave what came back where it is"),
+            Option("--asked-by", "who wants it, for the evidence; nobody checks that", "TEXT"),
+            Option("--on-vault", "this is the vault: no program and no database of a host is opened"),
+            Option("--scheduled", "what a schedule starts: drill if `objectives.drill_every` asks for it soon, and a day after a drill that failed"),
+            _HOST,
+            _QUIET,
+        ),
+        (
+            ("drill web", "would everything come back, and in time?"),
+            ("drill web --scratch /mnt/spare --junit drill.xml", "elsewhere, and with a report for a build server"),
+            ("drill web --snapshot 2026-11-01 --keep", "an older one, to be looked at"),
+        ),
+    ),
     "prune": Verb(
         "remove the snapshots that the retention does not keep",
         "Lists every snapshot with all reasons why it stays or goes. Whatever the retention says, these stay: the newest, the newest one not known to\n"
-        "be damaged, the last one verified in full, held ones, and those younger than `retention.protect`.",
+        "be damaged, the last one verified in full, the last one that a drill has proven, held ones, and those younger than `retention.protect`.",
         (_POLICY,),
         (
             Option("--dry-run", "say what would be done; write nothing anywhere"),

@@ -243,7 +243,8 @@ class Conversation:
                 field="scope",
                 found="write",
                 allowed="a key with which reading was granted",
-                next="have the vault's administrator grant reading for a while, or run it on the vault",
+                next="restore with the playbook restore, which grants reading meanwhile; or read on the vault, with `openclaw-backup-vault VERB %s POLICY`"
+                % self.target.host,
             )
 
     def _snapshot(self, request: Mapping[str, Any]) -> Snapshot:

@@ -139,7 +139,7 @@ def _refused(why: str) -> RefusedError:
         "This account may not read from the vault: %s" % why,
         kind="scope",
         field="grant",
-        next="have the vault's administrator grant it for a while (docs/ssh-vault.md says how)",
+        next="restore with the playbook restore, which grants reading meanwhile, or grant it for a while (docs/ssh-vault.md says how)",
     )
 
 

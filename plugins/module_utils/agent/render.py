@@ -21,6 +21,7 @@ Result = Mapping[str, Any]
 _TYPES = {"f": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK, "p": stat.S_IFIFO, "s": stat.S_IFSOCK, "b": stat.S_IFBLK, "c": stat.S_IFCHR}
 _KINDS = {"d": "directory", "p": "FIFO", "s": "socket", "b": "block device", "c": "character device"}
 _DAYS_ONE_BY_ONE = 14  # of a longer simulation every seventh is shown
+DRILL_MARKS = {True: "ok", False: "FAILED", None: "skipped"}
 _MARKS = {"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
 
 
@@ -243,6 +244,26 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
         yield "  no errors were found%s" % (" in what was read" if result["warnings"] else "")
 
 
+def _drilled(result: Result, request: Namespace) -> Iterator[str]:
+    """What a drill found."""
+    if request.dry_run:
+        yield "would drill snapshot %s: %s, %s" % (result["snapshot_id"], _count(result["entries"], "entry"), format_bytes(result["bytes"]))
+        yield from ("  %s" % check["name"] for check in result["checks"])
+        return
+    if result["verdict"] is None:
+        yield "no drill is due"
+        return
+    yield "drill of snapshot %s: %s (%s)" % (result["snapshot_id"] or "none", result["verdict"], format_duration(result["duration"]))
+    if result["state_as_of"]:
+        yield "  %s, %s, as of %s UTC" % (_count(result["files"], "file"), format_bytes(result["bytes"]), _utc(result["state_as_of"]))
+    yield from table([("  " + DRILL_MARKS[check["ok"]], check["name"], check["reason"]) for check in result["checks"]], "<<<")
+    measured = ["%s %s" % (name, format_duration(result[name])) for name in ("rto", "rpo") if result[name] is not None]
+    if measured:
+        yield "  measured: %s" % ", ".join(measured)
+    if result["scratch"]:
+        yield "  what came back lies in %s" % result["scratch"]
+
+
 def _pruned(result: Result, request: Namespace) -> Iterator[str]:
     """What a prune did, and why."""
     if request.simulate is not None:
@@ -301,13 +322,14 @@ def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
 
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
     """Whether a policy's host is protected."""
-    newest, last = result["newest"], result["last_run"]
+    newest, last, drill = result["newest"], result["last_run"], result["last_drill"]
     yield from fields(
         ("policy", "%s of host %s in %s" % (result["policy"], result["host"], result["target"])),
         ("protected", _protected(result)),
         ("newest", "%s, %s, %s, %s" % (newest["id"], _count(newest["files"], "file"), format_bytes(newest["bytes"]), _condition(newest)) if newest else None),
-        ("snapshots", "{:,}".format(result["snapshots"])),
+        ("snapshots", "unknown" if result["snapshots"] is None else "{:,}".format(result["snapshots"])),
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
+        ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("running", "a run is under way" if result["running"] else None),
         ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] and not result["running"] else None),
     )
@@ -395,6 +417,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "diff": _differences,
     "restore": _restored,
     "verify": _verified,
+    "drill": _drilled,
     "prune": _pruned,
     "hold": _held,
     "release": _held,
@@ -442,10 +465,12 @@ def _rule(item: Result) -> str:
 
 
 def _protected(result: Result) -> str:
+    is_known = result["snapshots"] is not None
     if result["age"] is None:
-        return "no"
+        return "no" if is_known else "unknown"
     objective = "; objective %s" % format_duration(result["rpo"]) if result["rpo"] else ""
-    return "as of %s UTC (%s ago%s)" % (_utc(result["protected_until"]), format_duration(result["age"]), objective)
+    source = "" if is_known else ", as far as this host knows"
+    return "as of %s UTC (%s ago%s)%s" % (_utc(result["protected_until"]), format_duration(result["age"]), objective, source)
 
 
 def _condition(item: Result) -> str:

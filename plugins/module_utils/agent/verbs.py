@@ -283,6 +283,53 @@ def _verify(job: Job) -> Outcome:
     return Outcome(result, found.failure())
 
 
+def _drill(job: Job) -> Outcome:
+    from ..action.drill import drill
+    from .reports import junit, markdown
+
+    request = job.request
+    if request.scheduled:
+        clash = [flag for flag in ("snapshot", "host", "junit", "markdown", "keep", "dry_run") if getattr(request, flag)]
+        if clash:
+            flag = "--" + clash[0].replace("_", "-")
+            allowed = "--scheduled with --scratch, --asked-by, --on-vault, --quiet or --json"
+            raise UsageError("drill: --scheduled drills the newest snapshot, and keeps its evidence in the state", field=flag, found=flag, allowed=allowed)
+        from ..action.due import drill_if_due
+
+        scheduled = drill_if_due(
+            job.policy,
+            state_directory=job.state_directory,
+            scratch=os.path.abspath(request.scratch) if request.scratch is not None else None,
+            progress=job.progress,
+            on_vault=request.on_vault,
+            asked_by=request.asked_by or "the schedule",
+        )
+        return Outcome(scheduled.to_dict(), scheduled.failure())
+    reports = [(os.path.abspath(path), write) for path, write in ((request.junit, junit), (request.markdown, markdown)) if path is not None]
+    if reports and request.dry_run:
+        raise UsageError("drill: a prediction has nothing to report", field="--dry-run", allowed="--dry-run without --junit and --markdown")
+    for path, _write in reports:
+        if os.path.isdir(path) or not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+            raise UsageError("No report can be written to %s" % printable(path), field="FILE", found=path, allowed="a file in a directory that is there")
+    done = drill(
+        job.policy,
+        state_directory=job.state_directory,
+        scratch=os.path.abspath(request.scratch) if request.scratch is not None else None,
+        snapshot=request.snapshot or "latest",
+        keep=request.keep,
+        dry_run=request.dry_run,
+        progress=job.progress,
+        is_own_history=job.is_own_history,
+        on_vault=request.on_vault,
+        asked_by=request.asked_by,
+    )
+    result = done.to_dict()
+    for path, write in reports:
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(write(result))
+    return Outcome(result, done.failure())
+
+
 def _prune(job: Job) -> Outcome:
     from ..action.choose import no_snapshot
     from ..action.history import list_snapshots
@@ -390,6 +437,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "diff": _diff,
     "restore": _restore,
     "verify": _verify,
+    "drill": _drill,
     "prune": _prune,
     "hold": _hold,
     "release": _release,

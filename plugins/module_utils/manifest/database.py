@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import printable
-from ..process import starting
+from ..process import Rights, rights_of, starting
 from .walk import CREATE_FLAGS, FILE_FLAGS, Descent
 
 if TYPE_CHECKING:
@@ -200,16 +200,8 @@ def _has_acl(fd: int) -> bool:
         return False
 
 
-def _rights(found: os.stat_result) -> Optional[Tuple[int, int, List[int]]]:
-    if os.geteuid() != 0 or found.st_uid == 0:
-        return None
-    import pwd
-
-    try:
-        user = pwd.getpwuid(found.st_uid)
-    except KeyError:
-        return found.st_uid, found.st_gid, [found.st_gid]
-    return found.st_uid, user.pw_gid, os.getgrouplist(user.pw_name, user.pw_gid)
+def _rights(found: os.stat_result) -> Optional[Rights]:
+    return None if os.geteuid() != 0 or found.st_uid == 0 else rights_of(found.st_uid, found.st_gid)
 
 
 # ---- our side ------------------------------------------------------------------------------------------------------
@@ -327,8 +319,8 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Count
     source.backup(copy, pages=_PAGES, progress=watch, sleep=0.05)
     # A copy in WAL mode wants a journal of its own as soon as it is read, in a directory that may be closed to us by now.
     asked = source if is_wal else copy
-    tables = [name for (name,) in asked.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0")]
-    rows = _count_rows(asked, tables, tick)
+    tables = list_tables(asked)
+    rows = count_rows(asked, tables, tick)
     schema = asked.execute("PRAGMA user_version").fetchone()[0]
     source.close()
     copy.close()
@@ -337,7 +329,13 @@ def _copy(job: _Job, tick: Callable[[], Any], bind: Callable[[], None]) -> Count
     return len(tables), rows, schema
 
 
-def _count_rows(asked: sqlite3.Connection, tables: Sequence[str], tick: Callable[[], Any]) -> int:
+def list_tables(asked: sqlite3.Connection) -> List[str]:
+    """The names of the tables that are stored, those of SQLite itself among them."""
+    return [name for (name,) in asked.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0")]
+
+
+def count_rows(asked: sqlite3.Connection, tables: Sequence[str], tick: Callable[[], Any]) -> int:
+    """How many rows all these tables have together; ``tick`` is called now and then. ``CaptureError`` where there are more than fit in."""
     import sqlite3
 
     pages, size = (asked.execute("PRAGMA %s" % word).fetchone()[0] for word in ("page_count", "page_size"))

@@ -41,6 +41,7 @@ from .checks import (
     write,
 )
 from .durations import format_duration, parse_duration
+from .probes import Probe, check_probe, check_timeout
 from .profiles import Profile, check_profile, find_profile
 from .schedule import check_cron, check_window
 from .target_spec import TargetSpec, check_target
@@ -57,12 +58,6 @@ COMPRESS_LEVELS = {"zstd": (-131072, 22, 3), "zlibx": (1, 9, 6), "lz4": (0, 0, 0
 # Files of a vault or of the state directory, where hosts and policies have directories.
 _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found"))
 
-# Keys and sections that are checked and kept, but that nothing in this version acts on.
-NOT_YET = (
-    "objectives.rto",
-    "objectives.drill_every",
-    "probes",
-)
 # Between two processes of one machine whole files are copied as they are ...
 REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
 # ... by rsync only where a rate is set ...
@@ -196,13 +191,6 @@ def _check_hook(value: Any, where: str) -> Hook:
     return Hook(command=check_argv(value, where))
 
 
-def _check_hook_timeout(value: Any, where: str) -> int:
-    seconds = 0 if type(value) is int and value == 0 else parse_duration(value, where)  # else the advice would be to write 0s
-    if seconds == 0:
-        raise bad(where, "must be longer than nothing", value, "at least 1s", "write the longest time that the command may take")
-    return seconds
-
-
 def _check_mail(value: Any, where: str) -> str:
     if not isinstance(value, str) or not _MAIL.fullmatch(value):
         raise bad(where, "must be an address", value, "name@host, or the name of a local user", "write an address such as root@example.org")
@@ -231,7 +219,7 @@ class Hook:
     """A command of its own, without a shell; ``timeout`` in seconds."""
 
     command: Tuple[str, ...] = field(metadata=required(check_argv))
-    timeout: int = key(_check_hook_timeout, 300, format_duration)
+    timeout: int = key(check_timeout, 300, format_duration)
     essential: bool = key(check_flag, True)
 
 
@@ -332,7 +320,7 @@ class Policy:
     schedule: Schedule = key(section(Schedule), Schedule())
     retention: Retention = key(section(Retention), Retention())
     objectives: Objectives = key(section(Objectives), Objectives())
-    probes: Tuple[Hook, ...] = key(each(_check_hook, "commands"), ())
+    probes: Tuple[Probe, ...] = key(each(check_probe, "probes"), ())
     notify: Notify = key(section(Notify), Notify())
     heartbeat: int = _duration(3600)
     given: FrozenSet[str] = field(default=frozenset(), compare=False, repr=False)
@@ -412,9 +400,10 @@ class Policy:
         )
         return own if self.found_profile is None else self.found_profile.widen(own)
 
-    def unsupported(self) -> List[str]:
-        """The dotted keys that were set to ask for something this version does not do, in the order of ``to_mapping``."""
-        return [name for name in self._asked_for() if name in NOT_YET or name.partition(".")[0] in NOT_YET]
+    @property
+    def all_probes(self) -> Tuple[Probe, ...]:
+        """What a drill looks for: the policy's own probes first, then those of its profile."""
+        return self.probes + (() if self.found_profile is None else self.found_profile.probes)
 
     def without_effect(self) -> List[str]:
         """The keys that were set to ask for something which this kind of target has no use for."""

@@ -31,6 +31,7 @@ from .checks import (
     required,
     section,
 )
+from .probes import Probe, check_probe
 
 DIRECTORY = "/etc/openclaw-backup/profiles"
 
@@ -70,7 +71,7 @@ class Profile:
     """One profile. Patterns are those of a policy, anchored at each source.
 
     ``sources``: those that exist are taken; ``logs``: files that are only ever added to, by whole lines; ``secrets``: what must not be readable by
-    others; ``version``: how to tell the application's.
+    others; ``version``: how to tell the application's; ``probes``: what a drill looks for.
     """
 
     description: str = key(check_text, "")
@@ -83,6 +84,7 @@ class Profile:
     logs: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
     secrets: Tuple[str, ...] = key(each(check_selected, "patterns"), ())
     version: Optional[VersionRule] = key(optional(section(VersionRule)), None)
+    probes: Tuple[Probe, ...] = key(each(check_probe, "probes"), ())
 
     def widen(self, own: Selection) -> Selection:
         """The selection of a policy with this profile: its own includes where it has any, and what either leaves out."""
@@ -229,6 +231,12 @@ _OPENCLAW_VERSION = VersionRule(
     tuple("/" + name for name in _OPENCLAW_CONFIGURATIONS),
     """["']?lastTouchedVersion["']?[ \\t]*:[ \\t]*["']([^"'\\n]{1,64})["']""",
 )
+# Its configuration is JSON5; state and indexes are JSON. Which of them there are depends on the release, and on what is in use.
+_OPENCLAW_PROBES = (
+    Probe(sqlite="*.sqlite", optional=True),
+    Probe(json5="/openclaw.json", optional=True),
+    Probe(json5="/*bot.json", optional=True),
+)
 # Everything at the top of a state directory but its workspaces, and of these what an agent is: who it is, whom it serves, what it remembers.
 _BUT_WORKSPACES = tuple("/%s[!%s]*" % ("workspace"[:at], "workspace"[at]) for at in range(9)) + tuple("/" + "workspace"[:at] for at in range(1, 9))
 _AGENT_FILES = ("*.md", "memory/", "assets/", "skills/")
@@ -241,6 +249,7 @@ PROFILES: Dict[str, Profile] = {
         logs=_OPENCLAW_LOGS,
         secrets=_OPENCLAW_SECRETS,
         version=_OPENCLAW_VERSION,
+        probes=_OPENCLAW_PROBES,
     ),
     "openclaw-core": Profile(
         description="OpenClaw without its agents' projects: of each workspace its Markdown files, memory, assets and skills alone",
@@ -250,6 +259,7 @@ PROFILES: Dict[str, Profile] = {
         logs=_OPENCLAW_LOGS,
         secrets=_OPENCLAW_SECRETS,
         version=_OPENCLAW_VERSION,
+        probes=_OPENCLAW_PROBES,
     ),
     "files": Profile(
         description="any directories: without caches that say so, and without what a directory marked .nobackup holds",

@@ -22,7 +22,8 @@ POLICY_IS_EMPTY = "the retention has no rule"
 
 class Candidate(NamedTuple):
     """What decides about a snapshot: ``created`` in seconds since the epoch, ``held``: the reason of a hold (empty for none), ``verified``: all of its
-    bytes were found right the last time that they were read, ``damaged``: some were not; ``tags``: the names it bears."""
+    bytes were found right the last time that they were read, ``damaged``: some were not; ``tags``: the names it bears; ``drilled``: a drill
+    has proven that it comes back."""
 
     id: str
     created: float
@@ -30,6 +31,7 @@ class Candidate(NamedTuple):
     verified: bool = False
     damaged: bool = False
     tags: Tuple[str, ...] = ()
+    drilled: bool = False
 
 
 class Decision(NamedTuple):
@@ -104,6 +106,9 @@ def _apply_floors(candidates: Sequence[Candidate], retention: Retention, now: fl
     verified = next((candidate for candidate in candidates if candidate.verified), None)
     if verified is not None:
         reasons[verified.id].append("last fully verified snapshot")
+    drilled = next((candidate for candidate in candidates if candidate.drilled), None)
+    if drilled is not None:
+        reasons[drilled.id].append("last drilled snapshot")
     for candidate in candidates:
         if candidate.held:
             reasons[candidate.id].append("held: %s" % candidate.held)

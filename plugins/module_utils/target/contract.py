@@ -128,7 +128,8 @@ def check_manifest(manifest: Manifest, receipt: Receipt, where: str) -> None:
 @dataclass(frozen=True)
 class Snapshot:
     """One committed snapshot with what may change about it: ``verified`` and ``damaged`` (mappings with a time, or None), ``held`` (reason, or
-    None), ``unchanged_until`` (the last time the host said that it still looks like this), ``tags`` (names, sorted)."""
+    None), ``unchanged_until`` (the last time the host said that it still looks like this), ``tags`` (names, sorted), ``drilled`` (with the time at which a
+    drill has proven that it comes back, or None)."""
 
     receipt: Receipt
     verified: Optional[Mapping[str, Any]] = None
@@ -136,6 +137,7 @@ class Snapshot:
     held: Optional[Mapping[str, Any]] = None
     unchanged_until: Optional[str] = None
     tags: Tuple[str, ...] = ()
+    drilled: Optional[Mapping[str, Any]] = None
 
     @property
     def id(self) -> str:
@@ -155,6 +157,7 @@ class Snapshot:
             "bytes": receipt.bytes,
             "digest": receipt.digest,
             "verified": dict(self.verified) if self.verified else None,
+            "drilled": dict(self.drilled) if self.drilled else None,
             "damaged": dict(self.damaged) if self.damaged else None,
             "held": dict(self.held) if self.held else None,
             "unchanged_until": self.unchanged_until,
@@ -175,7 +178,7 @@ def check_state(state: Any, where: str) -> Dict[str, Any]:
         if type(item) is not dict:
             refuse(name, item, "an object")
         for part, (is_allowed, allowed) in parts.items():
-            if (part in item or (name, part) == ("verified", "at")) and not is_allowed(item.get(part)):
+            if (part in item or (name, part) in (("verified", "at"), ("drilled", "at"))) and not is_allowed(item.get(part)):
                 refuse("%s.%s" % (name, part), item.get(part), allowed)
     if state.get("unchanged_until") is not None and not is_time(state["unchanged_until"]):
         refuse("unchanged_until", state["unchanged_until"], _A_TIME)
@@ -201,6 +204,7 @@ def _are_texts(value: Any) -> bool:
 
 _STATE: Mapping[str, Mapping[str, Tuple[Callable[[Any], bool], str]]] = {
     "verified": {"at": (is_time, _A_TIME)},
+    "drilled": {"at": (is_time, _A_TIME)},
     "damaged": {"at": (is_time, _A_TIME), "count": (_is_count, "a number"), "paths": (_are_texts, "a list of paths")},  # an empty path is the whole tree
     "held": {"at": (is_time, _A_TIME), "reason": (_is_text, "text")},
 }
@@ -413,6 +417,9 @@ class Target(ABC):
     @abstractmethod
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
         """Hold a snapshot, or with None release it; what is stored then."""
+
+    def note_drill(self, snapshot: Snapshot) -> None:  # noqa: B027 - a target on another machine takes no host's word for it
+        """Keep with a snapshot that a drill has just proven that it comes back."""
 
     @abstractmethod
     def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> "List[str]":

@@ -10,7 +10,7 @@ import time
 from typing import Tuple
 
 import pytest
-from ansible_collections.openclaw.backup.plugins.module_utils.action.hooks import _Output, mask
+from ansible_collections.openclaw.backup.plugins.module_utils.action.hooks import Output, mask
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_helps_to_find_the_cause_stays(line: str) -> None:
 
 
 def said(data: bytes) -> Tuple[str, ...]:
-    output = _Output()
+    output = Output()
     reader, writer = os.pipe()
     try:
         for start in range(0, len(data), 4096):

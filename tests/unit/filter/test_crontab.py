@@ -32,6 +32,12 @@ def test_a_policy_that_is_watched_has_a_line_that_starts_that_again_if_it_died()
     assert lines[2] == "*/5 * * * * root /usr/local/bin/openclaw-backup watch etc"
 
 
+def test_a_policy_that_is_drilled_has_a_line_that_asks_whether_it_is_due() -> None:
+    drill = ["/usr/local/bin/openclaw-backup", "drill", "--scheduled"]
+    lines = crontab([POLICY, {**POLICY, "name": "other"}], COMMAND, drill=drill, drills={"other": "41 * * * *"})
+    assert len(lines) == 5 and lines[4] == "41 * * * * root /usr/local/bin/openclaw-backup drill --scheduled other"
+
+
 def test_what_cron_or_the_shell_would_read_otherwise_is_quoted() -> None:
     assert crontab([POLICY], ["/opt/a b/100%", "run"], user="me")[0] == r"*/5 * * * * me '/opt/a b/100\%' run etc"
 

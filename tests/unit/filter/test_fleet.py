@@ -99,9 +99,31 @@ def test_a_host_that_is_not_protected_is_a_failure_of_the_fleet() -> None:
 
 
 def test_restores_and_verifications_say_what_they_did() -> None:
-    restored = {"changed": True, "files_restored": 2, "bytes_restored": 10, "files_removed": 1, "dest": "/tmp/x", "snapshot_id": "S1", "verified": True}
+    restored = {
+        "changed": True,
+        "files_restored": 2,
+        "bytes_restored": 10,
+        "files_removed": 1,
+        "dest": "/tmp/x",
+        "snapshot_id": "S1",
+        "verified": True,
+        "entries": 3,
+    }
     variables = {"web1": host({"etc": restored, "work": {**restored, "changed": False}})}
     text = "\n".join(fleet_table(["web1"], variables, "restore"))
-    assert "2 files, 10 B written and 1 removed in /tmp/x from snapshot S1, read back" in text and "/tmp/x is as in snapshot S1" in text
+    assert "2 files, 10 B written and 1 removed in /tmp/x from snapshot S1, read back" in text and "3 paths in /tmp/x as in snapshot S1" in text
+    in_place = "\n".join(fleet_table(["w"], {"w": host({"etc": {**restored, "dest": "/"}})}, "restore"))
+    assert "2 files, 10 B written and 1 removed from snapshot S1" in in_place
     verified = {"changed": False, "snapshot_id": None, "slice": "1/2", "checked": 1, "hashed_bytes": 5}
     assert "the sources, slice 1/2: 1 path as backed up, 5 B read" in "\n".join(fleet_table(["w"], {"w": host({"etc": verified})}, "verify"))
+
+
+def test_what_ended_with_warnings_says_so_and_is_counted() -> None:
+    warned = {**SENT, "warnings": ["2 files changed while\nbeing copied", "and more"]}
+    variables = {"web1": host({"etc": warned, "work": {**REFUSED, "warnings": ["a warning beside a failure"]}})}
+    assert fleet_table(["web1"], variables, "backup")[1:] == [
+        "web1  etc     changed  4 files, 2.0 KiB sent for snapshot S1; warning: 2 files changed while being copied (and 1 more)",
+        "web1  work    failed   too much is gone. Next: look",
+        "1 host: 1 changed, 1 failed, 1 with warnings",
+    ]
+    assert fleet_results(["web1"], variables, "backup")["web1"]["backup"]["etc"]["warnings"] == warned["warnings"]

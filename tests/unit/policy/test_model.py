@@ -226,7 +226,21 @@ BAD = [
     ({"sqlite": "Auto"}, "sqlite", "one of auto, off", "did you mean 'auto'"),
     ({"heartbeat": 60}, "heartbeat", "found the number 60", "write 60s"),
     ({"heartbeat": "60"}, "heartbeat", "needs a unit", "write 60s"),
-    ({"probes": ["/usr/bin/probe"]}, "probes[0]", "must be a command", "no shell"),
+    ({"probes": ["/usr/bin/probe"]}, "probes[0]", "must be a probe", "sqlite"),
+    ({"probes": [{}]}, "probes[0]", "says nothing to look at", "add one"),
+    ({"probes": [{"json": None, "timeout": "5s"}]}, "probes[0]", "says nothing to look at", "add one"),
+    ({"probes": [{"json": "a", "sqlite": "b"}]}, "probes[0]", "is of 2 kinds", "make a probe of each: sqlite, json"),
+    ({"probes": [{"sqllite": "*.db"}]}, "probes[0].sqllite", "is not a key", "did you mean 'probes[0].sqlite'"),
+    ({"probes": [{"sqlite": ""}]}, "probes[0].sqlite", "empty", ""),
+    ({"probes": [{"exists": []}]}, "probes[0].exists", "must not be empty", "add"),
+    ({"probes": [{"exists": ["a"]}]}, "probes[0].exists[0]", "must be an absolute path", ""),
+    ({"probes": [{"command": "/bin/true"}]}, "probes[0].command", "must be a list of arguments", "no shell"),
+    ({"probes": [{"command": ["a"], "timeout": "0s"}]}, "probes[0].timeout", "must be longer than nothing", "longest time"),
+    ({"probes": [{"command": ["a"], "expect": ""}]}, "probes[0].expect", "must not be empty", "exit code"),
+    ({"probes": [{"command": ["a"], "optional": True}]}, "probes[0].optional", "has no meaning for command", "leave it out"),
+    ({"probes": [{"exists": ["/a"], "as_root": True}]}, "probes[0].as_root", "has no meaning for exists", "leave it out"),
+    ({"probes": [{"max_age": {"pattern": "a"}}]}, "probes[0].max_age.duration", "is missing", ""),
+    ({"probes": [{"max_age": {"pattern": "a", "duration": 5}}]}, "probes[0].max_age.duration", "must be a duration", "write 5s"),
     # guards
     ({"guards": None}, "guards", "must be a mapping, found null", "defaults"),
     ({"guards": []}, "guards", "must be a mapping, found a list", "defaults"),
@@ -439,43 +453,16 @@ def test_a_file_of_someone_else_says_why(open_to_all: Path) -> None:
     assert "cannot be read: Permission denied" in output
 
 
-# ---- what this version does not do --------------------------------------------------------------------------------
-
-
-def test_a_policy_that_asks_for_nothing_more_is_supported() -> None:
-    assert made().unsupported() == []
-    selection = ("include", "exclude", "exclude_caches", "exclude_if_present", "one_file_system")
-    acting = ("name", "host", "sources", *selection, "guards", "hooks", "retention", "heartbeat")
-    schedule = {"cron": "@daily", "splay": "1h"}
-    keys = {name: FULL[name] for name in acting}
-    transfer = {"streams": 4, "checksum": "md5", "bwlimit": "1m", "timeout": 60}
-    assert made(**keys, transfer=transfer, schedule=schedule, target={"url": "/v", "storage": "native"}).unsupported() == []
-
-
 def test_a_number_that_is_too_large_is_told_how_large_it_may_be() -> None:
     with pytest.raises(PolicyError) as raised:
         made(guards={"min_files": 10**13})
     assert raised.value.allowed == "a whole number from 0 to 1000000000000"
 
 
-def test_the_objective_that_status_judges_by_is_acted_on() -> None:
-    assert made(objectives={"rpo": "1h", "rto": "1h", "drill_every": "1d"}).unsupported() == ["objectives.rto", "objectives.drill_every"]
-
-
-def test_what_is_set_and_not_acted_on_is_named() -> None:
-    # The values of the example that are the defaults ask for nothing.
-    assert Policy.from_mapping(FULL, default_host="h").unsupported() == [
-        "probes",
-    ]
-    keys = {"transfer": {"compress": "zlibx", "block_size": "4k"}, "schedule": {"cron": "@daily", "watch": True}, "objectives": {"rto": "1h"}}
-    assert made(**keys).unsupported() == ["objectives.rto"]
-
-
 def test_what_acts_only_over_a_network_is_named_for_a_directory_and_not_for_a_vault() -> None:
     transfer = {"compress": "zlibx", "compress_level": 9, "block_size": "4k", "sockopts": "TCP_NODELAY", "bwlimit": "1m", "checksum": "md5", "streams": 4}
     here = made(transfer=transfer, target="/v")
     assert here.without_effect() == ["transfer.compress", "transfer.compress_level", "transfer.block_size", "transfer.sockopts"]
-    assert here.unsupported() == []
     assert made(transfer={**transfer, "bwlimit": ""}, target="/v").without_effect() == [
         *["transfer.compress", "transfer.compress_level", "transfer.checksum", "transfer.block_size", "transfer.streams", "transfer.sockopts"]
     ], "without a limit rsync has no part in it"
@@ -494,6 +481,15 @@ COUNTS = st.integers(0, 10000)
 COMMANDS = st.lists(PARTS, min_size=1, max_size=3)
 HOOKS = st.lists(
     COMMANDS | st.fixed_dictionaries({"command": COMMANDS}, optional={"timeout": st.integers(1, LONGEST).map(format_duration), "essential": st.booleans()}),
+    max_size=2,
+)
+TIMEOUTS = st.integers(1, LONGEST).map(format_duration)
+PROBES = st.lists(
+    COMMANDS
+    | st.fixed_dictionaries({"command": COMMANDS}, optional={"timeout": TIMEOUTS, "as_root": st.booleans(), "control": st.booleans(), "expect": PARTS})
+    | st.fixed_dictionaries({"sqlite": st.just("*.db")}, optional={"timeout": TIMEOUTS, "optional": st.booleans(), "json": st.none()})
+    | st.fixed_dictionaries({"exists": PATHS.map(lambda path: [path])})
+    | st.fixed_dictionaries({"max_age": st.fixed_dictionaries({"pattern": st.just("/a"), "duration": DURATIONS})}),
     max_size=2,
 )
 TRANSFERS = st.sampled_from(sorted(COMPRESS_LEVELS)).flatmap(
@@ -524,7 +520,7 @@ POLICIES = st.fixed_dictionaries(
         "schedule": st.fixed_dictionaries({}, optional={"splay": st.integers(0, 86400), "watch": st.booleans(), "window": st.just("22:00-06:00")}),
         "retention": st.fixed_dictionaries({}, optional={"keep_last": COUNTS, "keep_within": DURATIONS, "protect": DURATIONS}),
         "objectives": st.fixed_dictionaries({}, optional={"rpo": DURATIONS, "rto": DURATIONS, "drill_every": DURATIONS}),
-        "probes": HOOKS,
+        "probes": PROBES,
         "heartbeat": DURATIONS,
     },
 )
@@ -538,7 +534,6 @@ def test_a_policy_survives_being_written_and_read(data: Dict[str, Any]) -> None:
     again = Policy.from_mapping(json.loads(json.dumps(mapping)), default_host="other")
     assert again == policy
     assert again.to_mapping() == mapping
-    assert set(again.unsupported()) - {"sqlite"} == set(policy.unsupported()) - {"sqlite"}
 
 
 ANYTHING = st.recursive(

@@ -105,12 +105,15 @@ def test_years_of_iso_weeks_are_those_of_the_week() -> None:
 
 
 def test_floors_hold_whatever_the_rules_say() -> None:
-    snapshots = history(0, DAY, 2 * DAY, 3 * DAY, 4 * DAY, 5 * DAY, damaged={0: True, 1: True}, verified={3: True, 4: True}, held={5: "for the auditors"})
+    ages = [number * DAY for number in range(8)]
+    what: Dict[str, Dict[int, Any]] = {"damaged": {0: True, 1: True}, "verified": {3: True, 4: True}, "held": {5: "for the auditors"}}
+    snapshots = history(*ages, **what, drilled={6: True, 7: True})
     assert kept(snapshots, keep_last=1) == {
         "s0": ("newest snapshot", "last snapshot"),
         "s2": ("newest snapshot not known to be damaged",),
         "s3": ("last fully verified snapshot",),
         "s5": ("held: for the auditors",),
+        "s6": ("last drilled snapshot",),
     }
 
 

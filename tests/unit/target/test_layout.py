@@ -134,7 +134,7 @@ def test_two_who_write_about_a_snapshot_at_once_lose_nothing(tmp_path: Path) -> 
             layout.update_state(history, ID, {key: value})
 
     at = "2026-11-20T09:15:00.123Z"
-    values: Dict[str, Any] = {"unchanged_until": at, "verified": {"at": at}, "held": {"at": at}, "damaged": {"paths": []}}
+    values: Dict[str, Any] = {"unchanged_until": at, "verified": {"at": at}, "drilled": {"at": at}, "held": {"at": at}, "damaged": {"paths": []}}
     threads = [threading.Thread(target=write, args=item) for item in values.items()]
     for thread in threads:
         thread.start()

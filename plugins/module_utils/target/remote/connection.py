@@ -239,7 +239,11 @@ def _check_file(field: str, path: Optional[str]) -> None:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise UsageError(
-            "%s cannot be read: %s" % (printable(path), error.strerror), kind="ssh_key", field=field, found=path, next="name the file that the vault knows"
+            "%s cannot be read: %s" % (printable(path), error.strerror),
+            kind="ssh_key",
+            field=field,
+            found=path,
+            next="name one that is there; the playbook site makes those of its hosts anew",
         ) from error
 
 
@@ -247,21 +251,32 @@ def _failure(address: Address, code: Optional[int], said: str, error: TargetErro
     """What ended an ssh that said ``said``, in the words of somebody who looks after backups."""
     where = address.to_text()
     last = printable(said.splitlines()[-1].strip()) if said else ""
+    known = address.known_hosts_file or "the known_hosts files of ssh"
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said or "host key for" in said and "has changed" in said:
         return TargetError(
             "The vault %s shows another host key than the one that is known" % where,
             kind="host_key",
             field="target",
             found=where,
-            next="find out why: a rebuilt vault, or somebody in between; then replace the vault's line in known_hosts. It is never accepted by itself",
+            next="find out why: a rebuilt vault, or somebody in between; then replace the vault's line in %s (the playbook site does), "
+            "it is never accepted by itself" % known,
         )
     if "Host key verification failed" in said or "host key is known" in said:
         return TargetError(
             "The host key of the vault %s is not known here" % where,
             kind="host_key",
             field="target.known_hosts_file",
-            found=address.known_hosts_file or "the known_hosts files of ssh",
-            next="put the vault's public host key there, taken from the vault itself; it is never accepted by itself",
+            found=known,
+            next="put the vault's public host key into %s, taken from the vault itself (the playbook site does), it is never accepted by itself" % known,
+        )
+    if "UNPROTECTED PRIVATE KEY FILE" in said:
+        return TargetError(
+            "ssh does not use the key for the vault %s: others than its owner may read it" % where,
+            kind="ssh_key",
+            field="target.identity_file",
+            found=address.identity_file or "a key that ssh takes by itself",
+            allowed="a file that only its owner may read, mode 0600",
+            next="take the others' rights away (chmod 600); if somebody may have read it, make a new key",
         )
     if "Permission denied (" in said or "Too many authentication failures" in said:
         return TargetError(

@@ -127,7 +127,7 @@ class RemoteTarget(Target):
         if (receipt.host, receipt.policy) != (self.host, self.policy) or receipt.id != make_id(receipt.created, receipt.digest) or receipt.sequence < 1:
             raise foul("a receipt of another snapshot or history")
         names = tuple(sorted(state.get("tags", ())))
-        return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), names)
+        return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), names, state.get("drilled"))
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
         manifest = Manifest.from_bytes(self._packed(snapshot))
@@ -249,7 +249,7 @@ def _typed() -> Iterator[None]:
 
 def write_snapshot(snapshot: Snapshot) -> Dict[str, Any]:
     """What a host is told of a snapshot. Of many damaged paths some are enough: those that it is to send come apart."""
-    names = ("verified", "damaged", "held", "unchanged_until")
+    names = ("verified", "damaged", "held", "unchanged_until", "drilled")
     state: Dict[str, Any] = {name: getattr(snapshot, name) for name in names if getattr(snapshot, name) is not None}
     if "damaged" in state:
         state["damaged"] = {**state["damaged"], "paths": state["damaged"].get("paths", [])[:_SHOWN]}

@@ -10,11 +10,12 @@ import os
 import stat
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ...errors import IntegrityError, RefusedError
+from ...errors import IntegrityError, RefusedError, counted
 from ...manifest.content import copy_file
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
+from ...observe.progress import format_bytes
 from ..contract import Delivery, Sent, Shortfall, Tell, is_time
 from .build import check_received, take_in
 from .clone import clone_file
@@ -207,15 +208,17 @@ class GuardedSession(TreeSession):
         if need > room.bytes or (room.files is not None and inodes > room.files):
             sweep_all(os.path.dirname(os.path.dirname(self.history.base)))
             room = room_in(self.history.incoming, self._ingest.reserve)
-        for what, wish, left in (("bytes", need, room.bytes), ("files", inodes, inodes if room.files is None else room.files)):
+        files = inodes if room.files is None else room.files
+        for wish, left, write in ((need, room.bytes, format_bytes), (inodes, files, lambda number: counted(number, "file"))):
             if wish > left:
+                free = write(max(0, left))
                 raise RefusedError(
-                    "The vault has no room for this snapshot: it needs %d %s, and %d are free beside the %d %% that are kept back"
-                    % (wish, what, max(0, left), self._ingest.reserve),
+                    "The vault has no room for this snapshot: it needs %s, what arrives once and its largest file a second time while it is taken in, "
+                    "and has %s beside the %d %% that are kept back" % (write(wish), free, self._ingest.reserve),
                     kind="vault_full",
                     field="target",
                     found=wish,
-                    allowed="%d %s" % (max(0, left), what),
+                    allowed="at most %s" % free,
                     next="free space in the vault or leave something out of the policy; nothing was published",
                 )
 

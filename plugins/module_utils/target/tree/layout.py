@@ -288,7 +288,8 @@ def read_snapshot(history: History, snapshot_id: str) -> Snapshot:
             next="verify the vault, restore it from a copy",
         )
     state = _read_state(history, snapshot_id)
-    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), tuple(state.get("tags", ())))
+    tags = tuple(state.get("tags", ()))
+    return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), tags, state.get("drilled"))
 
 
 def _read_state(history: History, snapshot_id: str) -> Dict[str, Any]:

@@ -317,6 +317,13 @@ class TreeTarget(Target):
             layout.update_state(self.history, snapshot.id, {"held": held})
         return held
 
+    def note_drill(self, snapshot: Snapshot) -> None:
+        base = self.history.base
+        if os.stat(base).st_uid != os.geteuid() or not os.access(base, os.W_OK):
+            return  # a file of root's would shut the vault's own account out, and a copy may be read-only
+        with self._amending(snapshot, {"event": "drilled"}):
+            layout.update_state(self.history, snapshot.id, {"drilled": {"at": rfc3339(time.time())}})
+
     def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> List[str]:
         with self._amending(snapshot, {"event": "tag", "add": list(add), "remove": list(remove)}):
             return layout.change_tags(self.history, snapshot.id, add, remove)

@@ -1,0 +1,163 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which histories of a fleet are drilled now: those that nobody has drilled for longest, as many as the budget allows. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+
+from ..module_utils.errors import PolicyError
+from ..module_utils.observe.audit import seconds_of
+from ..module_utils.policy.durations import parse_duration
+from ..module_utils.target.contract import is_time
+from .values import plain
+
+# Under these names the playbook registers what hosts, and the vault for hosts, have told of their drills.
+_REGISTERED = ("__openclaw_backup_known_here", "__openclaw_backup_known_there")
+# What a history takes that was never drilled: slower than most, so that a budget of time is rather kept than broken.
+_BYTES_A_SECOND = 20 << 20
+_SIZE = re.compile("([0-9]{1,12})([kmgtKMGT]?)")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The history of ``policy`` of ``host``. ``tried``, ``proven``: when the last drill ended, and the last one that found nothing wrong (s since the epoch),
+    None for never; ``bytes`` of its newest snapshot; ``seconds`` that a drill takes, as far as one can say."""
+
+    host: str
+    policy: str
+    tried: Optional[float] = None
+    proven: Optional[float] = None
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+class Budget(NamedTuple):
+    """What all drills together may take up; None for no limit."""
+
+    seconds: Optional[int] = None
+    bytes: Optional[int] = None
+
+
+class Plan(NamedTuple):
+    """What is drilled ``now``, what was drilled lately (``recent``), and what has to wait (``later``) for another budget."""
+
+    now: Tuple[Candidate, ...]
+    recent: Tuple[Candidate, ...]
+    later: Tuple[Candidate, ...]
+
+
+def read_age(text: Any) -> Optional[int]:
+    """The seconds of ``openclaw_backup_drill_older_than``, None for none. ``PolicyError`` names what is wrong."""
+    return None if text in (None, "") else parse_duration(text, "openclaw_backup_drill_older_than")
+
+
+def read_budget(value: Any) -> Budget:
+    """``openclaw_backup_drill_budget``: a mapping with ``time``, ``bytes`` or both. ``PolicyError`` names what is wrong."""
+    where = "openclaw_backup_drill_budget"
+    if value in (None, "", {}):
+        return Budget()
+    if not isinstance(value, Mapping) or set(value) - {"time", "bytes"}:
+        raise PolicyError(
+            "%s is %r" % (where, value), field=where, found=str(value), allowed="a mapping with time, bytes or both", next="write {time: 2h, bytes: 200g}"
+        )
+    seconds = parse_duration(value["time"], where + ".time") if "time" in value else None
+    return Budget(seconds, _read_size(value["bytes"], where + ".bytes") if "bytes" in value else None)
+
+
+def _read_size(value: Any, where: str) -> int:
+    match = _SIZE.fullmatch(str(value)) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    if match is None:
+        raise PolicyError(
+            "%s is %r" % (where, value), field=where, found=str(value), allowed="a number of bytes, or one with k, m, g or t (times 1024)", next="write 200g"
+        )
+    return int(match.group(1)) * _UNITS[match.group(2).lower()]
+
+
+def choose(candidates: Iterable[Candidate], now: float, older_than: Optional[int], budget: Budget) -> Plan:
+    """Choose, those first that nobody has tried for longest.
+
+    One that does not fit into what is left of the budget is passed over for smaller ones, and becomes older; the first one is drilled whatever it takes.
+    So each has its turn. ``older_than`` (s) asks for the last drill that found nothing wrong: what failed is tried again, behind those that were not
+    tried since.
+    """
+    chosen: List[Candidate] = []
+    recent: List[Candidate] = []
+    later: List[Candidate] = []
+    seconds, size = 0.0, 0
+    for candidate in sorted(candidates, key=_turn):
+        if older_than is not None and candidate.proven is not None and 0 <= now - candidate.proven < older_than:
+            recent.append(candidate)
+            continue
+        fits = (budget.seconds is None or seconds + candidate.seconds <= budget.seconds) and (budget.bytes is None or size + candidate.bytes <= budget.bytes)
+        if chosen and not fits:
+            later.append(candidate)
+            continue
+        chosen.append(candidate)
+        seconds += candidate.seconds
+        size += candidate.bytes
+    return Plan(tuple(chosen), tuple(recent), tuple(later))
+
+
+def _turn(candidate: Candidate) -> Tuple[float, str, str]:
+    return (float("-inf") if candidate.tried is None else candidate.tried, candidate.host, candidate.policy)
+
+
+def candidates_of(hosts: Iterable[Any], variables: Mapping[Any, Any]) -> List[Candidate]:
+    """The histories of all ``hosts`` on machines that were reached, with what their status told. One that told nothing was never drilled, as far as anybody
+    knows."""
+    found = []
+    for host in map(str, hosts):
+        told: Dict[str, Mapping[str, Any]] = {}
+        for name in _REGISTERED:
+            registered = plain(variables[host].get(name)) or {}
+            for item in registered.get("results", ()):
+                if not item.get("skipped"):
+                    told[item["item"]["name"]] = _status(item)
+        lost = plain(variables[host].get("__openclaw_backup_lost")) or []
+        for where, machine in (("__openclaw_backup_at_host", host), ("__openclaw_backup_at_vault", plain(variables[host].get("__openclaw_backup_vault")))):
+            policies = plain(variables[host].get(where)) or []
+            found += [_candidate(host, policy["name"], told.get(policy["name"], {})) for policy in policies if machine not in lost]
+    return found
+
+
+def _status(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "cmd" not in item:
+        return item
+    import json
+
+    try:
+        status = json.loads(item.get("stdout") or "")
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _candidate(host: str, policy: str, status: Mapping[str, Any]) -> Candidate:
+    last, good, newest = (status.get(name) or {} for name in ("last_drill", "last_good_drill", "newest"))
+    size = int(newest.get("bytes") or 0)
+    seconds = size / _BYTES_A_SECOND
+    if good.get("duration"):
+        seconds = float(good["duration"]) * max(1.0, size / good["bytes"] if good.get("bytes") else 1.0)
+    return Candidate(host, policy, _ended(last), _ended(good), size, seconds)
+
+
+def _ended(record: Mapping[str, Any]) -> Optional[float]:
+    finished = record.get("finished")
+    return seconds_of(str(finished)) if is_time(finished) else None
+
+
+def problems(older_than: Any, budget: Any) -> List[str]:
+    """One text for each of the two that cannot be read."""
+    found = []
+    checks: Tuple[Tuple[Callable[[Any], Any], Any], ...] = ((read_age, older_than), (read_budget, budget))
+    for read, value in checks:
+        try:
+            read(plain(value))
+        except PolicyError as error:
+            found.append(str(error))
+    return found
