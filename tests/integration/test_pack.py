@@ -271,6 +271,49 @@ def test_a_policy_without_a_key_is_told_what_to_do(packed: Packed) -> None:
     assert not packed.vault.exists()
 
 
+def test_what_a_drill_has_proven_is_kept_with_the_snapshot(packed: Packed) -> None:
+    plant(packed)
+    packed.backup()
+    packed.target.note_drill(packed.snapshots()[0])
+    assert packed.snapshots()[0].drilled == target_of(packed, with_key=False).list()[0].drilled != None  # noqa: E711 - one comparison
+    packed.check_history(count=1)
+
+
+def test_a_hold_that_came_with_a_successor_outlives_it(packed: Packed) -> None:
+    plant(packed, 40)
+    first = packed.backup().snapshot_id
+    for path in packed.src.iterdir():
+        path.write_bytes(os.urandom(50))
+    second = packed.backup()
+    assert second.rc == 3 and "is held" in second.warnings[0]
+    assert packed.objects("state") == []
+    held = [snapshot.held for snapshot in packed.snapshots()]
+    assert held[0] is None and held[1] is not None and "40 of 40" in held[1]["reason"]
+    assert target_of(packed, with_key=False).list()[1].held is not None
+    (packed.src / "file1").write_bytes(b"more")
+    third = packed.backup().snapshot_id
+    # Who has no key cannot say it anew, and leaves what tells of it.
+    target_of(packed, with_key=False).remove(lambda snapshots: {str(second.snapshot_id): "test"})
+    assert [snapshot.id for snapshot in packed.snapshots()] == [third, second.snapshot_id, first]
+    keep(packed, third, first)
+    assert [snapshot.id for snapshot in packed.snapshots()] == [third, first]
+    assert "40 of 40" in str(packed.snapshots()[1].held)
+    packed.target.hold(packed.snapshots()[1], None)
+    assert packed.snapshots()[1].held is None
+
+
+def test_a_hold_that_was_released_is_not_back_with_the_next_look(packed: Packed) -> None:
+    plant(packed, 40)
+    packed.backup()
+    for path in packed.src.iterdir():
+        path.write_bytes(os.urandom(50))
+    packed.backup()
+    packed.target.tag(packed.snapshots()[1], ["a-tag"], [])
+    assert packed.snapshots()[1].held is not None
+    packed.target.hold(packed.snapshots()[1], None)
+    assert packed.snapshots()[1].held is None and packed.snapshots()[1].tags == ("a-tag",)
+
+
 def test_a_key_can_come_from_a_program(packed: Packed) -> None:
     plant(packed)
     target: Dict[str, Any] = {"url": "pack://%s" % packed.vault, "key_command": ["cat", str(packed.key)]}

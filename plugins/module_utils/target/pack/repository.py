@@ -25,7 +25,7 @@ _FIRST_BYTES = 64 << 10
 _NUMBER = re.compile("[0-9]{10}")
 _STATE_NAME = re.compile("([0-9]{10})-([0-9]{6})")
 # What the header of a state says in the clear, each with its time.
-_MARKS = ("verified", "damaged", "held", "removed")
+_MARKS = ("verified", "drilled", "damaged", "held", "removed")
 # So many others change the state of one snapshot at the same moment before this one gives up.
 _TURNS = 20
 
@@ -56,7 +56,8 @@ class Commit(NamedTuple):
     def snapshot(self) -> Snapshot:
         """The snapshot that it is."""
         state = self.state
-        return Snapshot(self.receipt, state.get("verified"), state.get("damaged"), state.get("held"), None, tuple(sorted(state.get("tags", ()))))
+        tags = tuple(sorted(state.get("tags", ())))
+        return Snapshot(self.receipt, state.get("verified"), state.get("damaged"), state.get("held"), None, tags, state.get("drilled"))
 
 
 class Whole(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -424,6 +424,10 @@ class PackTarget(Target):
         held = None if reason is None else {"at": rfc3339(time.time()), "reason": reason, "by": "user"}
         self._repository.change_state(self._commit(snapshot), lambda state: {"held": held})
         return held
+
+    def note_drill(self, snapshot: Snapshot) -> None:
+        with suppress(BackupError):  # with a key or token that may only read
+            self._repository.change_state(self._commit(snapshot), lambda state: {"drilled": {"at": rfc3339(time.time())}})
 
     def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> List[str]:
         def change(state: Mapping[str, Any]) -> Mapping[str, Any]:
