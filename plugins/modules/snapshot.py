@@ -192,25 +192,12 @@ bytes_wire:
   sample: 82431
 requests:
   description:
-    - What the service of a bucket was asked, repetitions included; V(null) for every other target.
+    - What the service of a bucket was asked, repetitions included.
+    - C(class_a) counts requests that write or list, C(class_b) those that read, C(free) those that delete.
+    - C(sent) and C(received) are bytes of content.
+    - V(null) for every other target, and in check mode.
   returned: success
   type: dict
-  contains:
-    class_a:
-      description: Requests that write or list.
-      type: int
-    class_b:
-      description: Requests that read.
-      type: int
-    free:
-      description: Requests that delete.
-      type: int
-    sent:
-      description: Bytes of content that were sent.
-      type: int
-    received:
-      description: Bytes of content that were received.
-      type: int
   sample: {class_a: 2, class_b: 0, free: 0, sent: 82431, received: 0}
 captured:
   description:
