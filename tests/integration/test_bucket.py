@@ -418,6 +418,28 @@ def test_a_run_that_is_killed_leaves_the_last_commit_and_the_next_one_goes_on(co
         assert_same(world.src, comes_back(world))
 
 
+def test_what_is_remembered_is_not_believed_after_a_run_that_died(conditional: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = conditional
+    plant(world, 3, 1)
+    world.backup()
+    (view,) = world.state.rglob("view.json")
+    before = view.read_bytes()
+    (world.src / "new").write_bytes(b"new")
+    with monkeypatch.context() as patch:
+
+        def die(*_arguments: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(remembered.RememberedStore, "settle", die)
+        with pytest.raises(KeyboardInterrupt):
+            world.backup()
+    assert not view.exists()
+    view.write_bytes(before)  # as if the power had failed before the disk knew
+    (world.src / "newer").write_bytes(b"newer")
+    assert world.backup().changed
+    world.check_history(count=3)
+
+
 def test_a_verification_that_finds_damage_is_heard_by_the_next_run(conditional: Bucketed) -> None:
     world = conditional
     plant(world, 3, 1)

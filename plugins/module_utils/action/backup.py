@@ -240,6 +240,8 @@ class _Run:
         self.result.warnings += warnings
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in self.policy.sources)
         self.baseline = self.state.baseline()
+        if not dry_run and self.state.pending() is not None:
+            self.state.forget_target()  # a run died; after a loss of power what it took back may be there again
         with Descent(b"/") as root:
             check_sources(self.policy, root, self.policy.guards.require)
             cache = Cache.load(self.state.cache)

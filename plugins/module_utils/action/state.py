@@ -251,6 +251,10 @@ class HostState:
         """Have the next run ask the target, changed or not."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.target_directory + b"/heartbeat.json")
+        self.forget_target()
+
+    def forget_target(self) -> None:
+        """Have the next run look at the target instead of going by what is remembered of it."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.remembered + b"/view.json")
 
