@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.keys import read_key
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.making import PackMaker
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore
-from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import MARK, PackTarget
 
 from .world import Packed, World, assert_same, error_of, fingerprint, killed_at
 
@@ -347,6 +348,19 @@ def test_another_kind_of_place_is_left_alone(packed: Packed) -> None:
     error = error_of(packed.backup)
     assert error.rc == 6 or error.kind == "vault_format"
     assert fingerprint(packed.vault) == before
+
+
+def test_who_begins_at_the_same_moment_is_not_taken_for_something_foreign(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(packed)
+    look = DirectoryStore.foreign
+
+    def other(store: DirectoryStore) -> Any:
+        store.put(MARK[0], MARK[1], hashlib.sha256(MARK[1]).digest())
+        return look(store)
+
+    monkeypatch.setattr(DirectoryStore, "foreign", other)
+    assert packed.backup().changed
+    packed.check_history(count=1)
 
 
 def test_a_plain_vault_is_not_made_among_packs(packed: Packed) -> None:

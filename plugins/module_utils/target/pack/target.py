@@ -115,6 +115,8 @@ class PackTarget(Target):
         if mark is None:
             foreign = self.store.foreign()
             if foreign is not None:
+                mark = self.store.get(_MARK)  # somebody else may have begun here just then
+            if foreign is not None and mark is None:
                 raise TargetError(
                     "%s is not a vault: it holds other files and no %s" % (self.url, _MARK),
                     kind="not_a_vault",
@@ -123,6 +125,7 @@ class PackTarget(Target):
                     allowed="an empty or missing directory, or a vault of sealed packs",
                     next="name another directory, or check that the vault's file system is mounted",
                 )
+        if mark is None:
             self._repository.put(*MARK)
         else:
             _check_mark(mark, self.url)
