@@ -234,7 +234,7 @@ class RemoteTarget(Target):
             field="target",
             found=self.url,
             allowed="a policy whose target is the vault's own directory, on the vault",
-            next="run `openclaw-backup %s` on the vault %s" % (verb, self.address.to_text()),
+            next="on the vault %s, as root: openclaw-backup-vault %s %s %s" % (self.address.to_text(), verb, self.host, self.policy),
         )
 
 
