@@ -190,6 +190,15 @@ bytes_wire:
   returned: success
   type: int
   sample: 82431
+requests:
+  description:
+    - What the service of a bucket was asked, repetitions included.
+    - C(class_a) counts requests that write or list, C(class_b) those that read, C(free) those that delete.
+    - C(sent) and C(received) are bytes of content.
+    - V(null) for every other target, and in check mode.
+  returned: success
+  type: dict
+  sample: {class_a: 2, class_b: 0, free: 0, sent: 82431, received: 0}
 captured:
   description:
     - How many SQLite databases were captured through SQLite, because they changed or had changed too shortly before their last capture.

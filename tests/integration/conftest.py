@@ -21,7 +21,8 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(params=STORAGES)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """One for each storage; with WORLD=ssh in the environment its vault is behind an sshd, for a look at the same stories over SSH."""
+    """One for each storage. With WORLD=ssh in the environment its vault is behind an sshd, with WORLD=pack (for all suites) it is of sealed packs, for
+    a look at the same stories there."""
     made = Away.over(request.param) if os.environ.get("WORLD") == "ssh" else World.make(request.param)
     yield made
     made.destroy()

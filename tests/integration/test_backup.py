@@ -566,17 +566,19 @@ def test_a_native_vault_is_written_by_root_alone(portable: World) -> None:
 @pytest.fixture
 def between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """``between(change)``: something happens after the scan and before the transfer."""
+    from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.session import PackSession
     from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.session import TreeSession
 
-    real = TreeSession.send
+    kind: Any = PackSession if os.environ.get("WORLD") == "pack" else TreeSession
+    real = kind.send
     waiting: List[Callable[[], None]] = []
 
-    def send(self: TreeSession, *args: Any) -> Any:
+    def send(self: Any, *args: Any) -> Any:
         if waiting:
             waiting.pop()()
         return real(self, *args)
 
-    monkeypatch.setattr(TreeSession, "send", send)
+    monkeypatch.setattr(kind, "send", send)
     return waiting.append
 
 

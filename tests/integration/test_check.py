@@ -379,5 +379,5 @@ def test_the_root_directory_as_a_source_gets_advice_that_can_be_followed(world: 
 
 
 def test_a_layout_of_later_versions_is_refused_by_its_name(world: World) -> None:
-    error = error_of(world.backup, policy=world.policy(target={"url": str(world.vault), "layout": "pack"}))
+    error = error_of(world.backup, policy=world.policy(target={"url": str(world.vault), "layout": "mirror"}))
     assert error.kind == "unsupported" and "target.layout" in str(error.next)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, List
@@ -17,6 +18,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt impor
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import backup
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import verify
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session
 from ansible_collections.openclaw.backup.tests.integration.world import error_of, in_child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +92,38 @@ def test_everything_comes_back_with_plain_tools(tmp_path: Path, source: Path, st
     assert differences(source, dest / source.relative_to("/")) == ""
 
 
+def test_sealed_packs_come_back_with_the_key_and_a_page_of_python(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "FULL_UP_TO", 0)  # the second one is a difference
+    (source / "large").write_bytes(os.urandom(9 << 20))
+    (tmp_path / "key").write_text(os.urandom(32).hex() + "\n")
+    (tmp_path / "key").chmod(0o600)
+    for number in range(200):
+        (source / ("file%d" % number)).write_text("%d" % number)
+    target = {"url": "pack://%s" % (tmp_path / "vault"), "key_file": str(tmp_path / "key")}
+    policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": target}, default_host="x")
+    backup(policy, state_directory=str(tmp_path / "state"))
+    (source / "docs" / "copy of big.bin").write_bytes((source / "big.bin").read_bytes())
+    (source / "file7").unlink()
+    backup(policy, state_directory=str(tmp_path / "state"))
+    history, dest = tmp_path / "vault" / "web1" / "files", tmp_path / "dest"
+    manifests = sorted((history / "manifests").iterdir())
+    assert manifests[1].stat().st_size * 2 < manifests[0].stat().st_size
+    dest.mkdir()
+    text = recipe("AESGCM")
+    assert len(text.splitlines()) - 2 < 60  # without the shell's two
+    command = text.replace("python3 -", "%s -" % sys.executable, 1)  # where the two libraries are
+    done = run(command, HISTORY=str(history), KEY=str(tmp_path / "key"), DEST=str(dest))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" 0 not complete\n")
+    assert differences(source, dest / source.relative_to("/")) == ""
+    (pack,) = (path for path in (history / "packs").iterdir() if path.stat().st_size > 1 << 20)
+    data = bytearray(pack.read_bytes())
+    data[1 << 20] ^= 1
+    pack.write_bytes(data)
+    (tmp_path / "again").mkdir()
+    assert run(command, HISTORY=str(history), KEY=str(tmp_path / "key"), DEST=str(tmp_path / "again"), NUMBER=manifests[0].name).returncode != 0
+
+
 def test_the_check_recipe_passes_a_good_snapshot_and_names_a_damaged_file(tmp_path: Path, source: Path) -> None:
     at = snapshot(tmp_path, source, "portable")
     text = recipe("hashlib")
@@ -111,7 +145,7 @@ def test_versions_of_one_file_are_told_apart(tmp_path: Path, source: Path) -> No
 
 
 def test_no_recipe_is_left_untested() -> None:
-    assert len(recipes()) == 5
+    assert len(recipes()) == 6
 
 
 def backup_in_future(policy: Policy, state: str) -> Any:

@@ -43,6 +43,24 @@ def test_two_at_once_make_one_environment(tmp_path: Path) -> None:
     assert (tmp_path / ".venv" / "ready").exists()
 
 
+def test_another_lock_is_installed_and_the_same_one_is_not_again(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+    (tmp_path / "requirements" / "run.txt").write_text("")
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(tmp_path / "python"), "LOG": str(tmp_path / "log")}
+
+    def says() -> bool:
+        done = subprocess.run(["scripts/setup", "run"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, check=True)
+        return "Making" in done.stderr
+
+    assert (says(), says()) == (True, False)
+    (tmp_path / "requirements" / "run.txt").write_text("# one more\n")
+    assert (says(), says()) == (True, False)
+
+
 def test_the_program_is_built_without_an_environment() -> None:
     # "make" told by a make above it that it is a part of its work says so on standard output.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}

@@ -22,6 +22,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import BackupResult, backup
+from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, RestoreResult, restore
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import VerifyResult, verify
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
@@ -29,6 +30,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit impo
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import Snapshot
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import write_json
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 
@@ -71,7 +73,8 @@ class World:
         base = on or ("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
         root = Path(tempfile.mkdtemp(prefix="openclaw-backup-test-", dir=base))
         root.chmod(0o755)
-        return cls(root, storage)
+        kind = Packed if cls is World and os.environ.get("WORLD") == "pack" else cls
+        return kind(root, storage)
 
     def destroy(self) -> None:
         # Programs, because paths can be longer than one call takes.
@@ -149,6 +152,52 @@ class World:
         import json
 
         write_json(os.fsencode(path), {**json.loads(path.read_text()), **changes})
+
+
+class Packed(World):
+    """A world whose vault is of sealed packs."""
+
+    def __init__(self, root: Path, storage: Optional[str] = None) -> None:
+        super().__init__(root, "portable")
+        self.key.write_text(os.urandom(32).hex() + "\n")
+        self.key.chmod(0o600)
+
+    @property
+    def key(self) -> Path:
+        return self.root / "key"
+
+    def policy(self, **changes: Any) -> Policy:
+        target = {"url": "pack://%s" % self.vault, "key_file": str(self.key)}
+        return Policy.from_mapping({"name": "p", "host": "h", "sources": [str(self.src)], "target": target, **changes}, default_host="h")
+
+    @property
+    def target(self) -> PackTarget:  # type: ignore[override]
+        found = open_target(self.policy().target, "h", "p")
+        assert isinstance(found, PackTarget)
+        return found
+
+    def tree(self, snapshot_id: Optional[str]) -> Path:
+        """A snapshot as it comes back."""
+        assert snapshot_id
+        seen = self.root / "seen" / snapshot_id
+        if not seen.exists():
+            self.restore(snapshot=snapshot_id, dest=seen, state_directory=str(self.root / "onlooker"))
+        return seen
+
+    def objects(self, kind: str = "") -> List[Path]:
+        """The objects of the history, or those of one kind."""
+        return sorted(path for path in (self.history / kind).rglob("*") if path.is_file())
+
+    def check_history(self, *, count: Optional[int] = None) -> None:
+        """Every snapshot is whole, and the log is a chain."""
+        found = self.snapshots()
+        assert count is None or len(found) == count
+        for snapshot in found:
+            result = self.verify(snapshot=snapshot.id, depth="full")
+            assert result.ok, result.to_dict()
+        assert not [path for path in self.vault.rglob(".*") if path.is_file()]
+        report = verify_chain(os.fsencode(self.state / "audit.jsonl"))
+        assert report.ok, report
 
 
 # ---- oracles ---------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,9 @@ NOT_EVERYWHERE = set(
 # These import by a name that only a run knows; Ansible would not ship what they find.
 DYNAMIC = {"__import__", "importlib", "pkgutil", "runpy"}
 
+# What a host needs beside Python, and the files that may look for it.
+LIBRARIES = {("sealing.py", "zstandard"), ("sealing.py", "cryptography"), ("s3.py", "boto3"), ("s3.py", "botocore")}
+
 NAMESPACE = ("ansible_collections", "openclaw", "backup", "plugins")
 
 
@@ -91,7 +94,11 @@ def test_the_engine_is_code_alone_because_nothing_else_is_shipped_to_hosts() -> 
 
 
 def test_the_engine_imports_the_standard_library_and_itself_by_relative_names() -> None:
-    assert [found for _, found in all_imports(ENGINE_FILES) if not (found.is_standard() or (found.is_relative and found.room()))] == []
+    wrong = []
+    for path, found in all_imports(ENGINE_FILES):
+        if not (found.is_standard() or (found.is_relative and found.room()) or (path.name, found.name[0]) in LIBRARIES):
+            wrong.append(found)
+    assert wrong == []
 
 
 def test_no_room_imports_a_higher_one_or_its_neighbour() -> None:

@@ -51,9 +51,10 @@ class BackupResult(Result):
     """What a run did, or in check mode would do.
 
     ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
-    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``healed``: paths that the
-    newest snapshot lacked or held damaged, and this one has; ``tagged``: tags that the newest snapshot got
-    because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``, ``truncated`` when there are more; ``hooks``: what became of the
+    would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``requests``: what a bucket's service was asked
+    (``Requests``), None for targets that do not charge by the request; ``healed``: paths that the newest snapshot lacked or held damaged, and this
+    one has; ``tagged``: tags that the newest snapshot got because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``,
+    ``truncated`` when there are more; ``hooks``: what became of the
     policy's hooks (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
     """
 
@@ -72,6 +73,7 @@ class BackupResult(Result):
     files_sent: int = 0
     bytes_sent: int = 0
     bytes_wire: int = 0
+    requests: Optional[Dict[str, int]] = None
     captured: int = 0
     would_capture: int = 0
     stale: int = 0
@@ -173,7 +175,7 @@ class _Run:
         self.tags = tags
         self.progress = progress
         self.started = self.now = now
-        self.target: AnyTarget = open_target(policy.target, policy.host, policy.name)
+        self.target: AnyTarget = open_target(policy.target, policy.host, policy.name, memory=state.remembered)
         self.selection: Selection = policy.selection
         self.captures = policy.sqlite == "auto"
         self.sources: List[bytes] = []
@@ -214,6 +216,8 @@ class _Run:
             self.result.warnings += self.target.remarks()
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
+        asked = self.target.requests
+        self.result.requests = asked._asdict() if asked is not None else None
         try:
             self.progress.finish()
             if self.hooks is not None:
@@ -236,6 +240,8 @@ class _Run:
         self.result.warnings += warnings
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in self.policy.sources)
         self.baseline = self.state.baseline()
+        if not dry_run and self.state.pending() is not None:
+            self.state.forget_target()  # a run died; after a loss of power what it took back may be there again
         with Descent(b"/") as root:
             check_sources(self.policy, root, self.policy.guards.require)
             cache = Cache.load(self.state.cache)
@@ -377,7 +383,8 @@ class _Run:
         assert self.baseline is not None
         if self._needs_healing or (self.tags and not self._is_newest(self.baseline)):
             return False
-        if dry_run or not self.policy.heartbeat or self.now - self.state.heartbeat_at() < self.policy.heartbeat:
+        told = self.state.heartbeat_at()
+        if dry_run or not self.policy.heartbeat or self.now - told < self.policy.heartbeat or (told and not self.target.beats):
             return True
         self.progress.stage("heartbeat")
         answer = self.target.heartbeat(self.baseline.id, self.baseline.digest)
@@ -535,12 +542,13 @@ class _Run:
         self._tell_of_mass_change(parent, receipt.id)
 
     def _tell_of_mass_change(self, parent: Optional[str], successor: str) -> None:
-        from ..target.tree.session import ANOMALY_FROM, ANOMALY_PERCENT
+        from ..target.succession import ANOMALY_FROM, ANOMALY_PERCENT
 
         gone = self.result.modified + self.result.removed
         if self.baseline is None or gone < ANOMALY_FROM or gone * 100 <= ANOMALY_PERCENT * self.baseline.files:
             return  # so that few runs ask
-        held = next((snapshot.held for snapshot in self.target.list() if snapshot.id == parent), None)
+        before = self.target.find(self.baseline)
+        held = before.held if before is not None else None
         if held is not None and successor in str(held.get("reason")):
             self._warn("%s; snapshot %s, the one before, is held: release it if that was meant" % (held["reason"], parent))
 

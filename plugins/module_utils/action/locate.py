@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, Sequence, Tuple, Union
+from functools import partial
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple, Union
 
 from ..errors import TargetError, UsageError
 from ..policy.model import Policy
@@ -15,25 +16,29 @@ from ..target.tree.target import TreeTarget, overlaps
 from .state import HostState
 
 if TYPE_CHECKING:
+    from ..target.pack.target import PackTarget
     from ..target.remote.target import RemoteTarget
 
-AnyTarget = Union[TreeTarget, "RemoteTarget"]
+AnyTarget = Union[TreeTarget, "RemoteTarget", "PackTarget"]
 
 
 _open: Dict[Tuple[TargetSpec, str, str], RemoteTarget] = {}
 
 
-def open_target(spec: TargetSpec, host: str, policy: str) -> AnyTarget:
+def open_target(spec: TargetSpec, host: str, policy: str, *, memory: Optional[bytes] = None) -> AnyTarget:
     """The target of ``policy`` of ``host``. Nothing is touched yet; asked for again, a target on another machine is the same one, with the connection
-    that it has. ``TargetError`` for a kind that this version does not serve."""
+    that it has. ``memory``: a directory where may be kept what spares the next run requests that are paid for. ``TargetError`` for a kind that this
+    version does not serve."""
+    if spec.scheme in ("file", "s3") and spec.layout == "pack":
+        return _open_pack(spec, host, policy, memory)
     if spec.layout != "tree" or spec.scheme not in ("file", "ssh"):
         raise TargetError(
             "The target %s cannot be used by this version" % spec.url,
             kind="unsupported",
             field="target",
             found="%s, layout %s" % (spec.scheme, spec.layout),
-            allowed="a local directory or ssh://, with layout tree",
-            next="name an absolute path such as /srv/vault, or ssh://vault/" if spec.scheme == "s3" else "leave target.layout out, or write tree",
+            allowed="a local directory with layout tree or pack, ssh:// with layout tree, or s3:// with layout pack",
+            next="leave target.layout out, or write %s" % ("pack" if spec.scheme == "s3" else "tree"),
         )
     if spec.scheme == "file":
         return TreeTarget(spec.path, host, policy, spec.storage, spec.clone)
@@ -55,6 +60,26 @@ def open_target(spec: TargetSpec, host: str, policy: str) -> AnyTarget:
         address = Address(spec.host, spec.user, spec.port, spec.identity_file, spec.known_hosts_file)
         found = _open[spec, host, policy] = RemoteTarget(spec.url, address, host, policy, spec.storage, spec.clone)
     return found
+
+
+def _open_pack(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes]) -> PackTarget:
+    from ..target.pack.keys import ask_key, read_key
+    from ..target.pack.store import DirectoryStore
+    from ..target.pack.target import MARK, PackTarget
+
+    key: Optional[Callable[[], bytes]] = None
+    if spec.key_file is not None:
+        key = partial(read_key, spec.key_file)
+    elif spec.key_command is not None:
+        key = partial(ask_key, spec.key_command)
+    if spec.scheme == "file":
+        return PackTarget(DirectoryStore(spec.path), host, policy, key)
+    from ..target.pack.remembered import RememberedStore
+    from ..target.pack.s3 import S3Store
+
+    assert spec.host is not None
+    bucket = S3Store(spec.host, spec.path, MARK, endpoint=spec.endpoint, region=spec.region, credentials_file=spec.credentials_file)
+    return PackTarget(RememberedStore(bucket, "%s/%s/" % (host, policy), spec.endpoint, memory), host, policy, key)
 
 
 def close_targets() -> None:

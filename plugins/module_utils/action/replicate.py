@@ -21,9 +21,9 @@ from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec
 from ..target.contract import IncompleteError, Snapshot
 from ..target.sources import plan_sources
+from ..target.succession import CLOCK_SLACK
 from ..target.tree.copy import CopySession, check_place, choose_base, removed_ids
 from ..target.tree.layout import damaged_paths, update_state
-from ..target.tree.session import CLOCK_SLACK
 from ..target.tree.target import TreeTarget, overlaps
 from .locate import AnyTarget, name_of, open_target
 from .result import Result

@@ -211,7 +211,9 @@ class _Restore:
         request, result = self.request, self.result
         self._check_directories()
         in_place = result.dest == "/"
-        snapshots = self.target.list()
+        # Of what is charged for by the request only the newest is looked at, where that is enough.
+        newest = self.target.latest() if request.snapshot == "latest" and self.target.requests is not None else None
+        snapshots = [newest] if newest is not None else self.target.list()
         baseline = self.state.baseline() if is_own_history else None
         if not snapshots and baseline is not None:
             raise history_lost(self.policy, baseline)
@@ -254,7 +256,7 @@ class _Restore:
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
         scratch = b""
-        if self.policy.target.scheme != "file":
+        if self.policy.target.scheme != "file" or self.policy.target.layout != "tree":
             scratch = stack.enter_context(self.state.scratch())
             os.mkdir(scratch, 0o700)
         for portion in self.target.portions(plan.content):

@@ -251,6 +251,17 @@ class HostState:
         """Have the next run ask the target, changed or not."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.target_directory + b"/heartbeat.json")
+        self.forget_target()
+
+    def forget_target(self) -> None:
+        """Have the next run look at the target instead of going by what is remembered of it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.remembered + b"/view.json")
+
+    @property
+    def remembered(self) -> bytes:
+        """The directory for what a target wants to know in the next run."""
+        return self.target_directory + b"/remembered"
 
     def told(self) -> Mapping[str, float]:
         """When people were last told of each trouble that lasts (s since the epoch)."""

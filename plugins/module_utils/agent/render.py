@@ -56,6 +56,8 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "snapshot %s: %s (%s)" % (result["snapshot_id"], whole, seconds)
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
+        if result.get("requests"):
+            yield "  asked the bucket {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(**result["requests"])
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
         if result["healed"]:

@@ -14,8 +14,10 @@ from .checks import bad, check_argv, check_path, check_text, choice, closest, do
 
 Layout = Union[str, Tuple[Tuple[str, str], ...]]  # a layout for all, or (path, layout) pairs
 
-ALLOWED = "/path, file:///path, ssh://[user@]host[:port]/path or s3://bucket[/prefix]"
+ALLOWED = "/path, file:///path, pack:///path, ssh://[user@]host[:port]/path or s3://bucket[/prefix]"
 
+# A directory of this machine, and the layout of what it keeps.
+_PACK = "pack"
 _LAYOUTS = ("tree", "pack", "mirror")
 _SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # No name may start with '-': the ssh client would read it as an option.
@@ -64,7 +66,7 @@ def _check_url(value: Any, where: str) -> str:
 class TargetSpec:
     """A checked target: the keys of the policy, and the parts of ``url``.
 
-    ``scheme`` is ``file``, ``ssh`` or ``s3``. ``path`` is absolute; for ``s3`` it is the prefix, without slashes at its ends and
+    ``scheme`` is ``file`` (also of ``pack://``), ``ssh`` or ``s3``. ``path`` is absolute; for ``s3`` it is the prefix, without slashes at its ends and
     perhaps empty. ``host`` is the SSH host (IPv6 without brackets) or the bucket.
     """
 
@@ -101,12 +103,15 @@ def check_target(value: Any, where: str) -> TargetSpec:
     else:
         raise bad(where, "must be a path, a URL or a mapping", value, ALLOWED + ", or {url: ..., options}", "write the path of a directory, such as /srv/vault")
     bucket = parts["scheme"] == "s3"
-    values.setdefault("layout", "pack" if bucket else "tree")
+    sealed_by_name = values["url"].startswith("pack://") and not bucket
+    values.setdefault("layout", "pack" if bucket or sealed_by_name else "tree")
     spec = TargetSpec(**parts, **values)
     if bucket and spec.layout == "tree":
         raise bad(dotted(where, "layout"), "must not be tree for a bucket", "tree", "pack, mirror or {path: pack or mirror}", "write pack: it keeps versions")
     if not bucket and not isinstance(spec.layout, str):
         raise bad(dotted(where, "layout"), "must be one layout for all paths", dict(spec.layout), "tree, pack or mirror", "write tree")
+    if sealed_by_name and spec.layout != "pack":
+        raise bad(dotted(where, "layout"), "must be pack for pack://", spec.layout, "pack", "leave it out, or write file:// for plain files")
     for name in ("endpoint", "region", "credentials_file"):
         if not bucket and getattr(spec, name) is not None:
             raise _without_meaning(where, name, spec, "a bucket (s3://)")
@@ -142,16 +147,17 @@ def _parse_url(url: str, where: str) -> Dict[str, Any]:
         hint = "write ssh://%s%s" % remote.groups() if remote else "write the whole path, starting with '/'"
         raise bad(where, "must be an absolute path or a URL", shown, ALLOWED, hint)
     scheme, rest = match.groups()
-    if scheme not in ("file", "ssh", "s3"):
-        near = closest(scheme, ("file", "ssh", "s3"))
+    if scheme not in ("file", _PACK, "ssh", "s3"):
+        near = closest(scheme, ("file", _PACK, "ssh", "s3"))
         raise bad(where, "has an unknown scheme '%s'" % scheme, shown, ALLOWED, "did you mean %s://" % near if near else "write one of the allowed forms")
     if re.search("[\\s%?#\\\\]|[^\\x20-\\U0010ffff]", rest):
         raise bad(where, "holds a character that has a meaning of its own in URLs", shown, ALLOWED + ", without blanks, %, ?, # and \\", "choose another path")
     authority, slash, tail = rest.partition("/")
-    if scheme == "file":
+    if scheme in ("file", _PACK):
         if authority:
-            raise bad(where, "must not name a host", shown, ALLOWED, "write ssh://%s/%s for another machine, file:///%s for this one" % (authority, tail, tail))
-        return {"scheme": scheme, "path": check_path(slash + tail, where)}
+            hint = "write ssh://%s/%s for another machine, %s:///%s for this one" % (authority, tail, scheme, tail)
+            raise bad(where, "must not name a host", shown, ALLOWED, hint)
+        return {"scheme": "file", "path": check_path(slash + tail, where)}
     if scheme == "s3":
         if not _BUCKET.fullmatch(authority) or ".." in authority:
             raise bad(where, "must name a bucket", shown, ALLOWED, "write s3:// and the bucket's name: 3 to 63 lower-case letters, digits, '-' and '.'")

@@ -287,6 +287,17 @@ class Size(NamedTuple):
     added: int
 
 
+class Requests(NamedTuple):
+    """What was asked of a service that charges by the request: of class A (those that write or list), class B (those that read), free ones (those
+    that delete), repetitions included; bytes of content ``sent`` and ``received``."""
+
+    class_a: int
+    class_b: int
+    free: int
+    sent: int
+    received: int
+
+
 class Heartbeat(NamedTuple):
     """``known``: that snapshot is the newest here; ``need``: its paths that are damaged and should come with the next change set."""
 
@@ -331,8 +342,18 @@ class Target(ABC):
     def storage(self) -> str:
         """``native`` or ``portable``."""
 
+    @property
+    def beats(self) -> bool:
+        """Whether it is told now and then that nothing changed. Where each word costs, it is asked only for what a verification has found."""
+        return True
+
     def expect(self) -> None:  # noqa: B027 - most targets are there already
         """Something will be asked in a moment: begin what it takes until then."""
+
+    @property
+    def requests(self) -> Optional[Requests]:
+        """What this object asked so far of a service that charges by the request; None of any other."""
+        return None
 
     def remarks(self) -> "List[str]":
         """What a run should warn of that was seen while talking to the target."""
@@ -345,6 +366,10 @@ class Target(ABC):
     @abstractmethod
     def list(self) -> "List[Snapshot]":
         """All snapshots, newest first."""
+
+    def find(self, receipt: Receipt) -> Optional[Snapshot]:
+        """The snapshot of a receipt, None where it is gone."""
+        return next((snapshot for snapshot in self.list() if snapshot.id == receipt.id), None)
 
     @abstractmethod
     def manifest(self, snapshot: Snapshot) -> Manifest:

@@ -17,6 +17,7 @@ from ...manifest.walk import Descent
 from ...observe.audit import rfc3339, seconds_of
 from ...version import VERSION
 from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Verification, check_manifest, check_state, is_time
+from ..portions import portions_of
 from ..sources import NATIVE, PORTABLE
 from ..tree.layout import make_id
 from .connection import Address, Connection
@@ -32,8 +33,6 @@ _MAX_SNAPSHOTS = 1_000_000
 _SHOWN = 100
 # Snapshots bear the vault's time; a host whose own is further off than this is told (s).
 _SKEW = 300
-# What a restore holds twice for a moment.
-_PORTION = 256 << 20
 
 
 class RemoteTarget(Target):
@@ -161,14 +160,7 @@ class RemoteTarget(Target):
         self._ask("sweep")
 
     def portions(self, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
-        found: List[Sequence[Entry]] = []
-        start = size = 0
-        for number, entry in enumerate(entries):
-            if size and size + entry.size > _PORTION:
-                found.append(entries[start:number])
-                start, size = number, 0
-            size += entry.size
-        return [*found, entries[start:]]
+        return portions_of(entries)
 
     @contextmanager
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> Iterator[Descent]:

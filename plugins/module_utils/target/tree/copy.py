@@ -20,11 +20,12 @@ from ...manifest.walk import Descent
 from ...observe.audit import events, rfc3339, seconds_of
 from ..contract import Delivery, Receipt, Snapshot, Tell, check_manifest
 from ..sources import Sources
+from ..succession import CLOCK_SLACK
 from . import layout
 from .build import Built
 from .layout import History
 from .receive import receive
-from .session import CLOCK_SLACK, TreeSession
+from .session import TreeSession
 
 
 def choose_base(snapshots: Sequence[Snapshot], origin: Snapshot) -> Optional[Snapshot]:

@@ -15,17 +15,18 @@ from functools import partial
 from typing import TYPE_CHECKING, AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
-from ...errors import RUN_OUT, BackupError, RefusedError, TargetError, printable, refused_by_system
+from ...errors import RUN_OUT, BackupError, TargetError, printable, refused_by_system
 from ...manifest.content import SPARSE_FROM, copy_file, size_with_holes
 from ...manifest.document import Manifest, read_manifest, read_unchecked
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree, walk
-from ...observe.audit import AuditLog, rfc3339, seconds_of
+from ...observe.audit import AuditLog, rfc3339
 from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, check_manifest
 from ..sources import Sources, plan_edits, plan_sources
+from ..succession import reason_to_hold, time_after
 from . import layout
 from .build import Built, Placed, build, check_received, edit, place_known, prove
 from .clone import BTRFS, REFLINK, choose, clone_file, clone_subvolume, discard, make_subvolume
@@ -35,10 +36,6 @@ from .receive import receive
 if TYPE_CHECKING:
     from ...transfer.plan import Item
 
-# A vault's clock may be set back a little between two runs; more means that it is wrong.
-CLOCK_SLACK = 600
-ANOMALY_PERCENT = 50
-ANOMALY_FROM = 20
 # A smaller file is written anew sooner than it is compared with what the base has.
 PATCH_FROM = 1 << 20
 # Sending a needless file of this size costs less than naming its neighbours one by one.
@@ -494,21 +491,7 @@ class TreeSession(Session):
         return explain(error, self.history)
 
     def _next_time(self) -> str:
-        now = time.time()
-        if self.base is not None:
-            newest = seconds_of(self.base.receipt.created)
-            if now < newest - CLOCK_SLACK:
-                raise RefusedError(
-                    "The vault's clock says %s, but its newest snapshot is from %s" % (rfc3339(now), self.base.receipt.created),
-                    kind="clock",
-                    field="clock",
-                    found=rfc3339(now),
-                    allowed="a time after the newest snapshot",
-                    next="set the vault's clock right; where it is right and the snapshot's date is wrong, move that snapshot out of the history and adopt "
-                    "(see Clocks in docs/recovery.md); nothing was published",
-                )
-            now = max(now, newest + 0.001)
-        return rfc3339(now)
+        return time_after(self.base, time.time())
 
     def _publish(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
         _write(snapshot + b"/manifest.jsonl.gz", manifest.to_bytes())
@@ -559,16 +542,9 @@ class TreeSession(Session):
         base = self.base_manifest
         if self.base is None or base is None:
             return
-        files = self.base.receipt.files
-        gone = base.entries_not_in(manifest)
-        if len(gone) < ANOMALY_FROM or len(gone) * 100 <= ANOMALY_PERCENT * files:
-            return
-        present = {entry.hash for entry in manifest.entries}
-        lost = sum(1 for entry in gone if entry.type == FILE and entry.hash not in present)
-        if lost >= ANOMALY_FROM and lost * 100 > ANOMALY_PERCENT * files:
-            reason = "the content of %d of %d files was removed or replaced by %s" % (lost, files, successor)
-            if self.base.held:
-                reason += "; before: %s" % self.base.held.get("reason")
+        held = str(self.base.held.get("reason")) if self.base.held else None
+        reason = reason_to_hold(self.base.receipt, held, base, manifest, successor)
+        if reason is not None:
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
             self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
 

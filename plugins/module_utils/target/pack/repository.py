@@ -1,0 +1,374 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One history in a byte store: which objects it has, what they are called, and what they say of each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ...errors import IntegrityError, RefusedError, TargetError, printable
+from ...manifest.document import Manifest
+from ..contract import Receipt, Snapshot, check_manifest, check_state, is_time
+from ..tree.layout import make_id
+from .claims import alone
+from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, is_id, open_object, read_body, read_head, seal_object
+from .sealing import broken, key_id, load_libraries
+from .store import Item, Store
+
+# Enough of a manifest for its header, unless it lists very many packs.
+_FIRST_BYTES = 64 << 10
+_NUMBER = re.compile("[0-9]{10}")
+_STATE_NAME = re.compile("([0-9]{10})-([0-9]{6})")
+# What the header of a state says in the clear, each with its time.
+_MARKS = ("verified", "drilled", "damaged", "held", "removed")
+# So many others change the state of one snapshot at the same moment before this one gives up.
+_TURNS = 20
+
+
+class Commit(NamedTuple):
+    """A manifest in the store: its ``number``, what it says in the clear, and what is said of it in objects that came later.
+
+    ``packs``: those that the snapshot needs, with their sizes in bytes; ``base``: the number of the manifest that this one is the difference to;
+    ``length``: its own size; ``removed``: it is no snapshot any more and stays for those that are the difference to it. ``holds``: the hold that its
+    parent got with it; ``unsaid``: no state tells of the hold that this one got with its successor.
+    """
+
+    number: int
+    receipt: Receipt
+    packs: Mapping[str, int]
+    base: Optional[int]
+    length: int
+    state: Mapping[str, Any]
+    turn: int
+    holds: Optional[Mapping[str, Any]] = None
+    unsaid: bool = False
+
+    @property
+    def removed(self) -> bool:
+        """Whether it is no snapshot any more."""
+        return bool(self.state.get("removed"))
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot that it is."""
+        state = self.state
+        tags = tuple(sorted(state.get("tags", ())))
+        return Snapshot(self.receipt, state.get("verified"), state.get("damaged"), state.get("held"), None, tags, state.get("drilled"))
+
+
+class Whole(NamedTuple):
+    """A manifest opened; with the one that it is the difference to, None for a full one."""
+
+    commit: Commit
+    manifest: Manifest
+    contents: Contents
+    base: Optional[Tuple[int, Manifest, Contents]]
+
+
+class Repository:
+    """The history of ``policy`` of ``host`` in ``store``. ``key`` gives the master key when it is first needed; None: this machine has none, and
+    sees only what stands in the clear."""
+
+    def __init__(self, store: Store, host: str, policy: str, key: Optional[Callable[[], bytes]]) -> None:
+        self.store = store
+        self.host = host
+        self.policy = policy
+        self.prefix = "%s/%s" % (host, policy)
+        self._key = key
+        self._master: Optional[bytes] = None
+        self._id: Optional[str] = None
+
+    # ---- keys --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key to open anything with."""
+        return self._key is not None
+
+    @property
+    def master(self) -> bytes:
+        """The master key. ``TargetError`` (kind ``key`` or ``library``) where there is none or nothing to use it with."""
+        if self._master is None:
+            if self._key is None:
+                raise TargetError(
+                    "The policy names no key, and what is kept in %s is sealed" % self.store.url,
+                    kind="key",
+                    field="target.key_file",
+                    found="neither key_file nor key_command",
+                    allowed="target.key_file or target.key_command",
+                    next="make a key with `umask 077; openssl rand -base64 32 > FILE`, name FILE as target.key_file, and keep a copy of it elsewhere",
+                )
+            load_libraries()
+            self._master = self._key()
+        return self._master
+
+    def pack_key(self, pack: str) -> PackKey:
+        """What opens that pack."""
+        return PackKey(self.master, self.id, pack)
+
+    # ---- the repository ------------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The repository's id, which every seal is bound to."""
+        if self._id is None and not self.exists():
+            raise IntegrityError("There is no history %s in %s" % (self.prefix, self.store.url), kind="repository", next="check the target's path")
+        assert self._id is not None
+        return self._id
+
+    def exists(self) -> bool:
+        """Whether there is such a history. Errors where it is of another key, or of another history."""
+        if self._id is not None:
+            return True
+        name = self.name("repository")
+        data = self.store.get(name)
+        if data is None:
+            return False
+        sealed = self._head(data, name, "repository")
+        header = sealed.header
+        if self.has_key:
+            if header.get("key") != key_id(self.master):
+                raise self._wrong_key(str(header.get("key")))
+            open_object(sealed, self.master, name)
+        if (header.get("host"), header.get("policy")) != (self.host, self.policy) or not is_id(header.get("repository")):
+            raise broken("%s is of another history" % name)
+        self._id = header["repository"]
+        return True
+
+    def _wrong_key(self, found: str) -> TargetError:
+        found = printable(found)[:40]  # whoever keeps the store may have written anything
+        return TargetError(
+            "The history %s in %s was sealed with key %s, this key is %s" % (self.prefix, self.store.url, found, key_id(self.master)),
+            kind="key",
+            field="target.key_file",
+            found=key_id(self.master),
+            allowed=found,
+            next="name the key that it was begun with; nothing was written",
+        )
+
+    def create(self) -> None:
+        """Begin the history. Whoever is first names it."""
+        name = self.name("repository")
+        header = {"kind": "repository", "repository": os.urandom(ID_BYTES).hex(), "host": self.host, "policy": self.policy}
+        self.put(name, seal_object(self.master, os.urandom(ID_BYTES), header, b""), only_if_absent=self.store.is_conditional)
+        self._id = None
+        self.exists()
+
+    # ---- names -----------------------------------------------------------------------------------------------------------------
+
+    def name(self, *parts: str) -> str:
+        """The name of an object of this history."""
+        return "/".join((self.prefix, *parts))
+
+    def manifest_name(self, number: int) -> str:
+        """The object that is the commit of that number."""
+        return self.name("manifests", "%010d" % number)
+
+    def pack_name(self, pack: str) -> str:
+        """The object of a pack."""
+        return self.name("packs", pack)
+
+    def put(self, name: str, data: bytes, *, only_if_absent: bool = False) -> bool:
+        """Store an object with its checksum."""
+        return self.store.put(name, data, hashlib.sha256(data).digest(), only_if_absent=only_if_absent)
+
+    # ---- commits ---------------------------------------------------------------------------------------------------------------
+
+    def commits(self) -> List[Commit]:
+        """All manifests, the newest first, also those that are no snapshots any more. ``IntegrityError`` where one is not what it should be."""
+        if not self.exists():
+            return []
+        items = self._listed()
+        states = self._states()
+        found = [self._commit(number, item, states.get(number)) for number, item in sorted(items.items(), reverse=True)]
+        found = [_with_hold(commit, found[index - 1] if index else None) for index, commit in enumerate(found)]
+        live = [commit for commit in found if not commit.removed]
+        for newer, older in zip(live, live[1:]):
+            if newer.receipt.created <= older.receipt.created:
+                raise broken("the snapshots %s and %s are not in order" % (newer.receipt.id, older.receipt.id))
+        return found
+
+    def newest(self) -> Optional[Commit]:
+        """The newest snapshot's; older manifests are not looked at."""
+        return self._first(lambda commit: not commit.removed)
+
+    def find(self, receipt: Receipt) -> Optional[Commit]:
+        """The commit of a snapshot, None where it is gone; older ones are not looked at, and of newer ones only the next."""
+        next_number = min((number for number in self.numbers() if number > receipt.sequence), default=receipt.sequence)
+        return self._first(lambda commit: commit.receipt.id == receipt.id and not commit.removed, (receipt.sequence, next_number))
+
+    def _first(self, fits: Callable[[Commit], bool], among: Optional[Sequence[int]] = None) -> Optional[Commit]:
+        if not self.exists():
+            return None
+        items = self._listed()
+        states = self._states() if items else {}
+        newer: Optional[Commit] = None
+        for number in sorted(items if among is None else items.keys() & set(among), reverse=True):
+            commit = _with_hold(self._commit(number, items[number], states.get(number)), newer)
+            if fits(commit):
+                return commit
+            newer = commit
+        return None
+
+    def numbers(self) -> List[int]:
+        """The numbers of all manifests."""
+        return sorted(self._listed())
+
+    def is_by(self, number: int, tx: str) -> bool:
+        """Whether the commit of that number is that of the transaction ``tx``."""
+        name = self.manifest_name(number)
+        header = self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", number).header
+        return Receipt.from_dict(header.get("receipt"), name).tx == tx
+
+    def _listed(self) -> Dict[int, Item]:
+        prefix = self.name("manifests") + "/"
+        found: Dict[int, Item] = {}
+        for item in self.store.list(prefix):
+            if not _NUMBER.fullmatch(item.name[len(prefix) :]):
+                raise self.foreign(item.name)
+            found[int(item.name[len(prefix) :])] = item
+        return found
+
+    def foreign(self, name: str) -> IntegrityError:
+        """The error for an object that is none of this layout."""
+        return IntegrityError(
+            "%s does not belong into a history" % name,
+            kind="foreign",
+            field="history",
+            found=name,
+            allowed="objects of this layout only",
+            next="find out who put it there and move it away",
+        )
+
+    def _head(self, data: bytes, name: str, kind: str) -> Sealed:
+        sealed = read_head(data, name)
+        if sealed is None and len(data) >= _FIRST_BYTES:
+            sealed = read_head(self.store.get(name) or b"", name)
+        if sealed is None:
+            raise broken("%s is truncated" % name)
+        if sealed.header.get("kind") != kind:
+            raise broken("%s is another kind of object" % name)
+        return sealed
+
+    def _own(self, data: Optional[bytes], name: str, kind: str, number: int) -> Sealed:
+        """The head of an object of this repository that is about that commit."""
+        if data is None:
+            raise broken("%s is gone" % name)
+        sealed = self._head(data, name, kind)
+        if self.has_key:
+            if sealed.header.get("key") != key_id(self.master):
+                raise self._wrong_key(str(sealed.header.get("key")))
+            check_head(sealed, self.master, name)
+        if sealed.header.get("repository") != self.id or sealed.header.get("number") != number:
+            raise broken("%s is of another place" % name)
+        return sealed
+
+    def _commit(self, number: int, item: Item, said: Optional[Tuple[int, str]]) -> Commit:
+        header = self._own(self.store.get(item.name, 0, _FIRST_BYTES), item.name, "manifest", number).header
+        receipt = Receipt.from_dict(header.get("receipt"), item.name)
+        packs, base = header.get("packs"), header.get("base")
+        if (
+            receipt.sequence != number
+            or (receipt.host, receipt.policy) != (self.host, self.policy)
+            or receipt.id != make_id(receipt.created, receipt.digest)
+            or type(packs) is not dict
+            or not all(is_id(pack) and type(size) is int for pack, size in packs.items())
+            or not (base is None or (type(base) is int and 0 < base < number))
+        ):
+            raise broken("%s says what cannot be" % item.name)
+        state: Mapping[str, Any] = {"tags": header.get("tags", [])}
+        turn = 0
+        if said is not None:
+            turn = said[0]
+            found = self._read_state(number, said[1], receipt.id)
+            state = found if found is not None else state
+        holds = header.get("holds")
+        check_state({"held": holds}, item.name)
+        return Commit(number, receipt, packs, base, item.size, check_state(dict(state), item.name), turn, holds)
+
+    def open(self, commit: Commit) -> Whole:
+        """A commit with its manifest and the places of its contents. ``IntegrityError`` where anything is not as it was written."""
+        base = None
+        if commit.base is not None:
+            data = self._body(commit.base)
+            base = (commit.base, *read_body(data))
+        manifest, contents = read_body(self._body(commit.number), base[1:] if base is not None else None)
+        check_manifest(manifest, commit.receipt, self.manifest_name(commit.number))
+        return Whole(commit, manifest, contents, base)
+
+    def _body(self, number: int) -> bytes:
+        name = self.manifest_name(number)
+        return open_object(self._own(self.store.get(name), name, "manifest", number), self.master, name)
+
+    # ---- what may change about a snapshot ------------------------------------------------------------------------------------
+
+    def _states(self) -> Dict[int, Tuple[int, str]]:
+        """Of each commit the last object that says something of it: its turn, and its name."""
+        prefix = self.name("state") + "/"
+        found: Dict[int, Tuple[int, str]] = {}
+        for item in self.store.list(prefix):
+            match = _STATE_NAME.fullmatch(item.name[len(prefix) :])
+            if match is None:
+                raise self.foreign(item.name)
+            found[int(match.group(1))] = (int(match.group(2)), item.name)  # in the order of their names
+        return found
+
+    def _read_state(self, number: int, name: str, snapshot_id: str) -> Optional[Dict[str, Any]]:
+        sealed = self._own(self.store.get(name), name, "state", number)
+        if sealed.header.get("snapshot") != snapshot_id:
+            return None  # of a snapshot that had this number before, and is gone
+        if not self.has_key:
+            # When, not why or where.
+            marks = {mark: {"at": sealed.header[mark]} for mark in _MARKS if sealed.header.get(mark)}
+            if not all(is_time(item["at"]) for item in marks.values()):
+                raise broken("%s says what cannot be" % name)
+            return {**marks, "tags": sealed.header.get("tags", []), "heard": bool(sealed.header.get("heard"))}
+        state = json.loads(open_object(sealed, self.master, name))
+        return state if type(state) is dict else {"state": state}
+
+    def change_state(self, commit: Commit, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Dict[str, Any]:
+        """Say something else of a snapshot, in an object of its own: nothing is overwritten. The state then."""
+        for _attempt in range(_TURNS):
+            state = {**commit.state, **change(commit.state)}
+            state = {name: value for name, value in state.items() if value}
+            turn = commit.turn + 1
+            header = {
+                "kind": "state",
+                "repository": self.id,
+                "number": commit.number,
+                "snapshot": commit.receipt.id,
+                "tags": list(state.get("tags", ())),
+                "heard": bool(state.get("heard")),
+                **{mark: state[mark].get("at") if state.get(mark) else None for mark in _MARKS},
+            }
+            body = json.dumps(state, sort_keys=True, separators=(",", ":")).encode("ascii")
+            data = seal_object(self.master, os.urandom(ID_BYTES), header, body)
+            if self._put_first(self.name("state", "%010d-%06d" % (commit.number, turn)), data):
+                return state
+            again = next((item for item in self.commits() if item.number == commit.number and item.receipt.id == commit.receipt.id), None)
+            if again is None or again.removed:
+                break
+            commit = again
+        raise RefusedError("The snapshot %s was just removed or changed" % commit.receipt.id, kind="no_snapshot", field="snapshot", found=commit.receipt.id)
+
+    def _put_first(self, name: str, data: bytes) -> bool:
+        """Store an object where there is none of that name; False where there is."""
+        if self.store.is_conditional:
+            return self.put(name, data, only_if_absent=True)
+        with alone(self, name.rpartition("/")[2], os.urandom(ID_BYTES).hex()):
+            return self.store.size(name) is None and self.put(name, data)
+
+
+def _with_hold(commit: Commit, newer: Optional[Commit]) -> Commit:
+    """A commit with the hold that came with its successor, where nothing that was said of it later knew of that."""
+    if newer is None or newer.holds is None or newer.receipt.parent != commit.receipt.id or commit.state.get("heard"):
+        return commit
+    held = dict(newer.holds)
+    before = commit.state.get("held")
+    if before:
+        held["reason"] = "%s; before: %s" % (held.get("reason"), before.get("reason"))
+    return commit._replace(state={**commit.state, "held": held, "heard": True}, unsaid=True)

@@ -1,0 +1,260 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session on a byte store: seal what the history lacks, then publish by one object that nobody else may have written."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+
+from ... import pool
+from ...errors import BackupError, IntegrityError, RefusedError
+from ...manifest.document import Manifest
+from ...manifest.entry import FILE, Entry
+from ...observe.audit import rfc3339
+from ...transfer.rsync import Options
+from ...version import VERSION
+from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Tell
+from ..sources import PORTABLE
+from ..succession import reason_to_hold, time_after
+from ..tree.layout import damaged_paths, make_id
+from .claims import alone
+from .format import ID_BYTES, PACK, Contents, seal_object, write_body
+from .making import Made, PackMaker, cut
+from .repository import Commit, Repository, Whole
+
+# What no manifest names is left alone for so long (s, by the store's clock): a session may be about to name it.
+LEASE = 86400.0
+# A manifest that is smaller as a whole (bytes, sealed) is always written as a whole: it saves the reader an object.
+FULL_UP_TO = 64 << 10
+# A difference that is larger than this part of the whole is not worth it.
+_WORTH = 2
+
+
+class PackSession(Session):
+    """Packs go to the store as they fill up. Nothing that reads looks at them before a manifest names them."""
+
+    def __init__(self, repository: Repository, tx: str, number: int, base: Optional[Commit], tags: Sequence[str]) -> None:
+        self._repository = repository
+        self._tx = tx
+        self._number = number
+        self._base = base
+        self._tags = sorted(set(tags))
+        self._whole: Optional[Whole] = None
+        self._trusted: Optional[Manifest] = None
+        self._contents = Contents({}, {})  # what the base has, as far as it is believed, and what this session has sealed
+        self._sizes: Dict[str, int] = dict(base.packs) if base is not None else {}
+        self._mine: List[str] = []  # packs that this session has stored
+        self._leases: List[str] = []
+        self._renewed = _now()
+        self._failed: Dict[bytes, str] = {}
+        self._sent = 0
+        self._hashed = 0
+        self._is_published = False
+
+    def open(self) -> None:
+        """Learn what the history has; a vault whose clock is wrong says so before anything is sent."""
+        repository = self._repository
+        if repository.store.requests is None:  # or else the clock is looked at when it tells of itself, before the commit
+            time_after(self._base.snapshot() if self._base is not None else None, repository.store.clock())
+        if self._base is None:
+            return
+        self._whole = whole = repository.open(self._base)
+        distrusted = {entry.hash for path in damaged_paths(self._base.snapshot()) for entry in [whole.manifest.find(path)] if entry is not None}
+        lost = self._lost_packs(self._base) if repository.store.lists_freely else set()
+        doubtful = {name for digest in distrusted for name in (digest, *whole.contents.files.get(digest, ()))}
+        # A pack that is damaged somewhere is left behind as a whole: what stayed in it would be found in bad company by every verification.
+        lost |= {whole.contents.blobs[digest].pack for digest in doubtful if digest in whole.contents.blobs}
+        blobs = {digest: blob for digest, blob in whole.contents.blobs.items() if blob.pack not in lost}
+        self._contents = Contents(blobs, {digest: blocks for digest, blocks in whole.contents.files.items() if digest not in distrusted})
+
+    def _lost_packs(self, base: Commit) -> Set[str]:
+        """Packs that are not there as they were written."""
+        prefix = self._repository.name("packs") + "/"
+        found = {item.name[len(prefix) :]: item.size for item in self._repository.store.list(prefix)}
+        return {pack for pack, size in base.packs.items() if found.get(pack) != size}
+
+    def trust_base(self, manifest: Manifest) -> None:
+        if self._base is not None and manifest.content_digest == self._base.receipt.content_digest:
+            self._trusted = manifest
+
+    # ---- what is wanted ------------------------------------------------------------------------------------------------------
+
+    def wanted(self, manifest: Manifest) -> List[Entry]:
+        seen: Set[str] = set()
+        found: List[Entry] = []
+        for entry in manifest.entries:
+            if entry.type != FILE or not entry.size or entry.hash in seen or entry.is_group_follower:
+                continue
+            seen.add(entry.hash)
+            if self._contents.pieces(entry.hash) is None:
+                found.append(entry)
+        return found
+
+    # ---- sending ---------------------------------------------------------------------------------------------------------------
+
+    def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
+        self._failed = {}
+        wire = 0
+        wanted = delivery.wanted
+        repository, known = self._repository, self._contents.blobs
+        assert repository.master and repository.id  # asked for here, and not by each process
+        cuts = cut(wanted, PACK)
+
+        def work(start: int, stop: int, tell: Tell) -> Made:
+            return PackMaker(repository, known, PACK).make(delivery, wanted[cuts[start][0] : cuts[stop - 1][1]], tell)
+
+        def told(files: int, size: int) -> None:
+            self._renew()
+            if tell is not None:
+                tell(files, size)
+
+        # A pack at a time for each process: smaller shares would be more packs, and more requests.
+        for made in pool.run_telling(work, [sum(entry.size for entry in wanted[start:stop]) for start, stop in cuts], told, items=1, weight=1):
+            repository.store.hear(made.report)
+            self._mine += made.sizes
+            self._sizes.update(made.sizes)
+            self._contents.blobs.update(made.blobs)
+            self._contents.files.update(made.files)
+            self._failed.update(made.failed)
+            self._sent += made.sent
+            self._hashed += made.hashed
+            wire += sum(made.sizes.values())
+        return Sent(len(wanted), sum(entry.size for entry in wanted), wire)
+
+    def _renew(self) -> None:
+        """A run that takes long says so, or another machine's prune would take its packs for those of a dead one."""
+        if _now() - self._renewed < LEASE / 4:
+            return
+        name = self._repository.name("leases", "%s-%d" % (self._tx, len(self._leases)))
+        self._repository.put(name, b"")
+        self._leases.append(name)
+        self._renewed = _now()
+
+    # ---- publishing ------------------------------------------------------------------------------------------------------------
+
+    def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
+        short = self.wanted(manifest)
+        if short:
+            raise IncompleteError([Shortfall(entry.path, self._failed.get(entry.path, "missing")) for entry in short])
+        self._check_lease()
+        repository, base = self._repository, self._base
+        contents = self._contents.of({entry.hash for entry in manifest.entries if entry.type == FILE and entry.size})
+        packs = {pack: self._sizes[pack] for pack in sorted(contents.packs)}
+        created = time_after(base.snapshot() if base is not None else None, repository.store.clock())
+        receipt = Receipt(
+            id=make_id(created, manifest.digest),
+            sequence=self._number,
+            parent=base.receipt.id if base is not None else None,
+            created=created,
+            claimed=manifest.header.claimed,
+            host=repository.host,
+            policy=repository.policy,
+            tx=self._tx,
+            digest=manifest.digest,
+            content_digest=manifest.content_digest,
+            entries=len(manifest.lines),
+            files=manifest.files,
+            bytes=manifest.total_size,
+            received_files=self._sent,
+            verified_bytes=self._hashed,
+            linked=max(0, manifest.files - self._sent),
+            copied=0,
+            link_limit=0,
+            storage=PORTABLE,
+            engine=VERSION,
+            clone="sealed",
+        )
+        final = manifest.with_header(id=receipt.id, sequence=self._number, parent=receipt.parent, created=created)
+        data = self._seal(final, contents, packs, receipt, self._hold_after_mass_change(manifest, receipt.id))
+        self._publish(data)
+        for name in self._leases:
+            with suppress(BackupError):
+                repository.store.delete(name)
+        self._leases = []
+        repository.store.settle()
+        return receipt
+
+    def _seal(self, manifest: Manifest, contents: Contents, packs: Dict[str, int], receipt: Receipt, holds: Optional[Mapping[str, str]]) -> bytes:
+        """The object that is the snapshot: as the difference to a whole one where that is worth it."""
+        header: Dict[str, Any] = {
+            "kind": "manifest",
+            "repository": self._repository.id,
+            "number": receipt.sequence,
+            "receipt": receipt.to_dict(),
+            "packs": packs,
+        }
+        if self._tags:
+            header["tags"] = self._tags
+        if holds is not None:
+            header["holds"] = holds
+        whole = self._whole
+        if whole is not None:
+            number, listed, known = whole.base or (whole.commit.number, whole.manifest, whole.contents)
+            size = self._repository.store.size(self._repository.manifest_name(number)) or 0
+            if size > FULL_UP_TO:
+                data = seal_object(self._repository.master, os.urandom(ID_BYTES), {**header, "base": number}, write_body(manifest, contents, (listed, known)))
+                if len(data) * _WORTH <= size:
+                    return data
+        return seal_object(self._repository.master, os.urandom(ID_BYTES), {**header, "base": None}, write_body(manifest, contents))
+
+    def _publish(self, data: bytes) -> None:
+        repository, number = self._repository, self._number
+        name = repository.manifest_name(number)
+        if repository.store.is_conditional:
+            self._is_published = True  # from here on nobody can say that it was not, whatever happens
+            # A store that was asked twice, because its first answer was lost, finds what it wrote itself.
+            if not repository.put(name, data, only_if_absent=True) and not repository.is_by(number, self._tx):
+                self._is_published = False
+                raise self._late(number)
+            return
+        with alone(repository, "%010d" % number, self._tx):
+            repository.store.forget()
+            if max(repository.numbers(), default=0) >= number:
+                raise self._late(number)
+            self._is_published = True
+            repository.put(name, data)
+
+    def _late(self, number: int) -> RefusedError:
+        return RefusedError(
+            "Another session committed to this history, or removed what this one goes on from, in the meantime",
+            kind="writer",
+            field="parent",
+            found=number,
+            allowed=self._base.receipt.id if self._base is not None else None,
+            next="run again; if this repeats, two machines write as host %s" % self._repository.host,
+        )
+
+    def _check_lease(self) -> None:
+        """A machine that slept through its lease looks whether its packs are there still."""
+        if _now() - self._renewed < LEASE / 2:
+            return
+        for pack in self._mine:
+            if self._repository.store.size(self._repository.pack_name(pack)) != self._sizes[pack]:
+                raise IntegrityError(
+                    "Pack %s was removed before it could be committed" % pack, kind="transfer", found=pack, next="run again; nothing was published"
+                )
+
+    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> Optional[Dict[str, str]]:
+        """The hold that the parent gets with the commit, in the same object: it needs no request of its own, and comes with it or not at all."""
+        if self._base is None or self._whole is None:
+            return None
+        reason = reason_to_hold(self._base.receipt, None, self._trusted or self._whole.manifest, manifest, successor)
+        return None if reason is None else {"at": rfc3339(self._repository.store.clock()), "reason": reason, "by": "anomaly"}
+
+    def close(self, *, keep: bool = False) -> None:
+        """Take back what was stored for nothing. A run that is killed leaves it, and a prune takes it when the lease is over."""
+        mine, self._mine = self._mine, []
+        if self._is_published:
+            return
+        with suppress(BackupError):
+            for name in [*map(self._repository.pack_name, mine), *self._leases]:
+                self._repository.store.delete(name)
+
+
+def _now() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,507 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ``pack`` target: sealed, immutable objects in a byte store that need not be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from ... import pool
+from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
+from ...manifest.document import Manifest
+from ...manifest.entry import FILE, Entry
+from ...manifest.walk import CREATE_FLAGS, Descent
+from ...observe.audit import rfc3339, seconds_of
+from ..contract import Damage, Heartbeat, Receipt, Requests, Size, Snapshot, Target, Tell, Verification, is_canary
+from ..portions import portions_of
+from ..sources import PORTABLE
+from ..tree.layout import damaged_paths
+from ..tree.target import in_part
+from .claims import alone
+from .format import Blob, read_index
+from .reader import PackReader, by_pack
+from .repository import Commit, Repository, Whole
+from .session import LEASE, PackSession
+from .store import Store
+
+# What the store is, for those who find it, and for other layouts that are pointed at it.
+_MARK = "format.json"
+_MARKED = {"format": 1, "layout": "pack", "storage": "sealed"}
+MARK = (_MARK, json.dumps(_MARKED, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
+# Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
+_MAX_DAMAGED = 10000
+# A run of zeros of this length becomes a hole.
+_HOLE = 1 << 16
+_ZEROS = bytes(_HOLE)
+
+
+class PackTarget(Target):
+    """The history of ``policy`` of ``host`` in ``store``; ``key`` gives the master key when it is needed, None: there is none on this machine."""
+
+    def __init__(self, store: Store, host: str, policy: str, key: Optional[Callable[[], bytes]]) -> None:
+        self.url = store.url
+        self.host = host
+        self.policy = policy
+        self.store = store
+        self._repository = Repository(store, host, policy, key)
+        self._opened: Optional[Whole] = None
+
+    @property
+    def storage(self) -> str:
+        return PORTABLE
+
+    @property
+    def beats(self) -> bool:
+        return False
+
+    @property
+    def requests(self) -> Optional[Requests]:
+        return self.store.requests
+
+    # ---- looking -------------------------------------------------------------------------------------------------------------
+
+    def latest(self) -> Optional[Snapshot]:
+        commit = self._repository.newest()
+        return commit.snapshot() if commit is not None else None
+
+    def list(self) -> List[Snapshot]:
+        return [commit.snapshot() for commit in self._repository.commits() if not commit.removed]
+
+    def _commit(self, snapshot: Snapshot) -> Commit:
+        commit = self._repository.find(snapshot.receipt)
+        if commit is not None:
+            return commit
+        raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id, next="list what is there")
+
+    def find(self, receipt: Receipt) -> Optional[Snapshot]:
+        commit = self._repository.find(receipt)
+        return commit.snapshot() if commit is not None else None
+
+    def manifest(self, snapshot: Snapshot) -> Manifest:
+        return self._open_cached(snapshot).manifest
+
+    def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
+        return [line for line in self.manifest(snapshot).lines if fragment in (line.lower() if ignore_case else line)]
+
+    # ---- backing up ------------------------------------------------------------------------------------------------------------
+
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> PackSession:
+        repository = self._repository
+        assert repository.master  # before anything is written
+        if not repository.exists():
+            self._begin_history(tx)
+        base = repository.newest()
+        if (base.receipt.id if base is not None else None) != parent:
+            raise RefusedError(
+                "The newest snapshot is %s, this run goes on from %s" % (base.receipt.id if base is not None else "none", parent or "none"),
+                kind="writer",
+                field="parent",
+                found=base.receipt.id if base is not None else None,
+                allowed=parent,
+                next="run again; if this repeats, two machines write as host %s" % self.host,
+            )
+        session = PackSession(repository, tx, max(repository.numbers(), default=0) + 1, base, tags)
+        session.open()
+        return session
+
+    def _begin_history(self, tx: str) -> None:
+        mark = self.store.get(_MARK)
+        if mark is None:
+            foreign = self.store.foreign()
+            if foreign is not None:
+                mark = self.store.get(_MARK)  # somebody else may have begun here just then
+            if foreign is not None and mark is None:
+                raise TargetError(
+                    "%s is not a vault: it holds other files and no %s" % (self.url, _MARK),
+                    kind="not_a_vault",
+                    field="target",
+                    found=foreign,
+                    allowed="an empty or missing directory, or a vault of sealed packs",
+                    next="name another directory, or check that the vault's file system is mounted",
+                )
+        if mark is None:
+            self._repository.put(*MARK)
+        else:
+            _check_mark(mark, self.url)
+        if self.store.is_conditional:
+            self._repository.create()
+            return
+        with alone(self._repository, "repository", tx):
+            self.store.forget()
+            if not self._repository.exists():
+                self._repository.create()
+
+    def sweep(self) -> None:
+        self.store.forget()
+        if self._repository.exists():
+            self._remove_orphans(self._repository.commits(), (), None)
+
+    def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
+        self.store.forget()
+        latest = self.latest()
+        if latest is None or latest.id != snapshot_id or latest.receipt.digest != digest:
+            return Heartbeat(False, ())
+        return Heartbeat(True, tuple(sorted(damaged_paths(latest))))
+
+    # ---- reading ---------------------------------------------------------------------------------------------------------------
+
+    def portions(self, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
+        return portions_of(entries)
+
+    @contextmanager
+    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> Iterator[Descent]:
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory(prefix="fetch-", dir=os.fsdecode(scratch)) as place, Descent(os.fsencode(place)) as below:
+            if entries:
+                self._fetch(self._open_cached(snapshot), entries, below)
+            yield below
+
+    def _open_cached(self, snapshot: Snapshot) -> Whole:
+        """A snapshot opened; asked for once for each portion, opened once."""
+        if self._opened is None or self._opened.commit.receipt.id != snapshot.id:
+            self._opened = self._repository.open(self._commit(snapshot))
+        return self._opened
+
+    def _fetch(self, whole: Whole, entries: Sequence[Entry], below: Descent) -> None:
+        """Write the content of files to their paths. One that cannot be had whole is left out, which the restore names."""
+        paths: Dict[str, List[bytes]] = {}
+        for entry in entries:
+            if entry.type == FILE:
+                paths.setdefault(entry.hash if entry.size else "", []).append(entry.path)
+        for path in paths.pop("", ()):
+            at, name = below.parent(path, create=0o700)
+            os.close(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at))
+        files = [(digest, pieces) for digest in paths for pieces in [whole.contents.pieces(digest)] if pieces is not None]
+        groups = by_pack(files)
+        for digest, _pieces in files:
+            for path in paths[digest]:
+                below.parent(path, create=0o700)  # by one process: two might stand in each other's way
+
+        def work(start: int, stop: int) -> Any:
+            share = [item for group in groups[start:stop] for item in group]
+            reader = PackReader(self._repository, whole.commit.packs, (blob for _digest, pieces in share for _name, blob in pieces))
+            with closing(reader):
+                for digest, pieces in share:
+                    _write_files(below, paths[digest], pieces, reader)
+            return self.store.report()
+
+        assert self._repository.id  # asked for once, and not by each process
+        for report in pool.run(work, [sum(blob.length for _digest, pieces in group for _name, blob in pieces) for group in groups]):
+            self.store.hear(report)
+
+    # ---- verifying ---------------------------------------------------------------------------------------------------------------
+
+    def verify(
+        self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
+    ) -> Verification:
+        commit = self._commit(snapshot)
+        try:
+            whole = self._repository.open(commit)
+            found = self._examine(whole, depth, part, tell)
+        except IntegrityError as error:
+            if record:
+                self._record(commit, Verification(0, 0, 0, (Damage(b"", error.kind),), (), ()), depth, part)
+            raise
+        return self._record(commit, found, depth, part) if record else found
+
+    def _examine(self, whole: Whole, depth: str, part: Optional[Tuple[int, int]], tell: Optional[Tell]) -> Verification:
+        entries = [entry for entry in whole.manifest.entries if in_part(entry.path, part)]
+        files = [entry for entry in entries if entry.type == FILE and entry.size]
+        places = {entry.hash: whole.contents.pieces(entry.hash) for entry in files}
+        bad: Dict[Blob, str] = {}
+        packs: Dict[str, str] = self._missing_packs(whole.commit)
+        hashed = 0
+        if part is not None:
+            hashed = self._read_parts(whole, places, bad, packs, tell)
+        elif depth == "full":
+            hashed = self._read_packs(whole, bad, packs, tell)
+        damaged: List[Damage] = []
+        missing: List[bytes] = []
+        for entry in files:
+            pieces = places[entry.hash]
+            reasons = ["missing"] if pieces is None else [packs.get(blob.pack) or bad.get(blob, "") for _name, blob in pieces]
+            reason = next(filter(None, sorted(reasons, key=lambda text: text != "missing")), "")
+            if reason == "missing":
+                missing.append(entry.path)
+            elif reason:
+                damaged.append(Damage(entry.path, reason))
+        read = len(files) if part is not None or depth == "full" else 0
+        return Verification(len(entries), read, hashed, tuple(sorted(damaged)), tuple(sorted(missing)), ())
+
+    def _missing_packs(self, commit: Commit) -> Dict[str, str]:
+        """Packs that are not there with the size that they were written with, each with the reason."""
+        prefix = self._repository.name("packs") + "/"
+        found = {item.name[len(prefix) :]: item.size for item in self.store.list(prefix)}
+        return {pack: "size" if pack in found else "missing" for pack, size in commit.packs.items() if found.get(pack) != size}
+
+    def _read_packs(self, whole: Whole, bad: Dict[Blob, str], packs: Dict[str, str], tell: Optional[Tell]) -> int:
+        """Open every blob of every pack that is needed; bytes of content that were hashed."""
+        needed: Dict[str, Dict[Blob, str]] = {}
+        for digest, blob in whole.contents.blobs.items():
+            needed.setdefault(blob.pack, {})[blob] = digest
+        there = [pack for pack in whole.commit.packs if pack not in packs]
+
+        def work(start: int, stop: int, tell: Tell) -> Tuple[int, List[Blob], List[str], Any]:
+            found: List[Tuple[int, List[Blob], bool]] = []
+            for pack in there[start:stop]:
+                found.append(self._read_pack(pack, needed.get(pack, {}), tell))
+            damaged = [pack for pack, item in zip(there[start:stop], found) if item[2]]
+            return sum(item[0] for item in found), [blob for item in found for blob in item[1]], damaged, self.store.report()
+
+        assert self._repository.id  # asked for once, and not by each process
+        hashed = 0
+        for size, blobs, damaged, report in pool.run_telling(work, [whole.commit.packs[pack] for pack in there], tell, items=1):
+            self.store.hear(report)
+            hashed += size
+            bad.update(dict.fromkeys(blobs, "hash"))
+            packs.update(dict.fromkeys(damaged, "pack"))
+        return hashed
+
+    def _read_pack(self, pack: str, wanted: Mapping[Blob, str], tell: Tell) -> Tuple[int, List[Blob], bool]:
+        """Open every blob of a pack: bytes of content that were hashed, blobs that are not what was written, and whether the pack is not."""
+        data = self.store.get(self._repository.pack_name(pack)) or b""
+        key = self._repository.pack_key(pack)
+        hashed, bad, is_damaged = 0, [], False
+        try:
+            held: Mapping[Blob, str] = {blob: digest for digest, blob in read_index(data, key, pack).items()}
+        except IntegrityError:
+            is_damaged, held = True, wanted
+        for blob, digest in {**held, **wanted}.items():
+            try:
+                key.open_blob(blob, digest, data[blob.offset : blob.offset + blob.length])
+                hashed += blob.size
+            except IntegrityError:
+                bad.append(blob)
+                is_damaged = is_damaged or blob not in wanted  # nobody's content here, and all the same not what was written
+            tell(1, blob.size)
+        return hashed, bad, is_damaged
+
+    def _read_parts(
+        self,
+        whole: Whole,
+        places: Mapping[str, Optional[List[Tuple[str, Blob]]]],
+        bad: Dict[Blob, str],
+        packs: Mapping[str, str],
+        tell: Optional[Tell],
+    ) -> int:
+        """Open the blobs of some files; bytes of content that were hashed."""
+        blobs = {blob: digest for pieces in places.values() for digest, blob in pieces or () if blob.pack not in packs}
+        hashed = 0
+        with closing(PackReader(self._repository, whole.commit.packs, sorted(blobs))) as reader:
+            for blob in sorted(blobs):
+                try:
+                    reader.read(blobs[blob], blob)
+                    hashed += blob.size
+                except IntegrityError:
+                    bad[blob] = "hash"
+                if tell is not None:
+                    tell(1, blob.size)
+        return hashed
+
+    def _record(self, commit: Commit, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
+        """Keep the result with the snapshot, where the vault can be written."""
+        now = rfc3339(time.time())
+        changes: Dict[str, Any] = {}
+        if not found.ok:
+            paths = sorted({damage.path for damage in found.damaged} | set(found.missing))
+            shown = [os.fsdecode(path) for path in paths[:_MAX_DAMAGED]]
+            changes = {"damaged": {"at": now, "count": len(paths), "paths": shown}, "verified": None}
+        elif part is None and depth == "full":
+            changes = {"verified": {"at": now, "depth": depth}, "damaged": None}
+        if changes:
+            try:
+                self._repository.change_state(commit, lambda state: changes)
+            except BackupError as error:
+                return found._replace(unrecorded=error.message)
+        return found
+
+    # ---- sizes and removal -------------------------------------------------------------------------------------------------------
+
+    def sizes(self, snapshots: Sequence[Snapshot]) -> List[Size]:
+        commits = {commit.receipt.id: commit for commit in self._repository.commits()}
+        uses: Dict[str, int] = {}
+        for commit in commits.values():
+            for pack in commit.packs if not commit.removed else ():
+                uses[pack] = uses.get(pack, 0) + 1
+        found = []
+        asked = [commits[snapshot.id] for snapshot in snapshots if snapshot.id in commits]
+        for number, commit in enumerate(asked):
+            older: Mapping[str, int] = asked[number + 1].packs if number + 1 < len(asked) else {}
+            own = sum(size for pack, size in commit.packs.items() if uses[pack] == 1)
+            added = sum(size for pack, size in commit.packs.items() if pack not in older)
+            found.append(Size(own + commit.length, sum(commit.packs.values()) - own, added + commit.length))
+        return found
+
+    def weigh(self, snapshots: Sequence[Snapshot]) -> int:
+        commits = self._repository.commits()
+        ids = {snapshot.id for snapshot in snapshots}
+        kept = {pack for commit in commits if commit.receipt.id not in ids and not commit.removed for pack in commit.packs}
+        gone = {pack: size for commit in commits if commit.receipt.id in ids for pack, size in commit.packs.items() if pack not in kept}
+        return sum(gone.values()) + sum(commit.length for commit in commits if commit.receipt.id in ids)
+
+    def remove(self, choose: Callable[[List[Snapshot]], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
+        repository = self._repository
+        commits = repository.commits()
+        chosen = choose([commit.snapshot() for commit in commits if not commit.removed])
+        if not commits:
+            return 0
+        doomed = [commit for commit in commits if not commit.removed and commit.receipt.id in chosen]
+        if not repository.has_key:
+            # Nothing can be said of a snapshot without the key: one that must stay for others stays what it is.
+            doomed = [commit for commit in doomed if not self._must_stay(commit, commits, doomed)]
+            while True:
+                told = _holding(commits, doomed)
+                if not told:
+                    break
+                doomed = [commit for commit in doomed if commit not in told]
+            return self._remove_orphans(commits, doomed, tell)
+        now = rfc3339(self.store.clock())
+        for commit in _held_by(commits, _holding(commits, doomed)):
+            repository.change_state(commit, lambda state: {})  # what went with its successor is said before that goes
+        for commit in doomed:
+            # Said in a turn of its own: who holds it at this moment is either seen here, or told that it is gone.
+            repository.change_state(commit, partial(_mark_removed, commit.state, now))
+        self.store.forget()
+        return self._remove_orphans(repository.commits(), doomed, tell)
+
+    def _must_stay(self, commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit]) -> bool:
+        """Whether the object of a snapshot that is to go is needed all the same: by one that is the difference to it, or for its number, while a
+        session may be about to commit the next."""
+        gone = {item.number for item in doomed}
+        return commit.number == commits[0].number or any(item.base == commit.number and item.number not in gone and not item.removed for item in commits)
+
+    def _remove_orphans(self, commits: Sequence[Commit], doomed: Sequence[Commit], tell: Optional[Tell]) -> int:
+        """Delete the manifests that are to go, and the packs and states that no manifest needs; bytes that were freed.
+
+        Packs that no manifest ever named may be those of a session at work: they stay until the lease is over."""
+        repository, store = self._repository, self.store
+        now = store.clock()
+        gone = {commit.number for commit in doomed}
+        alive = {commit.number for commit in commits if not commit.removed and commit.number not in gone}
+        bases = {commit.base for commit in commits if commit.number in alive}
+        freed = 0
+        stay: List[Commit] = []
+        for commit in commits:  # the newest first: a difference goes before what it is the difference to
+            is_fresh = commit.number == commits[0].number and commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE
+            if commit.number in alive or commit.number in bases or is_fresh:
+                stay.append(commit)
+                continue
+            store.delete(repository.manifest_name(commit.number))
+            freed += commit.length
+        here = {commit.number for commit in stay}
+        # The newest that was removed may be what a session at work goes on from.
+        needed = {pack for commit in stay if commit.number in alive or commit.number == commits[0].number for pack in commit.packs}
+        named = {pack for commit in commits if commit.number not in alive for pack in commit.packs}
+        is_anyone_at_work = any(now - item.at < LEASE for item in store.list(repository.name("leases") + "/"))
+        prefix = repository.name("packs") + "/"
+        for item in store.list(prefix):
+            pack = item.name[len(prefix) :]
+            if pack in needed or not (pack in named or (now - item.at >= LEASE and not is_anyone_at_work)):
+                continue
+            store.delete(item.name)
+            freed += item.size
+            if tell is not None:
+                tell(1, item.size)
+        for kind in ("leases", "claims"):
+            for item in store.list(repository.name(kind) + "/"):
+                if now - item.at >= LEASE:
+                    store.delete(item.name)
+        prefix = repository.name("state") + "/"
+        for item in store.list(prefix):
+            number = item.name[len(prefix) :].partition("-")[0]
+            if number.isdigit() and int(number) not in here:
+                store.delete(item.name)
+        store.tidy(repository.prefix + "/", now - LEASE)
+        return freed
+
+    # ---- what may change -----------------------------------------------------------------------------------------------------------
+
+    def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
+        held = None if reason is None else {"at": rfc3339(time.time()), "reason": reason, "by": "user"}
+        self._repository.change_state(self._commit(snapshot), lambda state: {"held": held})
+        return held
+
+    def note_drill(self, snapshot: Snapshot) -> None:
+        with suppress(BackupError):  # with a key or token that may only read
+            self._repository.change_state(self._commit(snapshot), lambda state: {"drilled": {"at": rfc3339(time.time())}})
+
+    def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> List[str]:
+        def change(state: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {"tags": sorted({*state.get("tags", ()), *add}.difference(remove))}
+
+        tags: List[str] = self._repository.change_state(self._commit(snapshot), change).get("tags", [])
+        return tags
+
+    def bury(self) -> None:
+        if not is_canary(self.policy):
+            raise RefusedError("%s is no canary" % self.policy, kind="scope", field="policy", found=self.policy)
+        for item in self.store.list(self._repository.prefix + "/"):
+            self.store.delete(item.name)
+
+
+def _held_by(commits: Sequence[Commit], holding: Sequence[Commit]) -> List[Commit]:
+    parents = {commit.receipt.parent for commit in holding}
+    return [commit for commit in commits if commit.unsaid and commit.receipt.id in parents]
+
+
+def _holding(commits: Sequence[Commit], doomed: Sequence[Commit]) -> List[Commit]:
+    """Those of the ``doomed`` that alone tell why the one before them, which stays, is held."""
+    held = {commit.receipt.id for commit in commits if commit.unsaid and not commit.removed and commit not in doomed}
+    return [commit for commit in doomed if commit.receipt.parent in held]
+
+
+def _mark_removed(before: Mapping[str, Any], now: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    if state.get("held") != before.get("held"):
+        raise RefusedError(
+            "A snapshot that was to go was held in the meantime", kind="held", field="snapshot", found=str(state.get("held")), next="run the prune again"
+        )
+    return {"removed": {"at": now}}
+
+
+def _write_files(below: Descent, paths: Sequence[bytes], pieces: Sequence[Tuple[str, Blob]], reader: PackReader) -> None:
+    """Write one content to its paths; where it cannot be had, to none of them."""
+    for path in paths:
+        at, name = below.parent(path)
+        with open(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at), "wb") as stream:
+            try:
+                for piece, blob in pieces:
+                    _write_with_holes(stream, reader.read(piece, blob))
+                stream.truncate()
+            except IntegrityError:
+                os.unlink(name, dir_fd=at)
+
+
+def _write_with_holes(stream: BinaryIO, data: bytes) -> None:
+    """Write content, and leave out what is nothing but zeros; the file must be cut at its end afterwards."""
+    step = _HOLE if _ZEROS in data else max(1, len(data))
+    for start in range(0, len(data), step):
+        piece = data[start : start + step]
+        if piece == _ZEROS:
+            stream.seek(_HOLE, os.SEEK_CUR)
+        else:
+            stream.write(piece)
+
+
+def _check_mark(mark: bytes, url: str) -> None:
+    """``TargetError`` (kind ``vault_format``) where the directory is a vault of another layout or of a newer format."""
+    try:
+        found = json.loads(mark)
+        layout, number = found["layout"], found["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        layout, number = "that cannot be read", "none"
+    if (layout, number) != (_MARKED["layout"], _MARKED["format"]):
+        raise TargetError(
+            "The vault %s has layout %s, format %s" % (url, printable(str(layout)), printable(str(number))),
+            kind="vault_format",
+            field="target.layout",
+            found="%s/%s" % (printable(str(layout)), printable(str(number))),
+            allowed="layout pack, format 1",
+            next="name another directory; plain files and sealed packs do not share one",
+        )

@@ -1,0 +1,50 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a new snapshot owes to the one before it, whatever keeps them: a later time, and a hold where most of it is gone."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ..errors import RefusedError
+from ..manifest.document import Manifest
+from ..manifest.entry import FILE
+from ..observe.audit import rfc3339, seconds_of
+from .contract import Receipt, Snapshot
+
+# A vault's clock may be set back a little between two runs; more means that it is wrong.
+CLOCK_SLACK = 600
+ANOMALY_PERCENT = 50
+ANOMALY_FROM = 20
+
+
+def time_after(base: Optional[Snapshot], now: float) -> str:
+    """The time that a new snapshot bears. ``RefusedError`` (kind ``clock``) where the vault's clock is far behind its newest one."""
+    if base is not None:
+        newest = seconds_of(base.receipt.created)
+        if now < newest - CLOCK_SLACK:
+            raise RefusedError(
+                "The vault's clock says %s, but its newest snapshot is from %s" % (rfc3339(now), base.receipt.created),
+                kind="clock",
+                field="clock",
+                found=rfc3339(now),
+                allowed="a time after the newest snapshot",
+                next="set the vault's clock right; where it is right and the snapshot's date is wrong, move that snapshot out of the history and adopt "
+                "(see Clocks in docs/recovery.md); nothing was published",
+            )
+        now = max(now, newest + 0.001)
+    return rfc3339(now)
+
+
+def reason_to_hold(before: Receipt, held: Optional[str], base: Manifest, manifest: Manifest, successor: str) -> Optional[str]:
+    """Why the parent must stay, where the content of most of its files is gone: this is what ransomware looks like. ``held``: why it is held already."""
+    gone = base.entries_not_in(manifest)
+    if len(gone) < ANOMALY_FROM or len(gone) * 100 <= ANOMALY_PERCENT * before.files:
+        return None
+    present = {entry.hash for entry in manifest.entries}
+    lost = sum(1 for entry in gone if entry.type == FILE and entry.hash not in present)
+    if lost < ANOMALY_FROM or lost * 100 <= ANOMALY_PERCENT * before.files:
+        return None
+    reason = "the content of %d of %d files was removed or replaced by %s" % (lost, before.files, successor)
+    return reason if held is None else "%s; before: %s" % (reason, held)
