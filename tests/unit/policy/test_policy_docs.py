@@ -16,8 +16,6 @@ from ansible_collections.openclaw.backup.plugins.module_utils.policy.probes impo
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.target_spec import TargetSpec
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "policy.md"
-# Such a target is refused.
-BUCKETS = ("endpoint", "region", "credentials_file", "key_file", "key_command")
 LEAST = {"name": "n", "sources": ["/a"], "target": "/v"}
 
 
@@ -32,7 +30,7 @@ class Row(NamedTuple):
 def rows() -> Iterator[Row]:
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| `") and len(cells) == len(Row._fields) and cells[3] in ("yes", "network", "rsync", "never", "later"):
+        if line.startswith("| `") and len(cells) == len(Row._fields) and cells[3] in ("yes", "network", "rsync", "never"):
             yield Row(cells[0].strip("`"), *cells[1:])
 
 
@@ -78,7 +76,6 @@ def test_a_policy_that_gives_no_key_has_the_defaults_of_the_page() -> None:
 
 
 def test_the_page_admits_what_does_not_always_act() -> None:
-    assert {row.key for row in rows() if row.now == "later"} == {"target." + name for name in BUCKETS}
     assert {row.key for row in rows() if row.now == "network"} == set(REMOTE_ONLY)
     assert {row.key for row in rows() if row.now == "rsync"} == set(RSYNC_ONLY)
     assert {row.key for row in rows() if row.now == "never"} == set(NEVER)
