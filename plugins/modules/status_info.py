@@ -145,6 +145,18 @@ last_success:
   returned: success
   type: dict
   sample: {verb: run, result: changed, started: "2026-11-20T09:15:00.001Z"}
+last_drill:
+  description:
+    - The record of the last drill; V(null) where there was none.
+  returned: success
+  type: dict
+  sample: {verb: drill, result: drilled, verdict: passed, finished: "2026-11-20T09:15:00.001Z"}
+last_good_drill:
+  description:
+    - The record of the last drill that succeeded; V(null) where there was none.
+  returned: success
+  type: dict
+  sample: {verb: drill, result: drilled, verdict: passed, finished: "2026-11-20T09:15:00.001Z"}
 as_of:
   description:
     - When this was asked.
