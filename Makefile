@@ -3,9 +3,10 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test lint bench bench-lab torture build zipapp lock clean setup-run setup-dev setup-bench
+.PHONY: help coverage demo lab test lint bench bench-lab torture build zipapp lock clean setup-run setup-dev setup-bench
 
 PY := .venv/bin/python
+COVERAGE :=
 # Ansible refuses a locale that is not UTF-8.
 export LC_ALL := C.UTF-8
 # The linters start each other by name.
@@ -26,7 +27,10 @@ lab: setup-dev ## Make a vault and three hosts in containers and leave them up t
 test: lint ## Run the linters and every test
 	@echo "Not among these tests: kills at many random instants (make torture)."
 	@# In the order of pyproject.toml: the lab's stories take longest and begin. They often wait, so that there is one process more than processors.
-	$(PY) -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder --timeout 600 --cov --cov-report=term:skip-covered
+	$(PY) -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder --timeout 600 $(COVERAGE)
+
+coverage: COVERAGE := --cov --cov-report=term:skip-covered
+coverage: test ## Run the linters and every test, and measure which lines they reach: half as long again
 
 lint: setup-dev ## Run the linters alone
 	$(PY) -m ruff check

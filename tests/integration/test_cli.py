@@ -301,7 +301,7 @@ def test_a_quiet_run_that_goes_well_says_nothing(host: Host) -> None:
 
 
 def test_what_a_run_warns_of_is_said_in_every_form(host: Host) -> None:
-    host.write_policy(hooks={"after": [{"argv": ["/bin/false"], "essential": False}]})
+    host.write_policy(hooks={"after": [{"command": ["/bin/false"], "essential": False}]})
     (warning,) = host.json("run", "web.json", rc=3)["warnings"]
     assert "/bin/false" in warning
     for more in ((), ("--quiet",)):

@@ -258,7 +258,7 @@ def test_a_host_that_is_not_there_keeps_nobody_from_working_and_stands_in_the_ta
     assert passed["web0"] == {"backup": {}}
     assert all(not result["failed"] for host in ("web1", "web2") for result in passed[host]["backup"].values())
     (line,) = re.findall(r'"web0  .*', fleet.output)
-    assert "failed   web0 cannot be reached: " in line and "Connection refused" in line
+    assert "failed   web0 cannot be reached: " in line
     assert '"3 hosts: 4 changed, 1 failed"' in fleet.output
     assert re.search(r"^web0 +: .*failed=1 ", fleet.output, re.M) and re.search(r"^web1 +: .*failed=0 ", fleet.output, re.M)
 

@@ -460,9 +460,9 @@ def test_what_the_vault_refuses_no_copy_is_asked_for(world: World, second: Secon
 
 @needs_sshd
 def test_a_vault_over_ssh_is_copied_from_with_a_key_that_may_read_and_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible_collections.openclaw.backup.plugins.module_utils.target.remote import target as remote
+    from ansible_collections.openclaw.backup.plugins.module_utils.target import portions
 
-    monkeypatch.setattr(remote, "_PORTION", 4000)  # so that there are several
+    monkeypatch.setattr(portions, "_PORTION", 4000)  # so that there are several
     for storage in STORAGES:
         away = Away.over(storage)
         try:

@@ -56,7 +56,10 @@ def test_what_is_wrong_is_named_before_anything_is_touched(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(content)
     common = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "openclaw_backup_vault_directory": str(tmp_path / "vault")}
-    groups = {"backup_vaults": {"hosts": {name: {**common, **variables} for name, (variables, _) in BAD.items()}}, "backup_clients": {"hosts": {"web1": {}}}}
+    groups = {
+        "backup_vaults": {"hosts": {name: {**common, **variables} for name, (variables, _) in BAD.items()}},
+        "backup_clients": {"hosts": {"web1": {"openclaw_backup_vault": "both"}}},
+    }
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
     (tmp_path / "play.json").write_text(json.dumps(PLAY))
     # Nothing of the engine is at work here, and measuring coverage takes Ansible half as long again.
