@@ -155,6 +155,32 @@ def test_four_runs_of_one_host_at_once_wait_for_one_another(lab: Any) -> None:
         assert lab.vault.verify("web1", name).expect(0)["hashed_files"] == 21
 
 
+# Before a link dies silently: a vault without room removes what dead sessions of any host have left.
+def test_a_vault_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(lab: Any) -> None:
+    host, vault = lab.web1, lab.vault
+    host.add_policy("full", transfer={"bwlimit": "4m", "streams": 1})
+    host.back_up("full").expect(0)
+    place = VAULT + "/web1/full"
+    vault.sh('cp -a "$1" /root/full', place)
+    vault.from_outside("mount", "mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", place)
+    vault.sh('cp -a /root/full/. "$1/"', place)
+    host.fill("full", 30, 2048)
+    with vault.unharmed("web1", "full", new=0):  # more than there is room for is refused before any of it is sent
+        error = host.back_up("full").expect(4, "vault_full")["error"]
+        assert "MiB" in error["allowed"] or "bytes" in error["allowed"]
+        assert vault.sh('ls "$1/incoming"', place) == ""
+    host.sh("cd /srv/full && for n in $(seq 11 30); do rm f$n; done")
+    with vault.unharmed("web1", "full", new=0):  # somebody else fills it meanwhile
+        running = host.backing_up("full")
+        wait_for(lambda: vault.arrived("web1", "full") >= 2)
+        vault.sh('dd if=/dev/zero of="$1/filler" bs=1M status=none || true', place)
+        running.end().expect(1, "vault_full")
+        host.back_up("full").expect(4, "vault_full")  # nor is there any now
+    vault.sh('rm "$1/filler"', place)
+    with vault.unharmed("web1", "full", new=1):
+        host.back_up("full").expect(0)
+
+
 @pytest.fixture(scope="module")
 def silent_cut(lab: Any) -> Any:
     """Goes on beside the other tests, to whom web3 is of no interest from now on."""
@@ -234,31 +260,6 @@ def test_a_vault_killed_at_any_instant_of_a_commit_is_whole_and_the_next_run_suc
         with vault.unharmed("web2", many, new=len(before) + 1 - len(after)):
             host.back_up(many).expect(0)
     assert any(stage["killed"] for stage in stages) and any(stage["building"] for stage in stages), stages
-
-
-def test_a_vault_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(lab: Any) -> None:
-    host, vault = lab.web1, lab.vault
-    host.add_policy("full", transfer={"bwlimit": "4m", "streams": 1})
-    host.back_up("full").expect(0)
-    place = VAULT + "/web1/full"
-    vault.sh('cp -a "$1" /root/full', place)
-    vault.from_outside("mount", "mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", place)
-    vault.sh('cp -a /root/full/. "$1/"', place)
-    host.fill("full", 30, 2048)
-    with vault.unharmed("web1", "full", new=0):  # more than there is room for is refused before any of it is sent
-        error = host.back_up("full").expect(4, "vault_full")["error"]
-        assert "MiB" in error["allowed"] or "bytes" in error["allowed"]
-        assert vault.sh('ls "$1/incoming"', place) == ""
-    host.sh("cd /srv/full && for n in $(seq 11 30); do rm f$n; done")
-    with vault.unharmed("web1", "full", new=0):  # somebody else fills it meanwhile
-        running = host.backing_up("full")
-        wait_for(lambda: vault.arrived("web1", "full") >= 2)
-        vault.sh('dd if=/dev/zero of="$1/filler" bs=1M status=none || true', place)
-        running.end().expect(1, "vault_full")
-        host.back_up("full").expect(4, "vault_full")  # nor is there any now
-    vault.sh('rm "$1/filler"', place)
-    with vault.unharmed("web1", "full", new=1):
-        host.back_up("full").expect(0)
 
 
 @pytest.fixture(scope="module")
