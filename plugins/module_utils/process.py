@@ -38,6 +38,18 @@ class Rights(NamedTuple):
     groups: List[int]
 
 
+def standard_environment(uid: int) -> Dict[str, str]:
+    """What every program that a policy names finds in its environment, when it works as ``uid``."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(uid)
+        name, home = user.pw_name, user.pw_dir
+    except KeyError:
+        name, home = str(uid), "/"
+    return {"PATH": STANDARD_PATH, "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh", "USER": name, "LOGNAME": name, "HOME": home}
+
+
 def rights_of(uid: int, gid: int) -> Rights:
     """Those of an account, with the groups that this machine gives it; of one that it does not know ``gid`` alone."""
     import pwd

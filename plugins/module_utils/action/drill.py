@@ -366,12 +366,9 @@ class _Drill:
         """Would damage be noticed? A byte of what comes back is changed behind the back of everybody, and everything is compared."""
         began = time.monotonic()
         where = place + b"/root"
-        request = RestoreRequest(snapshot=chosen.id, dest=os.fsdecode(where))
         ok, reason = True, ""
         try:
-            done = restore(
-                self.policy, request, state_directory=self.state_directory, progress=self.progress, is_own_history=self.is_own_history, is_recorded=False
-            )
+            done = self._bring_back(chosen, where)
             if done.failure() is not None or not done.verified:
                 reason = "the newest snapshot is damaged indeed: %s" % _why(done, done.failure())
         except IntegrityError as error:
@@ -397,12 +394,15 @@ class _Drill:
             os.close(fd)
         return Check("damage is found", "bytes", ok, reason[:LONGEST_REASON], time.monotonic() - began)
 
-    def _restore(self, chosen: Snapshot, where: bytes) -> None:
-        began = time.monotonic()
+    def _bring_back(self, chosen: Snapshot, where: bytes) -> RestoreResult:
         request = RestoreRequest(snapshot=chosen.id, dest=os.fsdecode(where))
-        done = restore(
+        return restore(
             self.policy, request, state_directory=self.state_directory, progress=self.progress, is_own_history=self.is_own_history, is_recorded=False
         )
+
+    def _restore(self, chosen: Snapshot, where: bytes) -> None:
+        began = time.monotonic()
+        done = self._bring_back(chosen, where)
         failure = done.failure()
         wrong = "" if done.verified and failure is None else _why(done, failure)
         told = "%s, %d bytes" % (counted(done.files_restored, "file"), done.bytes_restored)

@@ -21,7 +21,7 @@ from ..errors import EXIT_FAILED, EXIT_WARNINGS, BackupError, printable
 from ..observe.progress import Progress
 from ..policy.durations import format_duration
 from ..policy.model import Hook, Policy
-from ..process import STANDARD_PATH, STOP_SECONDS, Rights, guarded, no_new_rights, starting, stop_group
+from ..process import STANDARD_PATH, STOP_SECONDS, Rights, guarded, no_new_rights, standard_environment, starting, stop_group
 from .result import Outcome
 from .state import HostState
 
@@ -148,21 +148,9 @@ class Hooks:
 
 def environment(policy: Policy, state: HostState, event: str, outcome: Optional[Outcome]) -> Dict[str, str]:
     """All that a hook finds in its environment. What is not known (before the run, or because it went well) is empty, never missing."""
-    import pwd
-
-    try:
-        user = pwd.getpwuid(os.geteuid())
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:
-        name, home = str(os.geteuid()), "/"
     error = outcome.error if outcome is not None else None
     return {
-        "PATH": STANDARD_PATH,
-        "LC_ALL": "C.UTF-8",
-        "SHELL": "/bin/sh",
-        "USER": name,
-        "LOGNAME": name,
-        "HOME": home,
+        **standard_environment(os.geteuid()),
         "OPENCLAW_BACKUP_EVENT": event,
         "OPENCLAW_BACKUP_POLICY": policy.name,
         "OPENCLAW_BACKUP_HOST": policy.host,

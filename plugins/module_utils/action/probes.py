@@ -21,7 +21,7 @@ from ..manifest.walk import Descent, open_file
 from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..policy.probes import Probe
-from ..process import NOBODY, STANDARD_PATH, Rights, become_nobody, in_time, rights_of
+from ..process import NOBODY, Rights, become_nobody, in_time, rights_of, standard_environment
 from .hooks import Output, execute
 from .json5 import check_json5
 from .sources import Marked
@@ -354,20 +354,8 @@ def _rights(scene: Scene) -> Optional[Rights]:
 
 
 def _environment(scene: Scene, rights: Optional[Rights], where: bytes) -> Dict[str, str]:
-    import pwd
-
-    try:
-        user = pwd.getpwuid(os.geteuid() if rights is None else rights.uid)
-        name, home = user.pw_name, user.pw_dir
-    except KeyError:
-        name, home = str(os.geteuid() if rights is None else rights.uid), "/"
     return {
-        "PATH": STANDARD_PATH,
-        "LC_ALL": "C.UTF-8",
-        "SHELL": "/bin/sh",
-        "USER": name,
-        "LOGNAME": name,
-        "HOME": home,
+        **standard_environment(os.geteuid() if rights is None else rights.uid),
         # The directories above are closed to others: who works as one of them has it by the directory that he starts in.
         "OPENCLAW_BACKUP_SCRATCH": os.fsdecode(where) if rights is None else "/proc/self/cwd",
         "OPENCLAW_BACKUP_SNAPSHOT": scene.snapshot_id,
