@@ -22,7 +22,7 @@ options:
   target:
     description:
       - The vault, an absolute path or a mapping with V(url) and the options of a target.
-      - This version serves directories of the host.
+      - A directory of the host, C(ssh://), C(pack://) or C(s3://).
     type: raw
   host:
     description:

@@ -19,20 +19,13 @@ author:
 description:
   - One report of all drills of the playbook C(drill), with a failure for every host and policy of which there is no result.
 options:
-  _input:
-    description: The names of the hosts.
-    type: list
-    elements: str
-    required: true
-  variables:
-    description: The variables of all hosts by name, C(hostvars).
-    type: dict
-    required: true
   form:
     description: JUnit XML for build servers, or Markdown for people.
     type: str
     choices: [junit, markdown]
     required: true
+extends_documentation_fragment:
+  - openclaw.backup.fleet
 positional: variables, form
 """
 

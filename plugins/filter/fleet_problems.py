@@ -17,21 +17,9 @@ author:
   - The openclaw.backup contributors (@openclaw)
 description:
   - One text for each policy that failed, or one for a host that no policy of was reached.
-options:
-  _input:
-    description: The names of the hosts.
-    type: list
-    elements: str
-    required: true
-  variables:
-    description: The variables of all hosts by name, C(hostvars).
-    type: dict
-    required: true
-  verb:
-    description: The playbook.
-    type: str
-    choices: [backup, drill, prune, restore, status, verify]
-    required: true
+extends_documentation_fragment:
+  - openclaw.backup.fleet
+  - openclaw.backup.fleet.verb
 positional: variables, verb
 """
 

@@ -18,21 +18,9 @@ author:
 description:
   - The results of the playbook's tasks, by host, playbook and policy, as docs/playbooks.md explains them.
   - A host of which there is no result is there with none.
-options:
-  _input:
-    description: The names of the hosts.
-    type: list
-    elements: str
-    required: true
-  variables:
-    description: The variables of all hosts by name, C(hostvars).
-    type: dict
-    required: true
-  verb:
-    description: The playbook.
-    type: str
-    choices: [backup, drill, prune, restore, status, verify]
-    required: true
+extends_documentation_fragment:
+  - openclaw.backup.fleet
+  - openclaw.backup.fleet.verb
 positional: variables, verb
 """
 

@@ -22,24 +22,13 @@ author:
 description:
   - One line for each policy of each host, what failed last, and one line with their numbers.
 options:
-  _input:
-    description: The names of the hosts.
-    type: list
-    elements: str
-    required: true
-  variables:
-    description: The variables of all hosts by name, C(hostvars).
-    type: dict
-    required: true
-  verb:
-    description: The playbook.
-    type: str
-    choices: [backup, drill, prune, restore, status, verify]
-    required: true
   check:
     description: The playbook ran in check mode.
     type: bool
     default: false
+extends_documentation_fragment:
+  - openclaw.backup.fleet
+  - openclaw.backup.fleet.verb
 positional: variables, verb
 """
 
