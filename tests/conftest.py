@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Generator
+from typing import Any, Generator, Iterator, Set
 
 import pytest
 from hypothesis import settings
@@ -35,6 +35,18 @@ def _make_collection_importable() -> None:
 
 
 _make_collection_importable()
+
+
+def _children() -> Set[str]:
+    return set(" ".join(path.read_text(encoding="ascii") for path in Path("/proc/self/task").glob("*/children")).split())
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    """The test waits for every process that it starts; servers that other tests share may go on."""
+    others = _children()
+    yield
+    assert _children() <= others, "a process is left over"
 
 
 def _refuse_skip(report: Any) -> None:

@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any, List, Optional, Set
+from typing import Any, List, Optional
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import restore as restore_module
@@ -445,21 +445,15 @@ def test_a_database_that_is_replaced_while_it_is_captured_is_captured_again(port
     assert count(portable.stored(result.snapshot_id, "agent.db")) == 33
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_a_capture_of_which_nothing_is_heard_ends_and_leaves_no_process(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with Keeper(portable.src / "agent.db"):
         pass
     monkeypatch.setattr(database_module, "_STALL_SECONDS", 0.3)
     monkeypatch.setattr(database_module, "_copy", lambda *_arguments: time.sleep(1000))
-    before = children()
     result = portable.backup()
     assert "nothing was heard of it" in result.warnings[0]
     assert count(portable.stored(result.snapshot_id, "agent.db")) == 10
-    assert children() <= before
-
-
-def children() -> Set[str]:
-    """The processes of this one that were not waited for; servers of other tests may be among them."""
-    return set(" ".join(path.read_text() for path in Path("/proc/self/task").glob("*/children")).split())
 
 
 def test_a_capture_that_dies_is_told_of(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
