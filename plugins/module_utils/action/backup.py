@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
 _ROUNDS = 4
+# The vault hears nothing from a host that makes the entries of more paths, for longer than it may be willing to wait.
+_EARLY_ENTRIES = 1_000_000
 _ACCEPT = re.compile("[0-9a-f]{8}")
 
 
@@ -258,10 +260,12 @@ class _Run:
                         write_cache(self.state.cache, hashed.records, content_digest=cache.content_digest)
                     if self._ends_with(cache.content_digest, hashed.entries, dry_run):
                         return
+                if not dry_run and self._knows_baseline(cache) and found.entries < _EARLY_ENTRIES and hashed.shows_change():
+                    self.target.expect()
                 scanned = self._finish(hashed)
                 manifest = self._manifest(scanned, root)
                 with manifest.digesting():
-                    if self._baseline_manifest is None and self.baseline is not None and self.baseline.content_digest == cache.content_digest:
+                    if self._baseline_manifest is None and self._knows_baseline(cache):
                         self._baseline_manifest = recall(cache, found.folders, manifest)
                 if not dry_run and (self.baseline is None or manifest.content_digest != self.baseline.content_digest):
                     self.target.expect()
@@ -280,6 +284,10 @@ class _Run:
                 if staging is not None:
                     staging.close()
                     self.state.clear_staging()
+
+    def _knows_baseline(self, cache: Cache) -> bool:
+        """Whether the cache was written with the newest snapshot."""
+        return self.baseline is not None and self.baseline.content_digest == cache.content_digest
 
     # ---- sources -------------------------------------------------------------------------------------------------------
 
