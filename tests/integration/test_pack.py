@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target import portions as portions_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import sealing
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.keys import read_key
@@ -102,6 +104,25 @@ def test_packs_end_at_their_size_and_a_file_may_lie_in_several(packed: Packed, m
     assert len(packed.objects("packs")) >= 4
     assert_same(packed.src, comes_back(packed))
     packed.check_history(count=1)
+
+
+@pytest.mark.parametrize("portion", [1, 3_000_000, 5_000_000])
+def test_no_pack_is_asked_for_in_two_portions(packed: Packed, monkeypatch: pytest.MonkeyPatch, portion: int) -> None:
+    monkeypatch.setattr(session_module, "PACK", 2 << 20)
+    monkeypatch.setattr(portions_module, "_PORTION", portion)
+    monkeypatch.setattr(pool, "available_cpus", lambda: 1)
+    for number in range(40):
+        (packed.src / ("file%02d" % (number * 7 % 40))).write_bytes(os.urandom(300_000))
+    (packed.src / "again").write_bytes((packed.src / "file07").read_bytes())
+    (packed.src / "empty").touch()
+    packed.backup()
+    asked: List[str] = []
+    get = DirectoryStore.get
+    monkeypatch.setattr(DirectoryStore, "get", lambda store, name, *span: (asked.append(name), get(store, name, *span))[1])
+    monkeypatch.setattr(DirectoryStore, "requests", property(lambda store: {}))  # as if each cost something
+    assert_same(packed.src, comes_back(packed))
+    packs = [name for name in asked if "/packs/" in name]
+    assert len(packs) == len(packed.objects("packs")) > 5 or portion == 1
 
 
 def test_holes_come_back_as_holes(packed: Packed) -> None:
