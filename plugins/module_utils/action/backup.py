@@ -31,6 +31,7 @@ from ..policy.model import Notify, Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
 from ..target.tree.layout import damaged_paths
 from ..version import VERSION
+from .cost import account_for
 from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
 from .sources import Marked, application_of, check_sources, never_entered, with_sources
@@ -38,7 +39,7 @@ from .state import HostState, Pending, new_transaction, user_names
 
 if TYPE_CHECKING:
     from ..transfer.rsync import Options
-    from .hooks import Hooks
+from .hooks import Hooks
 
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
@@ -75,7 +76,7 @@ class BackupResult(Result):
     files_sent: int = 0
     bytes_sent: int = 0
     bytes_wire: int = 0
-    requests: Optional[Dict[str, int]] = None
+    requests: Optional[Dict[str, Any]] = None
     captured: int = 0
     would_capture: int = 0
     stale: int = 0
@@ -218,8 +219,7 @@ class _Run:
             self.result.warnings += self.target.remarks()
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
-        asked = self.target.requests
-        self.result.requests = asked._asdict() if asked is not None else None
+        self.result.requests = account_for(self.target.requests, self.policy)
         try:
             self.progress.finish()
             if self.hooks is not None:
