@@ -484,36 +484,12 @@ def test_the_newest_that_was_removed_keeps_its_number_and_packs_for_a_session_at
 # ---- several at once, and killed ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("is_conditional", [True, False])
 def test_of_two_who_commit_at_the_same_moment_exactly_one_does(packed: Packed, is_conditional: bool) -> None:
     plant(packed)
     packed.backup()
-    manifest = packed.target.manifest(packed.snapshots()[0])
-    for number in range(int(os.environ.get("RACES", "25"))):
-        parent = packed.target.latest()
-        assert parent is not None
-        start = threading.Barrier(2)
-        results: List[Any] = []
-
-        def go(tx: str, parent: str = parent.id, start: threading.Barrier = start, results: List[Any] = results) -> None:
-            session = target_of(packed, is_conditional=is_conditional).begin(tx, parent)
-            start.wait()
-            try:
-                results.append(session.commit(manifest))
-            except RefusedError as error:
-                results.append(error)
-            session.close()
-
-        threads = [threading.Thread(target=go, args=("%032x" % (2 * number + turn),)) for turn in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        won = [result for result in results if not isinstance(result, RefusedError)]
-        latest = packed.target.latest()
-        assert len(results) == 2 and len(won) == 1 and latest is not None
-        assert (latest.id, latest.receipt.tx, latest.receipt.sequence) == (won[0].id, won[0].tx, parent.receipt.sequence + 1)
-        assert [result.kind for result in results if isinstance(result, RefusedError)] == ["writer"]
+    packed.race(int(os.environ.get("RACES", "25")), lambda: target_of(packed, is_conditional=is_conditional))
     assert packed.objects("claims") == []
 
 
@@ -541,6 +517,7 @@ def test_two_hosts_that_begin_one_history_at_the_same_moment_agree_on_it(packed:
         shutil.rmtree(packed.vault)
 
 
+@pytest.mark.torture
 def test_a_run_that_is_killed_leaves_a_whole_history_and_the_next_one_succeeds(packed: Packed) -> None:
     (packed.src / "large").write_bytes(os.urandom(12 << 20))
     packed.backup()
