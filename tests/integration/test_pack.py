@@ -319,7 +319,7 @@ def test_a_hold_that_came_with_a_successor_outlives_it(packed: Packed) -> None:
     assert [snapshot.id for snapshot in packed.snapshots()] == [third, second.snapshot_id, first]
     keep(packed, third, first)
     assert [snapshot.id for snapshot in packed.snapshots()] == [third, first]
-    assert "40 of 40" in str(packed.snapshots()[1].held)
+    assert "of 40 files" in str(packed.snapshots()[1].held)
     packed.target.hold(packed.snapshots()[1], None)
     assert packed.snapshots()[1].held is None
 
