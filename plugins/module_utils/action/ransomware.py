@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Callable, Iterator, Optional
+from typing import Callable, Dict, Iterator, Mapping, Optional
 
 from ..errors import BackupError, counted
 from ..manifest.document import Manifest
@@ -89,8 +89,10 @@ def rehearse(policy: Policy, place: bytes, progress: Progress) -> Iterator[Check
         done = restore(own, RestoreRequest(snapshot=first, dest=os.fsdecode(before)), state_directory=state, progress=progress)
         failure = done.failure()
         os.rename(before + root, root)
+        _close_again(root, closed)
         return failure is None and done.verified, failure.message if failure is not None else "%s restored from it" % counted(done.files_restored, "file")
 
+    closed = _open_up(root)
     first = str(back_up().snapshot_id)
     for (name, kind), step in zip(CHECKS, (notice, is_held, survives, comes_back)):
         yield _checked(name, kind, step)
@@ -113,20 +115,35 @@ def _encrypt(place: bytes) -> int:
             at = root.directory(path)
             for item in listing:
                 if stat.S_ISREG(item.stat.st_mode) and item.stat.st_size:
-                    files += _overwrite(at, item.name, item.stat)
+                    files += 1
+                    with open(os.open(item.name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at), "wb") as stream:
+                        for start in range(0, item.stat.st_size, _PIECE):
+                            stream.write(os.urandom(min(_PIECE, item.stat.st_size - start)))
     return files
 
 
-def _overwrite(at: int, name: bytes, found: os.stat_result) -> int:
-    try:
-        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-    except PermissionError:  # of an ordinary user, who may open his own file all the same
-        os.chmod(name, stat.S_IMODE(found.st_mode) | 0o600, dir_fd=at)
-        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-    with open(fd, "wb") as stream:
-        for start in range(0, found.st_size, _PIECE):
-            stream.write(os.urandom(min(_PIECE, found.st_size - start)))
-    return 1
+def _open_up(place: bytes) -> Dict[bytes, int]:
+    """Open to an ordinary user what came back closed to its owner, which he now is; the modes that it had, by path."""
+    closed: Dict[bytes, int] = {}
+    if os.geteuid() == 0:
+        return closed
+    with Descent(place) as root:
+        for path, listing in walk(root):
+            at = root.directory(path)
+            for item in listing:
+                mode = stat.S_IMODE(item.stat.st_mode)
+                needed = 0o700 if stat.S_ISDIR(item.stat.st_mode) else 0o600 if stat.S_ISREG(item.stat.st_mode) else 0
+                if needed & ~mode:
+                    os.chmod(item.name, mode | needed, dir_fd=at)
+                    closed[path + b"/" + item.name if path else item.name] = mode
+    return closed
+
+
+def _close_again(place: bytes, closed: Mapping[bytes, int]) -> None:
+    with Descent(place) as root:
+        for path in sorted(closed, reverse=True):  # what is in a directory first
+            at, name = root.parent(path)
+            os.chmod(name, closed[path], dir_fd=at)
 
 
 def _clear(place: bytes, name: bytes) -> None:
