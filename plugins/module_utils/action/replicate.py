@@ -25,6 +25,7 @@ from ..target.succession import CLOCK_SLACK
 from ..target.tree.copy import CopySession, check_place, choose_base, removed_ids
 from ..target.tree.layout import damaged_paths, update_state
 from ..target.tree.target import TreeTarget, overlaps
+from ..transfer.pace import Pace, rate_of
 from .locate import AnyTarget, name_of, open_target
 from .result import Result
 from .state import HostState, new_transaction
@@ -116,11 +117,12 @@ class _Replication:
                 allowed="two vaults apart, best on two machines",
                 next="name another directory",
             )
-        if policy.transfer.bwlimit:
+        limit = policy.transfer.bwlimit
+        if limit and policy.target.layout == "pack":
             raise PolicyError(
-                "transfer.bwlimit is not kept by replicate",
+                "transfer.bwlimit is not kept where packs are read",
                 field="transfer.bwlimit",
-                found=policy.transfer.bwlimit,
+                found=limit,
                 allowed="a policy without it",
                 next="leave it out; to go easy on a link, copy at night",
             )
@@ -129,6 +131,9 @@ class _Replication:
         self.progress = progress
         self.result = ReplicateResult()
         self.source: AnyTarget = open_target(policy.target, policy.host, policy.name)
+        self.pace = Pace(rate_of(limit)) if limit else None
+        if not isinstance(self.source, TreeTarget):  # whose files are read where they lie; what another fetches has kept the pace when it is here
+            self.source.pace, self.pace = self.pace, None
         receiver = open_target(to, policy.host, policy.name)
         assert isinstance(receiver, TreeTarget)
         self.receiver = receiver
@@ -264,7 +269,7 @@ class _Replication:
             os.mkdir(scratch, 0o700)
             for portion in self.source.portions(entries):
                 with self.source.fetch(snapshot, portion, scratch) as tree:
-                    session.take(tree, portion, self.progress.advance)
+                    session.take(tree, portion, self.progress.advance, self.pace)
         return len(entries), sum(entry.size for entry in entries)
 
     def _note_freshness(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot]) -> None:
