@@ -15,6 +15,7 @@ from typing import Any, Iterator, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered, s3, session
 
 from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal, serving
@@ -244,6 +245,26 @@ def test_the_usual_chain_of_credentials_is_followed(conditional: Bucketed, monke
     assert world.backup(policy=world.policy(target=world.spec(credentials_file=None))).changed
 
 
+def test_status_tells_whether_the_bucket_keeps_what_is_young(conditional: Bucketed) -> None:
+    world = conditional
+    plant(world, 3, 1)
+    world.backup()
+
+    def immutable() -> Any:
+        return status(world.policy(), state_directory=str(world.state))["immutable"]
+
+    assert immutable() is False
+    client = world.client()
+    world.bucket += "-locked"
+    client.create_bucket(Bucket=world.bucket, ObjectLockEnabledForBucket=True, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    assert immutable() is False  # objects can be locked, and are not
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 7}}
+    client.put_object_lock_configuration(Bucket=world.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule})
+    assert immutable() is True
+    world.proxy.spoil = lambda asked, _body: refusal(501, "NotImplemented") if asked.key.strip("/") == world.bucket and asked.verb == "get" else None
+    assert immutable() is None
+
+
 def test_what_lies_below_the_prefix_already_is_left_alone(bucketed: Bucketed) -> None:
     world = bucketed
     plant(world, 3, 1)
@@ -384,6 +405,14 @@ def test_what_is_altered_on_its_way_down_is_found(conditional: Bucketed) -> None
 # ---- others ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torture
+def test_of_two_who_commit_at_the_same_moment_exactly_one_does(bucketed: Bucketed) -> None:
+    plant(bucketed, 3, 1)
+    bucketed.backup()
+    bucketed.race(int(os.environ.get("RACES", "5")), lambda: bucketed.target)
+    assert bucketed.keys("claims") == []
+
+
 def test_of_two_who_write_at_once_one_is_told_and_succeeds_next_time(bucketed: Bucketed) -> None:
     world = bucketed
     plant(world, 3, 1)
@@ -401,6 +430,7 @@ def test_of_two_who_write_at_once_one_is_told_and_succeeds_next_time(bucketed: B
     world.check_history(count=3)
 
 
+@pytest.mark.torture
 def test_a_run_that_is_killed_leaves_the_last_commit_and_the_next_one_goes_on(conditional: Bucketed) -> None:
     world = conditional
     plant(world, 3, 1)

@@ -57,7 +57,9 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
         if result.get("requests"):
-            yield "  asked the bucket {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(**result["requests"])
+            asked = result["requests"]
+            cost = "" if asked["monthly_usd"] is None else "; %.2f $ a month if each run asks as much" % asked["monthly_usd"]
+            yield "  asked the bucket {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(**asked) + cost
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
         if result["healed"]:
@@ -350,6 +352,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("snapshots", "unknown" if result["snapshots"] is None else "{:,}".format(result["snapshots"])),
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
+        ("immutable", {True: "yes, while it is young", False: "no, whoever may delete here can delete all of it"}.get(result["immutable"])),
         ("running", "a run is under way" if result["running"] else None),
         ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] and not result["running"] else None),
     )

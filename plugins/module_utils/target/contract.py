@@ -361,6 +361,11 @@ class Target(ABC):
         """What this object asked so far of a service that charges by the request; None of any other."""
         return None
 
+    @property
+    def immutable(self) -> Optional[bool]:
+        """Whether the target itself keeps what is young from being removed by anybody; None where it cannot be told, or is not the question."""
+        return None
+
     def remarks(self) -> "List[str]":
         """What a run should warn of that was seen while talking to the target."""
         return []
@@ -395,8 +400,8 @@ class Target(ABC):
         """Remove what dead sessions left, where no live one is at work."""
 
     @abstractmethod
-    def portions(self, entries: Sequence[Entry]) -> "List[Sequence[Entry]]":
-        """``entries`` in portions that ``fetch`` had better be asked for one after the other."""
+    def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> "List[Sequence[Entry]]":
+        """``entries`` of a snapshot in portions that ``fetch`` had better be asked for one after the other."""
 
     @abstractmethod
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> ContextManager[Descent]:
