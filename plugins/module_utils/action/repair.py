@@ -113,7 +113,7 @@ def _mend(
             with state.scratch() as scratch:
                 os.mkdir(scratch, 0o700)
                 for snapshot, entries in wanted:
-                    for portion in source.portions(entries):
+                    for portion in source.portions(snapshot, entries):
                         try:
                             with source.fetch(snapshot, portion, scratch) as tree, receiver.explaining():
                                 work.take(snapshot, tree, portion, progress.advance, pace)
