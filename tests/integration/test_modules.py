@@ -167,7 +167,7 @@ def tell(story: Story, home: Path) -> None:
     story.python(DAMAGE % (str(home / "second-vault"), "many"))
     story.task("verify_copy", "verify", **{**many, "target": str(home / "second-vault")})
     story.four_times("repair", "replicate", repair=True, **second)
-    story.task("repair_damaged", "replicate", repair=True, to=vault, **{**history, "target": str(home / "second-vault")})
+    story.task("repair_damaged", "replicate", repair=True, to=vault, **{**crowd, "target": str(home / "second-vault")})
     rules = {"keep_last": 1, "protect": "0s"}
     story.task("prune_policy", "prune", policy={**many, "sources": [tree + "/folder"], "retention": rules})
     for number in range(25):
