@@ -445,6 +445,7 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         ("snapshot_info", "duration"),  # rounds to nothing
         # Need a bucket, a copy that was pruned, and damage that an older snapshot makes up for.
         ("snapshot", "requests"),
+        ("status_info", "immutable"),
         ("replicate", "pruned"),
         ("drill", "loss"),
     }
