@@ -79,7 +79,7 @@ def test_a_lost_acknowledgement_is_recognised_as_the_hosts_own(world: World, mon
         (session_module, "build"),
         (session_module, "prove"),
         (session_module.TreeSession, "_publish"),
-        (session_module, "_sync_file_system"),
+        (session_module, "sync_file_system"),
         (session_module, "sync_directory"),
         (session_module.TreeSession, "close"),
     ],

@@ -31,7 +31,6 @@ from ..policy.model import Notify, Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot, Thresholds
 from ..target.tree.layout import damaged_paths
 from ..version import VERSION
-from .cost import account_for
 from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
 from .sources import Marked, application_of, check_sources, never_entered, with_sources
@@ -39,7 +38,7 @@ from .state import HostState, Pending, new_transaction, user_names
 
 if TYPE_CHECKING:
     from ..transfer.rsync import Options
-from .hooks import Hooks
+    from .hooks import Hooks
 
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
@@ -221,7 +220,11 @@ class _Run:
             self.result.warnings += self.target.remarks()
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
-        self.result.requests = account_for(self.target.requests, self.policy)
+        asked = self.target.requests
+        if asked is not None:
+            from .cost import account_for
+
+            self.result.requests = account_for(asked, self.policy)
         try:
             self.progress.finish()
             if self.hooks is not None:

@@ -33,11 +33,9 @@ def prices_of(endpoint: Optional[str]) -> Optional[Prices]:
     return None
 
 
-def account_for(asked: Optional[Requests], policy: Policy) -> Optional[Dict[str, Any]]:
+def account_for(asked: Requests, policy: Policy) -> Dict[str, Any]:
     """The result key ``requests``: the counts, and as ``monthly_usd`` what a month costs in which each run of the schedule asks as much; None where the
     prices are not known. Without what storage costs, and without what a contract gives for nothing."""
-    if asked is None:
-        return None
     prices = prices_of(policy.target.endpoint)
     cost = None
     if prices is not None:

@@ -47,7 +47,7 @@ class Limits:
     reserve: int = 5
     deltas: bool = True
     removed_percent: int = 50
-    changed_percent: int = 0
+    changed_percent: int = 50
     growth_percent: int = 0
     encrypted_percent: int = 50
 

@@ -219,7 +219,7 @@ class Anomaly:
     """From how many percent on a change is one that nobody makes by everyday work; 0 for never."""
 
     removed_percent: int = key(number(0, 100), 50)
-    changed_percent: int = key(number(0, 100), 0)
+    changed_percent: int = key(number(0, 100), 50)
     growth_percent: int = key(number(0), 0)
     encrypted_percent: int = key(number(0, 100), 50)
 

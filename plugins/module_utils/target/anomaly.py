@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Anomaly: does a snapshot differ from the one before it as ransomware, or a wipe, would make it differ? Whoever commits it judges.
 
-An upgrade replaces the content of most files, and grows: neither is a signal by itself unless somebody asks for it. What no upgrade does is to leave
+That most content is gone is a signal whatever took its place; who upgrades everything at once can switch that off and keep the one that no upgrade gives:
 many files under their names with a beginning that is another one and that cannot be compressed.
 """
 
@@ -52,8 +52,7 @@ def judge(thresholds: Thresholds, before: Receipt, base: Manifest, after: Receip
     """What about the snapshot ``after`` makes it an anomaly, with numbers; None where nothing does. ``before`` and ``base``: the one before it."""
     changes = _compare(base, manifest)
     signals = [
-        _removed(thresholds.removed_percent, before, manifest, changes),
-        _changed(thresholds.changed_percent, before, manifest, changes),
+        _removed(thresholds.removed_percent, before, manifest, changes) or _changed(thresholds.changed_percent, before, manifest, changes),
         _grown(thresholds.growth_percent, before, after),
         _encrypted(thresholds.encrypted_percent, changes, look),
     ]
@@ -98,8 +97,8 @@ def _removed(percent: int, before: Receipt, manifest: Manifest, changes: _Change
 
 
 def _changed(percent: int, before: Receipt, manifest: Manifest, changes: _Changes) -> str:
-    lost = _lost(percent, before, manifest, [old for old, _new in changes.replaced])
-    return "the content of %d of %d files was replaced" % (lost, before.files) if lost else ""
+    lost = _lost(percent, before, manifest, [*changes.removed, *(old for old, _new in changes.replaced)])
+    return "the content of %d of %d files was removed or replaced" % (lost, before.files) if lost else ""
 
 
 def _lost(percent: int, before: Receipt, manifest: Manifest, entries: Sequence[Entry]) -> int:
@@ -131,4 +130,5 @@ def _encrypted(percent: int, changes: _Changes, look: Look) -> str:
 
 
 def _is_much(part: int, whole: int, percent: int) -> bool:
-    return percent > 0 and part >= FEW and part * 100 >= percent * whole
+    """Whether it is more than that share; of 100 percent, all of it."""
+    return percent > 0 and part >= FEW and part * 100 > min(percent * whole, 100 * whole - 1)

@@ -316,12 +316,12 @@ class Heartbeat(NamedTuple):
 class Thresholds(NamedTuple):
     """From how many percent on something about a new snapshot is an anomaly, for which its parent is held; 0 for never.
 
-    ``removed_percent``: files of the parent whose content is gone with their names; ``changed_percent``: those whose names have other content;
+    ``removed_percent``: files of the parent whose content is gone with their names; ``changed_percent``: these, and those whose names have other content;
     ``growth_percent``: bytes more than the parent had; ``encrypted_percent``: of the files with other content, those that seem encrypted.
     """
 
     removed_percent: int = 50
-    changed_percent: int = 0
+    changed_percent: int = 50
     growth_percent: int = 0
     encrypted_percent: int = 50
 

@@ -42,8 +42,8 @@ def photo(seed: int) -> bytes:
 Tree = Dict[str, bytes]
 
 
-def seen(before: Tree, after: Tree, **percents: int) -> Optional[str]:
-    """What is said of a tree that became another one."""
+def seen(before: Tree, after: Tree, *, changed_percent: int = 0, **percents: int) -> Optional[str]:
+    """What is said of a tree that became another one, where everyday work replaces everything."""
 
     def manifest(tree: Tree) -> Manifest:
         return Manifest.from_entries(
@@ -59,7 +59,7 @@ def seen(before: Tree, after: Tree, **percents: int) -> Optional[str]:
         return looks_encrypted(before[os.fsdecode(old.path)][:HEAD], after[os.fsdecode(new.path)][:HEAD])
 
     looks.clear()
-    return judge(Thresholds(**percents), receipt(before), manifest(before), receipt(after), manifest(after), look)
+    return judge(Thresholds(changed_percent=changed_percent, **percents), receipt(before), manifest(before), receipt(after), manifest(after), look)
 
 
 looks: List[Tuple[bytes, bytes]] = []
@@ -117,7 +117,7 @@ STRANGE = {
         {**{path + ".locked": data for path, data in ENCRYPTED.items()}, **{"x/%d" % n: prose(n) for n in range(1000)}},
         "60 of these",
     ),
-    "gone": (TEXTS, dict(list(TEXTS.items())[30:]), "the content of 30 of 60 files was removed"),
+    "gone": (TEXTS, dict(list(TEXTS.items())[31:]), "the content of 31 of 60 files was removed"),
     "emptied": (TEXTS, dict.fromkeys(TEXTS, b""), "the content of 60 of 60 files was removed"),
     "half": (TEXTS, {**{path: prose(500 + n) for n, path in enumerate(TEXTS)}, **dict(list(ENCRYPTED.items())[::2])}, "30 of these"),
 }
@@ -134,13 +134,21 @@ def test_what_nobody_does_by_everyday_work_is_told_with_numbers(what: str) -> No
     ("percents", "said"),
     [
         ({"encrypted_percent": 0}, None),
-        ({"encrypted_percent": 0, "changed_percent": 100}, "the content of 60 of 60 files was replaced"),
+        ({"encrypted_percent": 0, "changed_percent": 100}, "the content of 60 of 60 files was removed or replaced"),
         ({"encrypted_percent": 100, "changed_percent": 1}, "; of 60 files"),
     ],
 )
 def test_every_threshold_can_be_set(percents: Dict[str, int], said: Optional[str]) -> None:
     told = seen(TEXTS, ENCRYPTED, **percents)
     assert told is None if said is None else told is not None and said in told
+
+
+@pytest.mark.parametrize(("gone", "replaced", "is_told"), [(0, 30, False), (0, 31, True), (15, 15, False), (15, 16, True), (30, 0, False), (31, 0, True)])
+def test_most_content_that_is_gone_is_told_of_unless_that_is_switched_off(gone: int, replaced: int, is_told: bool) -> None:
+    paths = list(TEXTS)
+    after = {**{path: TEXTS[path] for path in paths[gone:]}, **{path: prose(700 + n) for n, path in enumerate(paths[gone : gone + replaced])}}
+    assert (seen(TEXTS, after, changed_percent=Thresholds().changed_percent) is not None) is is_told
+    assert (seen(TEXTS, after) is not None) is (gone == 31)
 
 
 def test_what_is_gone_is_switched_off_by_0() -> None:
