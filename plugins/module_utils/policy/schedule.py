@@ -13,7 +13,7 @@ from ..errors import printable
 from .checks import bad, check_text, closest
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
 
 MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 _MACRO_COLUMNS = {
@@ -90,26 +90,51 @@ def check_window(value: Any, field: str) -> str:
     return span
 
 
+class _Plan:
+    """What a cron expression says. ``hours``, ``minutes``: sorted."""
+
+    def __init__(self, line: str) -> None:
+        words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
+        self.minutes, self.hours, self._days, self._months, weekdays = (
+            sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS)
+        )
+        self._weekdays = {number % 7 for number in weekdays}
+        # On either day if both are restricted.
+        self._is_either = not (words[2].startswith("*") or words[4].startswith("*"))
+
+    def has(self, day: date) -> bool:
+        """Whether cron starts anything on this day."""
+        fits = day.day in self._days, day.isoweekday() % 7 in self._weekdays
+        return day.month in self._months and (any(fits) if self._is_either else all(fits))
+
+
 def last_due(line: str, now: datetime) -> datetime:
     """The last minute, at or before the local time ``now``, at which cron starts what has this schedule (checked by ``check_cron``)."""
     from datetime import timedelta  # slow to import, and most runs read no schedule
 
-    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
-    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
-    weekday_set = {number % 7 for number in weekdays}
-    # On either day if both are restricted.
-    is_either = not (words[2].startswith("*") or words[4].startswith("*"))
-    times = [(hour, minute) for hour in reversed(hours) for minute in reversed(minutes)]
+    plan = _Plan(line)
+    times = [(hour, minute) for hour in reversed(plan.hours) for minute in reversed(plan.minutes)]
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     for _day in range(_DAYS_BACK):
-        fits = day.day in days, day.isoweekday() % 7 in weekday_set
-        if day.month in months and (any(fits) if is_either else all(fits)):
+        if plan.has(day):
             for hour, minute in times:
                 due = day.replace(hour=hour, minute=minute)
                 if due <= now:
                     return due
         day -= timedelta(days=1)
     raise AssertionError("check_cron lets nothing by that never runs")
+
+
+def longest_gap(line: str) -> int:
+    """The longest time, in seconds, between two minutes at which cron starts what has this schedule (checked by ``check_cron``)."""
+    from datetime import date
+
+    plan = _Plan(line)
+    times = sorted(hour * 60 + minute for hour in plan.hours for minute in plan.minutes)
+    first = date(2024, 1, 1).toordinal()  # a leap year, and another follows
+    days = [day for day in range(first, first + _DAYS_BACK) if plan.has(date.fromordinal(day))]
+    over_night = max(later - earlier for earlier, later in zip(days, days[1:])) * 1440 + times[0] - times[-1]
+    return 60 * max([over_night, *(later - earlier for earlier, later in zip(times, times[1:]))])
 
 
 def calendar_events(line: str) -> Tuple[str, ...]:

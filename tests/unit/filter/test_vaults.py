@@ -32,7 +32,7 @@ def test_without_the_groups_there_is_no_vault_but_the_one_that_was_named() -> No
     assert vaults_of("web1", {}, vault="v") == ["v"]
 
 
-@pytest.mark.parametrize("copies", [0, -1, "2", 1.5, None, True])
+@pytest.mark.parametrize("copies", [0, -1, "two", 1.5, None, True])
 def test_a_number_of_copies_that_is_none_is_refused(copies: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="a whole number from 1 on"):
         vaults_of("web1", GROUPS, copies=copies)
