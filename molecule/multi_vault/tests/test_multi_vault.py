@@ -117,6 +117,22 @@ def test_cron_fetches_what_is_new_and_then_nothing(fleet: Fleet) -> None:
     assert policy["objectives"] == {"rpo": "732d1h"}
 
 
+def test_a_host_that_moves_takes_its_history_along(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
+    fleet.work("web2")
+    before = fleet.snapshots("vault2", "web2")
+    assert len(fleet.snapshots("vault1", "web2")) == len(before) - 1
+    pinned = tmp_path_factory.mktemp("pinned") / "pinned.json"
+    pinned.write_text(json.dumps({"all": {"hosts": {"web2": {"openclaw_backup_vault": "vault1"}}}}))
+    passed = fleet.play("site", "-i", str(pinned), "--limit", "web2", verb="backup", move=True)
+    assert not passed["web2"]["work"]["changed"] and fleet.snapshots("vault1", "web2") == before
+    assert fleet.work("web2")["bytes_sent"] < 100
+    listed = json.loads(fleet.host("web2").run_expect([0], "openclaw-backup list work --json").stdout)["snapshots"]
+    assert [item["sequence"] for item in listed] == [3, 2, 1] and [item["id"] for item in listed][1:] == before[::-1]
+    assert fleet.snapshots("vault2", "web2") == before
+    keys = fleet.host("vault2").run("cat /var/lib/openclaw-ingest/ocb-web2-*/.ssh/authorized_keys")
+    assert (keys.rc, keys.stdout) == (0, ""), "what it left lets it in no more"
+
+
 def test_a_vault_burns(fleet: Fleet) -> None:
     last = fleet.work("web1")
     assert last["snapshot_id"] not in fleet.copied
@@ -162,12 +178,12 @@ def test_a_host_does_not_leave_a_lost_vault_without_a_word(fleet: Fleet, tmp_pat
 
 
 def test_the_other_vault_goes_on_where_the_lost_one_ended(fleet: Fleet) -> None:
+    copies = fleet.snapshots("vault2", "web1")
     passed = fleet.play("site", verb="backup", copies=1, move=True, move_lost=True)
     assert not passed["web1"]["work"]["changed"], "what was restored is what is there"
     fleet.work("web1")
-    history = fleet.about("vault2", "list", "web1")["snapshots"]
-    assert [item["sequence"] for item in history] == [3, 2, 1] and [item["id"] for item in history][1:] == fleet.copied[::-1]
-    assert fleet.host("web1").run("openclaw-backup list work --json").rc == 0
+    history = json.loads(fleet.host("web1").run_expect([0], "openclaw-backup list work --json").stdout)["snapshots"]
+    assert [item["sequence"] for item in history] == [3, 2, 1] and [item["id"] for item in history][1:] == copies[::-1]
 
 
 def test_what_nobody_wants_any_more_is_gone_and_no_copy_is(fleet: Fleet) -> None:
