@@ -27,6 +27,8 @@ _MACRO_COLUMNS = {
 }
 # From one 29 February to the one before, over a century without.
 _DAYS_BACK = 8 * 366 + 1
+# Years come back after four, as far as this counts.
+_LEAP_DAYS, _LEAP_MONTHS = 1461, 48
 DAYS_IN = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 ALLOWED = "minute hour day month weekday, such as '*/5 * * * *', or one of " + ", ".join(MACROS)
@@ -90,29 +92,56 @@ def check_window(value: Any, field: str) -> str:
     return span
 
 
-class _Plan:
-    """What a cron expression says. ``hours``, ``minutes``: sorted."""
+class _Times(NamedTuple):
+    """A checked expression, each column sorted; Sunday is 0. ``is_either``: on either day, because both are restricted."""
 
-    def __init__(self, line: str) -> None:
-        words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
-        self.minutes, self.hours, self._days, self._months, weekdays = (
-            sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS)
-        )
-        self._weekdays = {number % 7 for number in weekdays}
-        # On either day if both are restricted.
-        self._is_either = not (words[2].startswith("*") or words[4].startswith("*"))
+    minutes: List[int]
+    hours: List[int]
+    days: List[int]
+    months: List[int]
+    weekdays: List[int]
+    is_either: bool
 
     def has(self, day: date) -> bool:
-        """Whether cron starts anything on this day."""
-        fits = day.day in self._days, day.isoweekday() % 7 in self._weekdays
-        return day.month in self._months and (any(fits) if self._is_either else all(fits))
+        """Whether cron starts anything on that day."""
+        fits = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        return day.month in self.months and (any(fits) if self.is_either else all(fits))
+
+
+def _times(line: str) -> _Times:
+    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
+    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
+    is_either = not (words[2].startswith("*") or words[4].startswith("*"))
+    return _Times(minutes, hours, days, months, sorted({number % 7 for number in weekdays}), is_either)
+
+
+def runs_a_month(line: str) -> float:
+    """How often cron starts what has this schedule (checked by ``check_cron``) in an average month."""
+    from datetime import date, timedelta
+
+    times = _times(line)
+    begin = date(2024, 1, 1)
+    days = sum(times.has(begin + timedelta(days=number)) for number in range(_LEAP_DAYS))
+    return days * len(times.hours) * len(times.minutes) / _LEAP_MONTHS
+
+
+def longest_gap(line: str) -> int:
+    """The longest time, in seconds, between two minutes at which cron starts what has this schedule (checked by ``check_cron``)."""
+    from datetime import date
+
+    plan = _times(line)
+    times = sorted(hour * 60 + minute for hour in plan.hours for minute in plan.minutes)
+    first = date(2024, 1, 1).toordinal()  # a leap year, and another follows
+    days = [day for day in range(first, first + _DAYS_BACK) if plan.has(date.fromordinal(day))]
+    over_night = max(later - earlier for earlier, later in zip(days, days[1:])) * 1440 + times[0] - times[-1]
+    return 60 * max([over_night, *(later - earlier for earlier, later in zip(times, times[1:]))])
 
 
 def last_due(line: str, now: datetime) -> datetime:
     """The last minute, at or before the local time ``now``, at which cron starts what has this schedule (checked by ``check_cron``)."""
     from datetime import timedelta  # slow to import, and most runs read no schedule
 
-    plan = _Plan(line)
+    plan = _times(line)
     times = [(hour, minute) for hour in reversed(plan.hours) for minute in reversed(plan.minutes)]
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     for _day in range(_DAYS_BACK):
@@ -125,32 +154,19 @@ def last_due(line: str, now: datetime) -> datetime:
     raise AssertionError("check_cron lets nothing by that never runs")
 
 
-def longest_gap(line: str) -> int:
-    """The longest time, in seconds, between two minutes at which cron starts what has this schedule (checked by ``check_cron``)."""
-    from datetime import date
-
-    plan = _Plan(line)
-    times = sorted(hour * 60 + minute for hour in plan.hours for minute in plan.minutes)
-    first = date(2024, 1, 1).toordinal()  # a leap year, and another follows
-    days = [day for day in range(first, first + _DAYS_BACK) if plan.has(date.fromordinal(day))]
-    over_night = max(later - earlier for earlier, later in zip(days, days[1:])) * 1440 + times[0] - times[-1]
-    return 60 * max([over_night, *(later - earlier for earlier, later in zip(times, times[1:]))])
-
-
 def calendar_events(line: str) -> Tuple[str, ...]:
     """The calendar events (``man 7 systemd.time``) at which cron starts what has this schedule (checked by ``check_cron``): together the same minutes.
 
     Two where day of the month and weekday are both restricted: cron starts on either day, one event only where both fit.
     """
-    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
-    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
-    at = "%s:%s:00" % (_listed(hours, 24), _listed(minutes, 60))
-    month, day = _listed(months, 12), _listed(days, 31)
+    times = _times(line)
+    at = "%s:%s:00" % (_listed(times.hours, 24), _listed(times.minutes, 60))
+    month, day = _listed(times.months, 12), _listed(times.days, 31)
     names = [name.capitalize() for name in _COLUMNS[4].names]
     # From Monday on, which is where systemd begins its week.
-    week = [names[number] for number in (1, 2, 3, 4, 5, 6, 0) if number in {number % 7 for number in weekdays}]
+    week = [names[number] for number in (1, 2, 3, 4, 5, 6, 0) if number in times.weekdays]
     weekday = "" if len(week) == 7 else ",".join(week) + " "
-    if words[2].startswith("*") or words[4].startswith("*"):
+    if not times.is_either:
         return ("%s*-%s-%s %s" % (weekday, month, day, at),)
     return ("*-%s-%s %s" % (month, day, at), "%s*-%s-* %s" % (weekday, month, at))
 
