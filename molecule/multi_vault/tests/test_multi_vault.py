@@ -124,7 +124,7 @@ def test_a_host_that_moves_takes_its_history_along(fleet: Fleet, tmp_path_factor
     pinned = tmp_path_factory.mktemp("pinned") / "pinned.json"
     pinned.write_text(json.dumps({"all": {"hosts": {"web2": {"openclaw_backup_vault": "vault1"}}}}))
     passed = fleet.play("site", "-i", str(pinned), "--limit", "web2", verb="backup", move=True)
-    assert not passed["web2"]["work"]["changed"] and fleet.snapshots("vault1", "web2") == before
+    assert passed["web2"]["work"]["files_sent"] == 0 and fleet.snapshots("vault1", "web2") == before
     assert fleet.work("web2")["bytes_sent"] < 100
     listed = json.loads(fleet.host("web2").run_expect([0], "openclaw-backup list work --json").stdout)["snapshots"]
     assert [item["sequence"] for item in listed] == [3, 2, 1] and [item["id"] for item in listed][1:] == before[::-1]
