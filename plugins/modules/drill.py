@@ -56,8 +56,10 @@ options:
       - V(restore) proves that the snapshot comes back.
       - V(damaged) is for the day on which it turns out to be damaged, a byte that is changed in what came back must be found, and the snapshot before it is
         what is proven; RV(loss) tells what that would cost.
+      - V(lost-vault) is for the day on which the target is gone, nothing is asked of it, and what the first of the policy's C(copies) has is what is proven
+        and judged; RV(target) and RV(rpo) are those of the copy.
     type: str
-    choices: [restore, damaged]
+    choices: [restore, damaged, lost-vault]
     default: restore
 seealso:
   - module: openclaw.backup.restore

@@ -13,10 +13,10 @@ import re
 import stat
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..errors import EXIT_FAILED, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, counted, printable, refused_by_system
+from ..errors import EXIT_FAILED, EXIT_INTEGRITY, BackupError, IntegrityError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ..manifest.metadata import entry_type, path_of
@@ -41,7 +41,7 @@ from .status import protected_until
 
 SAMPLE = 20
 LISTED = 100
-SCENARIOS = ("restore", "damaged")
+SCENARIOS = ("restore", "damaged", "lost-vault")
 LONGEST_ASKER = 200
 LONGEST_REASON = 300
 _SCRATCH = re.compile(rb"openclaw-backup-drill-[0-9a-f]{32}")
@@ -170,7 +170,8 @@ def drill(
     drill: another one is at work, or ``scratch`` cannot be used. ``dry_run``: choose, look for room, write nothing. ``on_vault``: this is the vault, whose
     account keeps the snapshots of many hosts: nothing of what came back is started, nor parsed by more than it has to be. ``asked_by``: who wants it, for the
     evidence; one line, which nobody checks. ``scenario``: ``damaged`` is the drill for the day on which the newest snapshot turns out to be damaged: a byte
-    that is changed in what came back of it must be found, and the snapshot before it is what is proven.
+    that is changed in what came back of it must be found, and the snapshot before it is what is proven. ``lost-vault`` is that for the day on which the
+    target is gone: nothing is asked of it, and what the first of the policy's ``copies`` has is what is proven and judged.
     """
     if asked_by is not None and not (asked_by.strip() and asked_by.isprintable() and len(asked_by) <= LONGEST_ASKER):
         raise UsageError(
@@ -217,6 +218,7 @@ class _Drill:
 
     def go(self, scratch: Optional[str], wish: str, keep: bool, dry_run: bool) -> None:
         """The whole drill; leaves what it found in ``result``."""
+        self._lose_vault()
         parent = self.state.directory + b"/drill" if scratch is None else os.fsencode(scratch)
         if scratch is not None:
             parent = _usable(self.policy, parent)
@@ -287,19 +289,37 @@ class _Drill:
                 except OSError as error:
                     self.result.warnings.append("%s could not be removed (%s); the next drill tries again" % (printable(place), error.strerror or str(error)))
 
+    def _lose_vault(self) -> None:
+        """From here on the first copy is the target, where that is what is rehearsed."""
+        self.is_lost = self.result.scenario == "lost-vault"
+        if self.is_lost and self.policy.copies:
+            self.policy = replace(self.policy, target=self.policy.copies[0], copies=())
+            self.result.target = self.policy.target.url
+
     # ---- the rehearsal -----------------------------------------------------------------------------------------------------
 
     def _choose(self, wish: str) -> Tuple[Snapshot, Manifest]:
+        if self.is_lost and self.result.target == self.state.policy.target.url:
+            raise TargetError(
+                "The policy %s names no copies: with its vault all would be lost" % self.policy.name,
+                kind="no_copy",
+                field="copies",
+                allowed="a list of vaults that keep copies of this history",
+                next="have another vault keep copies (docs/vaults.md), and name it in the policy's copies",
+            )
         self.target = target = open_target(self.policy.target, self.policy.host, self.policy.name)
         snapshots = target.list()
-        if self.is_own_history:
+        if self.is_own_history and not self.is_lost:
             check_not_lost(self.policy, self.state, snapshots)
         chosen = find_snapshot(snapshots, wish, name_of(self.policy))
         self.chosen = chosen
         result, receipt = self.result, chosen.receipt
         result.snapshot_id, result.digest = chosen.id, receipt.digest
         is_newest = chosen.id == snapshots[0].id
-        success = self.state.runs.last_success(policy=self.policy.name) if is_newest else None
+        # What this host has found unchanged since is the newest snapshot of the target, which a copy may not have yet.
+        baseline = self.state.baseline() if self.is_lost else None
+        is_current = is_newest and (not self.is_lost or (baseline is not None and baseline.id == chosen.id))
+        success = self.state.runs.last_success(policy=self.policy.name) if is_current else None
         until = protected_until(receipt.created, chosen.unchanged_until, success)
         assert until is not None
         result.state_as_of = until

@@ -217,7 +217,11 @@ VERBS: Dict[str, Verb] = {
             Option("--junit", "write a test report to this file (JUnit XML)", "FILE"),
             Option("--markdown", "write a summary for people to this file", "FILE"),
             Option("--keep", "leave what came back where it is"),
-            Option("--scenario", "restore (default), or damaged: is damage found, and does the snapshot before it come back?", "WHAT"),
+            Option(
+                "--scenario",
+                "restore (default); damaged: is damage found, and does the snapshot before it come back? lost-vault: does the first copy do?",
+                "WHAT",
+            ),
             Option("--asked-by", "who wants it, for the evidence; nobody checks that", "TEXT"),
             Option("--on-vault", "this is the vault: no program and no database of a host is opened"),
             Option("--scheduled", "what a schedule starts: drill if `objectives.drill_every` asks for it soon, and a day after a drill that failed"),
@@ -255,6 +259,7 @@ VERBS: Dict[str, Verb] = {
         (_POLICY,),
         (
             Option("--to", "the vault that keeps the copies, a directory of this machine; made where it is missing", "DIR"),
+            Option("--repair", "first repair what a verification found damaged in --to, with what the policy's target has of the same snapshots"),
             Option("--dry-run", "say what would be copied; write nothing anywhere"),
             _HOST,
             _QUIET,
@@ -262,6 +267,7 @@ VERBS: Dict[str, Verb] = {
         (
             ("replicate web --to /srv/vault2 --dry-run", "what is missing there?"),
             ("replicate web --to /srv/vault2", "copy it"),
+            ("replicate web-from-vault2 --to /srv/vault --repair", "make the first vault whole again with the copies in the second"),
         ),
     ),
     "hold": Verb(

@@ -366,7 +366,7 @@ def _replicate(job: Job) -> Outcome:
             next="name it, such as --to /srv/vault2",
         )
     to = check_target(request.to if "://" in request.to else os.path.abspath(request.to), "--to")
-    done = replicate(job.policy, to, state_directory=job.state_directory, dry_run=request.dry_run, progress=job.progress)
+    done = replicate(job.policy, to, state_directory=job.state_directory, repair=request.repair, dry_run=request.dry_run, progress=job.progress)
     return Outcome({**_history(job.policy), **done.to_dict()}, done.failure())
 
 

@@ -9,13 +9,16 @@ import os
 import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError
 from ..manifest.document import Manifest
 from ..manifest.entry import Entry
 from ..manifest.walk import Descent
 from ..transfer.rsync import Options
+
+if TYPE_CHECKING:
+    from ..transfer.pace import Pace
 
 Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
 
@@ -333,9 +336,12 @@ class Session(ABC):
 
 
 class Target(ABC):
-    """A place that keeps the history of one policy of one host."""
+    """A place that keeps the history of one policy of one host.
+
+    ``pace``: what ``fetch`` brings here over a link comes no faster."""
 
     url: str
+    pace: Optional[Pace] = None
 
     @property
     @abstractmethod

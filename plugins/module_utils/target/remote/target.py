@@ -170,7 +170,7 @@ class RemoteTarget(Target):
             if entries:
                 self._ask("fetch", [b"\0".join(entry.path for entry in entries)], id=snapshot.id)
                 with self.connection.explained():
-                    receive_files(self.connection.wire, below, entries)
+                    receive_files(self.connection.wire, below, entries, pace=self.pace)
             yield below
 
     def verify(

@@ -502,7 +502,7 @@ class TreeSession(Session):
         self._hold_after_mass_change(manifest, receipt.id)
         if self.tags:
             layout.change_tags(self.history, receipt.id, self.tags, ())  # before there is a snapshot, so that it has them from the start
-        _sync_file_system(snapshot)
+        sync_file_system(snapshot)
         # Written first, so that no snapshot lacks its record; a crash in between shows as the sweep of this transaction.
         self._audit(self._event(receipt))
         os.rename(snapshot, self.history.snapshot(receipt.id))
@@ -676,7 +676,7 @@ def sync_directory(path: bytes) -> None:
         os.close(fd)
 
 
-def _sync_file_system(path: bytes) -> None:
+def sync_file_system(path: bytes) -> None:
     """``syncfs``: everything that was written is on disk before the rename says that it exists."""
     import ctypes
 

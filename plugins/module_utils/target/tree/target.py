@@ -30,9 +30,6 @@ from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot
 from .sweep import sweep, sweep_all
 from .usage import freed_with, sizes_of
 
-# Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
-_MAX_DAMAGED = 10000
-
 AnySession = TypeVar("AnySession", bound=TreeSession)
 
 
@@ -127,25 +124,15 @@ class TreeTarget(Target):
     def _begin(self, make: Callable[[str], AnySession]) -> AnySession:
         """Open the session that ``make`` makes of the vault's storage once nobody else writes to this history."""
         storage = self.storage
-        if storage == NATIVE and os.geteuid() != 0:
-            raise TargetError(
-                "The vault %s has native storage, which only root can write" % self.url,
-                kind="vault_format",
-                field="target.storage",
-                found=NATIVE,
-                next="run as root, or make another vault with storage portable",
-            )
+        self._check_may_write(storage)
         held: List[int] = []
         try:
-            try:
+            with self.explaining():
                 if not self.exists():
                     layout.create_vault(self.vault, storage)
                     storage = self.storage  # as whoever was first has made it
                 layout.make_private(self.history.base)
-                held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
-                held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
-            except OSError as error:
-                raise explain(error, self.history) from error
+                self._lock_for_writing(held)
             session = make(storage)
             session.hold_locks(held)
             held = []
@@ -158,6 +145,46 @@ class TreeTarget(Target):
             session.close()
             raise
         return session
+
+    def _check_may_write(self, storage: str) -> None:
+        if storage == NATIVE and os.geteuid() != 0:
+            raise TargetError(
+                "The vault %s has native storage, which only root can write" % self.url,
+                kind="vault_format",
+                field="target.storage",
+                found=NATIVE,
+                next="run as root, or make another vault with storage portable",
+            )
+
+    def _lock_for_writing(self, held: List[int]) -> None:
+        """Add to ``held`` the locks under which nobody else writes to this history, and nobody removes from it."""
+        held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
+        held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
+
+    @contextmanager
+    def repairing(self, *, dry_run: bool) -> Iterator[None]:
+        """Nobody adds to this history or removes from it meanwhile; with ``dry_run`` nobody removes."""
+        if dry_run:
+            with self._reading():
+                yield
+            return
+        self._check_may_write(self.storage)
+        held: List[int] = []
+        try:
+            with self.explaining():
+                self._lock_for_writing(held)
+            yield
+        finally:
+            for fd in held:
+                os.close(fd)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """What fails in the block fails for want of something in this vault, and is told so."""
+        try:
+            yield
+        except OSError as error:
+            raise explain(error, self.history) from error
 
     def _session(self, storage: str, tx: str, base: Optional[Snapshot], tags: Sequence[str]) -> TreeSession:
         arguments = (self.history, storage, self.host, self.policy, tx, base, self._clone, tags)
@@ -236,20 +263,15 @@ class TreeTarget(Target):
 
     def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
         """Keep the result with the snapshot, where the vault can be written."""
-        now = rfc3339(time.time())
+        now = time.time()
         changes: Dict[str, object] = {}
         result = "ok"
         if not found.ok:
             result = "damaged"
             paths = sorted({damage.path for damage in found.damaged} | set(found.missing))
-            changes["damaged"] = {
-                "at": now,
-                "count": len(paths) + len(found.extra),
-                "paths": [os.fsdecode(path) for path in paths[:_MAX_DAMAGED]],
-            }
-            changes["verified"] = None
+            changes = {"damaged": layout.damage_of(paths, len(paths) + len(found.extra), now), "verified": None}
         elif part is None and depth == "full":
-            changes = {"verified": {"at": now, "depth": depth}, "damaged": None}
+            changes = {"verified": {"at": rfc3339(now), "depth": depth}, "damaged": None}
         event = {
             "event": "verify",
             "snapshot": snapshot.id,
