@@ -405,10 +405,10 @@ def test_tags_and_freshness_come_along(world: World, second: Second) -> None:
 
 def test_mass_change_holds_the_copy_before_it(world: World, second: Second) -> None:
     for number in range(40):
-        (world.src / str(number)).write_text("precious %d" % number)
+        (world.src / str(number)).write_text("precious %d" % number * 100)
     first = world.backup().snapshot_id
     for number in range(40):
-        (world.src / str(number)).write_text("encrypted %d" % number)
+        (world.src / str(number)).write_bytes(os.urandom(1000))
     world.backup()
     second.pull()
     held = {snapshot.id: snapshot.held for snapshot in second.target.list()}

@@ -34,6 +34,7 @@ from .comparison import Scope, bears, examine, find_wrong, look, make_scope, mis
 from .locate import check_not_lost, name_of, open_target
 from .probes import Check, Scene, controls, names_of
 from .probes import look as run_probes
+from .ransomware import CHECKS, TIMES, rehearse, too_few
 from .restore import RestoreRequest, RestoreResult, restore
 from .result import Result
 from .state import HostState, Rehearsal, new_transaction
@@ -41,7 +42,7 @@ from .status import protected_until
 
 SAMPLE = 20
 LISTED = 100
-SCENARIOS = ("restore", "damaged", "lost-vault")
+SCENARIOS = ("restore", "damaged", "lost-vault", "ransomware")
 LONGEST_ASKER = 200
 LONGEST_REASON = 300
 _SCRATCH = re.compile(rb"openclaw-backup-drill-[0-9a-f]{32}")
@@ -53,7 +54,8 @@ _INTEGRITY = ("restore", "bytes", "metadata", "canary", "database")
 class DrillResult(Result):
     """What a drill found.
 
-    ``verdict``: passed, missed (all is proven, but an objective was missed) or failed; in check mode none. ``checks``: public mappings of ``Check``, those
+    ``verdict``: passed, missed (all is proven, but an objective was missed), failed, or skipped (nothing was looked at); in check mode none.
+    ``checks``: public mappings of ``Check``, those
     that failed first where there are more than 100; ``counts`` of passed, failed and skipped ones. ``rto``: seconds from the start of the drill to
     the end of the last probe, None where it did not come so far; ``scenario``: one of SCENARIOS; ``loss``: with ``damaged``, how much older than the newest
     state the one is that came back; ``rpo``: seconds between ``state_as_of``, when the sources were last known to be as
@@ -94,7 +96,7 @@ class DrillResult(Result):
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return self.verdict in (None, "passed")
+        return self.verdict in (None, "passed", "skipped")
 
     @property
     def rc(self) -> int:
@@ -134,7 +136,8 @@ class DrillResult(Result):
             "failed": len(failed),
             "skipped": sum(check.ok is None for check in checks),
         }
-        self.verdict = "passed" if not failed else "missed" if all(check.kind == "objective" for check in failed) else "failed"
+        is_idle = not any(check.ok is not None for check in checks)
+        self.verdict = "skipped" if is_idle else "passed" if not failed else "missed" if all(check.kind == "objective" for check in failed) else "failed"
         listed = checks if len(checks) <= LISTED else [*failed, *(check for check in checks if check.ok is not False)][:LISTED]
         self.checks = [check.to_dict() for check in listed]
         self.truncated = self.truncated or len(checks) > len(listed)
@@ -145,6 +148,8 @@ def _advice(kind: str) -> str:
         return "find out what takes so long (the checks tell their durations), or whether backups run at all, or correct the policy's objectives"
     if kind == "probe":
         return "look at what it said; `--keep` leaves what came back to be looked at"
+    if kind == "anomaly":
+        return "look at the policy's `anomaly`; a vault has limits of its own, which this drill does not look at"
     if kind == "database":
         return "look at the host's own database, which may be damaged as well; an older snapshot may hold it whole (`drill --snapshot`)"
     return "verify the snapshot, look at the vault's disk and at the scratch's, and drill an older snapshot"
@@ -171,7 +176,8 @@ def drill(
     account keeps the snapshots of many hosts: nothing of what came back is started, nor parsed by more than it has to be. ``asked_by``: who wants it, for the
     evidence; one line, which nobody checks. ``scenario``: ``damaged`` is the drill for the day on which the newest snapshot turns out to be damaged: a byte
     that is changed in what came back of it must be found, and the snapshot before it is what is proven. ``lost-vault`` is that for the day on which the
-    target is gone: nothing is asked of it, and what the first of the policy's ``copies`` has is what is proven and judged.
+    target is gone: nothing is asked of it, and what the first of the policy's ``copies`` has is what is proven and judged. ``ransomware``: what came back
+    is encrypted in place, between two backups of it to a vault in the scratch: that must be noticed, and the point before it come back.
     """
     if asked_by is not None and not (asked_by.strip() and asked_by.isprintable() and len(asked_by) <= LONGEST_ASKER):
         raise UsageError(
@@ -333,13 +339,15 @@ class _Drill:
         _chosen, manifest = self._choose(wish)
         while not os.path.isdir(parent):
             parent = os.path.dirname(parent)
-        self._check_room(parent, manifest)
+        self._check_room(parent, manifest, TIMES if self.result.scenario == "ransomware" else 1)
         self.result.checks = [Check(name, kind, None, "not in check mode").to_dict() for name, kind in self._planned(manifest)]
         self.result.counts = {"passed": 0, "failed": 0, "skipped": len(self.result.checks)}
         self.result.duration = time.monotonic() - self.began
 
     def _planned(self, manifest: Manifest) -> List[Tuple[str, str]]:
         names = [("restore", "restore"), ("bytes", "bytes"), ("metadata", "metadata"), ("canary", "canary")]
+        if self.result.scenario == "ransomware":
+            return names[:1] + list(CHECKS) + names[1:]
         names += [("databases", "database")] if manifest.header.databases else []
         names += [(name, "probe") for name in names_of(self.policy)]
         return names + [(name, "objective") for name in ("rto", "rpo") if self.result.objectives[name]]
@@ -360,6 +368,9 @@ class _Drill:
             self.checks.append(Check("older snapshot", "restore", True, "its state is %s older than the newest" % format_duration(self.result.loss)))
         if self.is_own_history:
             _check_outside(place, manifest.header.sources, self.state)
+        if self.result.scenario == "ransomware":
+            self._rehearse_ransomware(place, chosen, manifest)
+            return
         self._check_room(place, manifest)
         self._restore(chosen, where)
         with ExitStack() as stack:
@@ -376,6 +387,22 @@ class _Drill:
             self.checks += controls(scene)
         self.checks.append(self._canary(chosen))
         self._judge_objectives()
+
+    def _rehearse_ransomware(self, place: bytes, chosen: Snapshot, manifest: Manifest) -> None:
+        """Objectives are not judged: most of the time goes into doing the damage."""
+        reason = too_few(self.policy, manifest)
+        if reason is not None:
+            self.checks.append(Check("anomaly", "anomaly", None, reason))
+            self.result.warnings.append(reason)
+            return
+        self._check_room(place, manifest, TIMES)
+        self._restore(chosen, place + b"/root")
+        if self.checks[-1].ok:
+            self.checks += rehearse(self.policy, place, self.progress)
+        if self.checks[-1].ok:
+            with Descent(place + b"/root") as root:
+                self._compare(root, make_scope(manifest, (), chosen.id))
+        self.checks.append(self._canary(chosen))
 
     def _before(self, chosen: Snapshot) -> Optional[Snapshot]:
         """The newest snapshot that is older than the chosen one, and not known to be damaged."""
@@ -502,15 +529,15 @@ class _Drill:
         slack = self.policy.heartbeat or None if self.on_vault else 0
         self.checks += judge(self.result.objectives, self.result.rto, self.result.rpo, self.is_newest, slack)
 
-    def _check_room(self, place: bytes, manifest: Manifest) -> None:
+    def _check_room(self, place: bytes, manifest: Manifest, times: int = 1) -> None:
         found = os.statvfs(place)
         free = found.f_bavail * found.f_frsize
         files = [entry for entry in manifest.entries if entry.type == FILE and not entry.is_group_follower]
         size = sum(entry.size for entry in files)
-        need = sum(-(-entry.size // found.f_frsize) * found.f_frsize for entry in files)
-        inodes = sum(not entry.is_group_follower for entry in manifest.entries)
+        need = sum(-(-entry.size // found.f_frsize) * found.f_frsize for entry in files) * times
+        inodes = sum(not entry.is_group_follower for entry in manifest.entries) * times
         # Files with holes take less than their size: how much, only the restore can tell, which looks before it writes.
-        if size <= free < need:
+        if free < need and (size <= free or times > 1):
             raise _no_room(place, "%d bytes" % need, "%d bytes" % free, free)
         if found.f_files and inodes > found.f_favail:
             raise _no_room(place, counted(inodes, "inode"), counted(found.f_favail, "inode"), found.f_favail)
@@ -530,7 +557,7 @@ class _Drill:
             if result.ok:
                 raise  # a drill without evidence is none
             result.warnings.append("the record of this drill could not be written: %s" % error)
-        if result.ok and self.chosen is not None:
+        if result.verdict == "passed" and self.chosen is not None:
             try:
                 self.target.note_drill(self.chosen)
             except (BackupError, OSError) as error:
@@ -754,6 +781,6 @@ def _record(result: DrillResult) -> Dict[str, Any]:
         **{name: value for name, value in item.items() if name not in left_out},
         "verb": "drill",
         "warnings": result.warnings[:SAMPLE],
-        "result": "failed" if not result.ok else "warnings" if result.warnings else "ok",
+        "result": "failed" if not result.ok else "skipped" if result.verdict == "skipped" else "warnings" if result.warnings else "ok",
         **({} if error is None else {"error": {"message": error.message, **error.to_dict()}}),
     }

@@ -219,7 +219,7 @@ VERBS: Dict[str, Verb] = {
             Option("--keep", "leave what came back where it is"),
             Option(
                 "--scenario",
-                "restore (default); damaged: is damage found, and does the snapshot before it come back? lost-vault: does the first copy do?",
+                "restore (default); damaged, ransomware: is that noticed, and does the snapshot before it come back? lost-vault: does the first copy do?",
                 "WHAT",
             ),
             Option("--asked-by", "who wants it, for the evidence; nobody checks that", "TEXT"),

@@ -420,6 +420,8 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
             yield "  %s" % path
     if result["secrets"]["files"]:
         yield "secrets: %s" % _count(result["secrets"]["files"], "file")
+    percents = ["%s %d %%" % (name.partition("_")[0], percent) for name, percent in result["anomaly"].items() if percent]
+    yield "an anomaly is, from so much on: %s" % (", ".join(percents) or "nothing")
     canary = result["canary"]
     if canary is not None:
         yield "canary: %s sent, verified, restored, compared and removed (%s)" % (format_bytes(canary["bytes"]), format_duration(canary["duration"]))

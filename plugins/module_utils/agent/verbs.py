@@ -404,11 +404,10 @@ def _status(job: Job) -> Outcome:
     is_own_history = job.is_own_history and not job.request.on_vault
     result = status(job.policy, state_directory=job.state_directory, is_own_history=is_own_history)
     if job.request.notify:
-        from ..action.notify import STALE, notify
+        from ..action.notify import notify_of_status
         from ..action.state import HostState
 
-        facts = {"problems": result["problems"], "protected_until": result["protected_until"]}
-        result["warnings"] = notify(job.policy, HostState(job.state_directory, job.policy), STALE, not result["ok"], facts)
+        result["warnings"] = notify_of_status(job.policy, HostState(job.state_directory, job.policy), result)
     return Outcome(result)
 
 

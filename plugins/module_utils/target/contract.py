@@ -144,6 +144,11 @@ class Snapshot:
     copied: Optional[Mapping[str, Any]] = None
 
     @property
+    def precedes_anomaly(self) -> bool:
+        """Whether it is held because what came after it is an anomaly."""
+        return self.held is not None and self.held.get("by") == "anomaly"
+
+    @property
     def id(self) -> str:
         """Its id, ``<time>Z-<first 8 of digest>``."""
         return self.receipt.id
@@ -308,8 +313,29 @@ class Heartbeat(NamedTuple):
     need: Tuple[bytes, ...]
 
 
+class Thresholds(NamedTuple):
+    """From how many percent on something about a new snapshot is an anomaly, for which its parent is held; 0 for never.
+
+    ``removed_percent``: files of the parent whose content is gone with their names; ``changed_percent``: those whose names have other content;
+    ``growth_percent``: bytes more than the parent had; ``encrypted_percent``: of the files with other content, those that seem encrypted.
+    """
+
+    removed_percent: int = 50
+    changed_percent: int = 0
+    growth_percent: int = 0
+    encrypted_percent: int = 50
+
+    def strictest(self, other: Thresholds) -> Thresholds:
+        """Of each the one that is reached sooner."""
+        return Thresholds(*(min(one, two) or max(one, two) for one, two in zip(self, other)))
+
+
 class Session(ABC):
-    """One attempt to add a snapshot. Left without ``commit`` it leaves nothing that counts."""
+    """One attempt to add a snapshot. Left without ``commit`` it leaves nothing that counts.
+
+    ``anomaly``: once committed, why its parent is held since; None where it is not."""
+
+    anomaly: Optional[str] = None
 
     @abstractmethod
     def trust_base(self, manifest: Manifest) -> None:
@@ -392,8 +418,9 @@ class Target(ABC):
         ``ignore_case``: also where they have capitals, and the fragment has none."""
 
     @abstractmethod
-    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> Session:
-        """Open a session on top of ``parent`` for a snapshot that will bear ``tags``; refused (``RefusedError``) where that is not the newest."""
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> Session:
+        """Open a session on top of ``parent`` for a snapshot that will bear ``tags``; refused (``RefusedError``) where that is not the newest.
+        A vault on another machine has thresholds of its own, and goes by the stricter ones."""
 
     @abstractmethod
     def sweep(self) -> None:

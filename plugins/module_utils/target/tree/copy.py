@@ -159,9 +159,9 @@ class CopySession(TreeSession):
         event["received_files"] = self._copied  # the origin's number is of what the host sent
         return event
 
-    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> None:
+    def _hold_after_anomaly(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
         if self.base is not None and self.base.receipt.sequence < self.origin.receipt.sequence:
-            super()._hold_after_mass_change(manifest, successor)
+            super()._hold_after_anomaly(snapshot, manifest, receipt)
 
     def _point_latest(self, snapshot_id: str) -> None:
         is_older = self._newest is not None and (snapshot_id != self.origin.id or self._newest.receipt.sequence > self.origin.receipt.sequence)

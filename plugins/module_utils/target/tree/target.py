@@ -18,7 +18,7 @@ from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
 from ...process import lock
-from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification, is_canary
+from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
@@ -95,7 +95,7 @@ class TreeTarget(Target):
     def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
         return search_manifest(self.history.manifest(snapshot.id), snapshot.receipt.digest, fragment, ignore_case=ignore_case)
 
-    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> TreeSession:
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> TreeSession:
         def make(storage: str) -> TreeSession:
             latest = self.latest()
             if (latest.id if latest else None) != parent:
@@ -107,7 +107,8 @@ class TreeTarget(Target):
                     allowed=parent,
                     next="run again; if this repeats, two machines write as host %s" % self.host,
                 )
-            return self._session(storage, tx, latest, tags)
+            arguments = (self.history, storage, self.host, self.policy, tx, latest, self._clone, tags, thresholds)
+            return TreeSession(*arguments) if self._ingest is None else GuardedSession(*arguments, ingest=self._ingest)
 
         return self._begin(make)
 
@@ -185,10 +186,6 @@ class TreeTarget(Target):
             yield
         except OSError as error:
             raise explain(error, self.history) from error
-
-    def _session(self, storage: str, tx: str, base: Optional[Snapshot], tags: Sequence[str]) -> TreeSession:
-        arguments = (self.history, storage, self.host, self.policy, tx, base, self._clone, tags)
-        return TreeSession(*arguments) if self._ingest is None else GuardedSession(*arguments, ingest=self._ingest)
 
     def sweep(self) -> None:
         sweep(self.history)
