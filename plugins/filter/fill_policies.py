@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence
 
+from ..plugin_utils.fleet import address_of
 from ..plugin_utils.values import plain
 from .ingest_account import ingest_account
 
@@ -17,7 +18,7 @@ version_added: 0.1.0
 author:
   - The openclaw.backup contributors (@openclaw)
 description:
-  - A policy without C(host) gets the name of the host, one without C(target) the host's account on the vault.
+  - A policy without C(host) gets the name of the host, one without C(target) the host's account on the vault, and on the vaults that keep its copies.
   - What is not right stays as it is, for P(openclaw.backup.policy_problems#filter) to tell.
 options:
   _input:
@@ -38,6 +39,11 @@ options:
     description: The variables of the vault; C(openclaw_backup_vault_address), else C(ansible_host), and C(openclaw_backup_vault_port) say where it is.
     type: dict
     default: {}
+  copies:
+    description: The variables of each vault that keeps copies, in the order in which a restore asks them. They come before C(copies) of the policy itself.
+    type: list
+    elements: dict
+    default: []
   directory:
     description: The directory of the host that has the key and what it knows of vaults.
     type: path
@@ -68,24 +74,36 @@ _value:
 
 
 def fill_policies(
-    policies: Any, host: str, vault: Optional[str] = None, variables: Optional[Mapping[str, Any]] = None, directory: str = "/etc/openclaw-backup"
+    policies: Any,
+    host: str,
+    vault: Optional[str] = None,
+    variables: Optional[Mapping[str, Any]] = None,
+    directory: str = "/etc/openclaw-backup",
+    copies: Iterable[Mapping[str, Any]] = (),
 ) -> Any:
-    """``policies``, each mapping among them with ``host`` and ``target``."""
+    """``policies``, each mapping among them with ``host`` and ``target``, and ``copies`` where it names no target of its own."""
     found = plain(policies)
     if not isinstance(found, list):
         return found
     filled: Dict[str, Any] = {"host": str(host)}
     if vault:
-        filled["target"] = _target(str(host), str(vault), variables or {}, str(directory))
-    return [{**filled, **policy} if isinstance(policy, dict) else policy for policy in found]
+        filled["target"] = _target(str(host), str(vault), variables or {}, str(directory), "id_ed25519")
+    # Reading takes the other key, which a vault lets in for a while.
+    others = [_target(str(host), str(item.get("inventory_hostname")), item, str(directory), "id_read_ed25519") for item in copies]
+    return [_filled(policy, filled, others) if isinstance(policy, dict) else policy for policy in found]
 
 
-def _target(host: str, vault: str, variables: Mapping[str, Any], directory: str) -> Dict[str, str]:
-    address = str(variables.get("openclaw_backup_vault_address") or variables.get("ansible_host") or vault)
-    where = "[%s]" % address if ":" in address else address
+def _filled(policy: Dict[str, Any], filled: Dict[str, Any], others: Sequence[Dict[str, str]]) -> Dict[str, Any]:
+    own = policy.get("copies", [])
+    if "target" not in policy and others and isinstance(own, list):
+        policy = {**policy, "copies": [*others, *own]}
+    return {**filled, **policy}
+
+
+def _target(host: str, vault: str, variables: Mapping[str, Any], directory: str, key: str) -> Dict[str, str]:
     return {
-        "url": "ssh://%s@%s:%s/" % (ingest_account(host), where, variables.get("openclaw_backup_vault_port") or 22),
-        "identity_file": directory + "/ssh/id_ed25519",
+        "url": "ssh://%s@%s/" % (ingest_account(host), address_of(vault, variables).where),
+        "identity_file": "%s/ssh/%s" % (directory, key),
         "known_hosts_file": directory + "/ssh/known_hosts",
     }
 

@@ -47,9 +47,10 @@ _KNOWN = (
     + "asked_by drill drill_budget drill_older_than drill_on evidence scratch".split()
     # The variables of the inventories and roles of this collection.
     + "source vault config_directory packages program profiles client_state schedule cron_file grant_seconds grant_hosts".split()
-    + "systemd_directory escrow_directory move".split()
+    + "systemd_directory escrow_directory move move_lost copies".split()
     + "vault_address vault_decommissioned vault_directory vault_drill vault_drill_seconds vault_keeper vault_limits vault_maintenance vault_mount".split()
-    + "vault_notify vault_packages vault_port vault_prune vault_scratch vault_state vault_storage vault_verify vault_verify_slices vault_watch".split()
+    + "vault_notify vault_packages vault_port vault_prune vault_replicate vault_replicate_seconds vault_scratch vault_state vault_storage".split()
+    + "vault_verify vault_verify_slices vault_watch".split()
 )
 # Of the part behind the prefix, so much must be alike.
 _ALIKE = 0.8

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Mapping
 
-from ansible.errors import AnsibleFilterError
-
 from ..plugin_utils import placement
-from ..plugin_utils.values import plain
+from ..plugin_utils.fleet import number_of
 
 DOCUMENTATION = r"""
 name: vaults_of
@@ -65,9 +63,7 @@ _value:
 
 def vaults_of(host: Any, groups: Mapping[Any, Iterable[Any]], vault: Any = "", copies: Any = 1) -> List[str]:
     """The names of the vaults of ``host``, its own first."""
-    wish = plain(copies)
-    if type(wish) is not int or wish < 1:
-        raise AnsibleFilterError("copies is %r. Allowed: a whole number from 1 on." % (wish,))
+    wish = number_of(copies)
     hosts, vaults = ([str(name) for name in groups.get(group, ())] for group in ("backup_clients", "backup_vaults"))
     return list(placement.vaults_of(str(host), hosts, vaults, pinned=str(vault or "") or None, copies=wish))
 

@@ -11,6 +11,7 @@ none is left with less than that below it: the pairs of host and vault are taken
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 # How far a vault's load may be from even, in percent: less moves more hosts when a vault comes, more is less even.
@@ -36,8 +37,12 @@ def place(hosts: Iterable[str], vaults: Iterable[str], copies: int = 1) -> Dict[
     A function of the two sets of names: neither order nor repetition matters, nor what a play was limited to. Each of the ``copies`` ranks is even for
     itself.
     """
-    places: Dict[str, List[str]] = {host: [] for host in sorted(set(hosts))}
-    names = sorted(set(vaults))
+    return dict(_place(tuple(sorted(set(hosts))), tuple(sorted(set(vaults))), copies))
+
+
+@lru_cache(maxsize=8)  # a play asks for one host after the other
+def _place(hosts: Tuple[str, ...], names: Tuple[str, ...], copies: int) -> Dict[str, Tuple[str, ...]]:
+    places: Dict[str, List[str]] = {host: [] for host in hosts}
     pairs = sorted((_Pair(weight(host, vault), host, vault) for host in places for vault in names), reverse=True)
     for _rank in range(min(copies, len(names))):
         for host, vault in _fill(pairs, places, names).items():

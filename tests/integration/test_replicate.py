@@ -617,7 +617,7 @@ def test_the_key_of_a_second_vault_reads_every_history_and_adds_to_none(portable
 
 
 @pytest.mark.parametrize(
-    "words", [["--copies"], ["--vault", "/v", "--copies", "--host", "h"], ["--vault", "/v", "--copies", "--read"], ["--vault", "v", "--copies"]]
+    "words", [["--copies", "--host", "h"], ["--vault", "/v", "--copies", "--host", "h"], ["--vault", "/v", "--copies", "--read"], ["--vault", "v", "--copies"]]
 )
 def test_a_key_for_copies_is_that_and_nothing_else(words: List[str]) -> None:
     argv = [sys.executable, "-m", AGENT, "serve", *words]

@@ -436,6 +436,10 @@ BAD = {
         {"openclaw_backup_policies": [{"name": "a", "host": "h", "sources": ["/a"]}], "openclaw_backup_vault": "other-host"},
         "a names another host than other-host",
     ),
+    "copies": (
+        {"openclaw_backup_copies": 2, "openclaw_backup_policies": [{"name": "a", "sources": ["/a"]}], "openclaw_backup_vault": "copies"},
+        "openclaw_backup_copies is 2. Allowed: a whole number from 1 to 1",
+    ),
     "bad-cron": (
         {"openclaw_backup_policies": [{"name": "a", "sources": ["/a"], "target": "/v", "schedule": {"cron": "* 25 * * *"}}]},
         r"policy 1 \(a\): schedule.cron has a bad hour '25'",
@@ -482,3 +486,8 @@ def test_a_host_that_would_move_to_another_vault_is_left_as_it_is_and_told_of(fl
     message = " ".join(done.stdout.split())
     assert "sends a to ssh://ocb-web1@first.example.org:22/, and would move to ssh://ocb-web1-" in message
     assert "openclaw_backup_move=true" in message and "second.example.org" in message
+    # Nor does it leave its history behind, unless it is told that this is lost.
+    done = fleet.play("--limit", "web1", "-e", "openclaw_backup_move=true")
+    assert done.returncode == 2 and tree(home) == before
+    message = " ".join(done.stdout.split())
+    assert "the vault that has its history is no host of the inventory any more" in message and "openclaw_backup_move_lost=true" in message

@@ -345,8 +345,10 @@ VERBS: Dict[str, Verb] = {
             Option("--host", "the host that this key belongs to; goes with --vault", "H"),
             Option("--storage", "native or portable, for a vault that is still to be made; goes with --vault", "KIND"),
             Option("--read", "the host may read content, as for a restore"),
-            Option("--copies", "the key belongs to a vault that keeps copies: it may read every host's history, and add to none; goes with --vault alone"),
-            Option("--session", "write or read: what sudo starts with the vault's rights", "SCOPE"),
+            Option(
+                "--copies", "the key belongs to a vault that keeps copies: it may read every host's history, and add to none; goes with --vault or stands alone"
+            ),
+            Option("--session", "write, read or copies: what sudo starts with the vault's rights", "SCOPE"),
         ),
         (("serve --vault /home/me/vault --host web1", 'behind `restrict,command="..."` in ~/.ssh/authorized_keys'),),
     ),

@@ -163,6 +163,19 @@ def _refused(why: str) -> RefusedError:
 
 def keeper_of(account: str, group: int, *, may_read: bool) -> Keeper:
     """The vault as the session of an ingest account sees it. ``TargetError`` (kind ``maintenance``) while it begins none; sessions that are open go on."""
+    vault = _vault_at_work()
+    host = read_account(account)
+    readable, until = read_grant(account, time.time()) if may_read else ((), math.inf)
+    return Keeper(vault["directory"], host, readable, until, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])
+
+
+def keeper_for_copies() -> Keeper:
+    """The vault as another one sees it that keeps copies. ``TargetError`` as ``keeper_of``."""
+    vault = _vault_at_work()
+    return Keeper(vault["directory"], COPIES, storage=vault.get("storage"), clone=vault.get("clone", "auto"), limits=vault["limits"], reads_all=True)
+
+
+def _vault_at_work() -> Dict[str, Any]:
     vault = read_vault()
     if vault.get("maintenance", False):
         raise TargetError(
@@ -172,9 +185,7 @@ def keeper_of(account: str, group: int, *, may_read: bool) -> Keeper:
             found=True,
             next="wait until its administrator ends that; the schedule's next run goes on from here",
         )
-    host = read_account(account)
-    readable, until = read_grant(account, time.time()) if may_read else ((), math.inf)
-    return Keeper(vault["directory"], host, readable, until, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])
+    return vault
 
 
 def _read(name: str) -> Dict[str, Any]:

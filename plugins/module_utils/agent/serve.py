@@ -27,8 +27,10 @@ from ..target.remote.wire import REQUEST
 if TYPE_CHECKING:
     from .keeper import Keeper
 
-# Programs of root's that run the session, one for each scope; sudo allows the ingest accounts these, without arguments, and nothing else.
+# Programs of root's that run the session, one for each scope; sudo allows the ingest accounts the first two, without arguments, and nothing else, and the
+# account of the vaults that keep copies the third.
 SESSION = "/usr/local/libexec/openclaw-backup/session-%s"
+SCOPES = ("write", "read", "copies")
 # What this program's own rsync asks for (transfer/rsync.py), as its releases put it, and nothing else: a receiver can be made to tell what a file holds
 # by very small blocks or by talking about its work, and to write elsewhere.
 _WORD = "[A-Za-z0-9]{1,20}"
@@ -56,8 +58,8 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
     """Do what the host that holds this key asked for; the exit code.
 
     ``vault`` and ``host``: the vault is this account's own; without them it is that of ``/etc/openclaw-backup/vault.json``. ``session`` (``write`` or
-    ``read``) is what sudo runs with the vault's rights. ``copies``: the key belongs to a vault that keeps copies of this one: it may read everything
-    and add nothing. Raises ``BackupError``.
+    ``read``, ``copies``) is what sudo runs with the vault's rights. ``copies``: the key belongs to a vault that keeps copies of this one: it may read
+    everything and add nothing. Raises ``BackupError``.
     """
     if session is not None:
         return _converse(lambda: _keeper_for_caller(session))
@@ -82,9 +84,11 @@ def _serve_copies(asked: bytes, vault: Optional[str], host: Optional[str], stora
     from .keeper import COPIES, Keeper
 
     clash = [flag for flag, value in (("--host", host), ("--storage", storage), ("--read", may_read or None)) if value is not None]
-    if vault is None or clash or not os.path.isabs(vault):
+    if clash or not os.path.isabs(vault or "/"):
         raise UsageError(
-            "--copies needs --vault with an absolute path, and nothing else", field=clash[0] if clash else "--vault", allowed="serve --vault DIR --copies"
+            "--copies goes with nothing but --vault and an absolute path",
+            field=clash[0] if clash else "--vault",
+            allowed="serve --copies, serve --vault DIR --copies",
         )
     if asked != REQUEST:
         raise RefusedError(
@@ -94,6 +98,8 @@ def _serve_copies(asked: bytes, vault: Optional[str], host: Optional[str], stora
             found=printable(asked[:200]) or "a shell",
             allowed=REQUEST.decode("ascii"),
         )
+    if vault is None:
+        return _converse(lambda: _hand_over("copies"))
     return _converse(lambda: Keeper(vault, COPIES, reads_all=True))
 
 
@@ -124,15 +130,17 @@ def _hand_over(scope: str) -> NoReturn:
 
 def _keeper_for_caller(scope: str) -> Keeper:
     """The vault as the account sees it that called sudo."""
-    from .keeper import keeper_of
+    from .keeper import keeper_for_copies, keeper_of
 
     caller = os.environ.get("SUDO_UID", "")
-    if scope not in ("write", "read") or not re.fullmatch("[0-9]{1,10}", caller):
-        raise UsageError("A session is started by sudo alone", kind="vault_config", field="--session", found=scope, allowed="write, read")
+    if scope not in SCOPES or not re.fullmatch("[0-9]{1,10}", caller):
+        raise UsageError("A session is started by sudo alone", kind="vault_config", field="--session", found=scope, allowed=", ".join(SCOPES))
     owner = pwd.getpwuid(os.geteuid())
     if os.getegid() != owner.pw_gid:
         # sudo lets any of the vault's groups be chosen, and they are those of other hosts' accounts.
         raise UsageError("A session has the group of its own account", kind="vault_config", field="gid", found=os.getegid(), allowed=str(owner.pw_gid))
+    if scope == "copies":  # sudo lets no host's account start it
+        return keeper_for_copies()
     account = pwd.getpwuid(int(caller))
     return keeper_of(account.pw_name, account.pw_gid, may_read=scope == "read")
 

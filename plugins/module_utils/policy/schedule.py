@@ -125,6 +125,18 @@ def runs_a_month(line: str) -> float:
     return days * len(times.hours) * len(times.minutes) / _LEAP_MONTHS
 
 
+def longest_gap(line: str) -> int:
+    """The longest time, in seconds, between two minutes at which cron starts what has this schedule (checked by ``check_cron``)."""
+    from datetime import date
+
+    plan = _times(line)
+    times = sorted(hour * 60 + minute for hour in plan.hours for minute in plan.minutes)
+    first = date(2024, 1, 1).toordinal()  # a leap year, and another follows
+    days = [day for day in range(first, first + _DAYS_BACK) if plan.has(date.fromordinal(day))]
+    over_night = max(later - earlier for earlier, later in zip(days, days[1:])) * 1440 + times[0] - times[-1]
+    return 60 * max([over_night, *(later - earlier for earlier, later in zip(times, times[1:]))])
+
+
 def last_due(line: str, now: datetime) -> datetime:
     """The last minute, at or before the local time ``now``, at which cron starts what has this schedule (checked by ``check_cron``)."""
     from datetime import timedelta  # slow to import, and most runs read no schedule

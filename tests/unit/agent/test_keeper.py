@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.scheduled import _LASTING
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper
-from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Limits, keeper_of, read_account, read_grant, read_vault
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Limits, keeper_for_copies, keeper_of, read_account, read_grant, read_vault
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError, TargetError, UsageError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files must be root's")
@@ -77,6 +77,8 @@ def test_nothing_begins_in_maintenance_and_the_host_is_to_try_again(etc: Path) -
         keeper_of("ocb-web1", 1234, may_read=False)
     assert (caught.value.kind, caught.value.rc) == ("maintenance", 6)
     assert caught.value.kind not in _LASTING
+    with pytest.raises(TargetError, match="maintenance"):
+        keeper_for_copies()
     assert read_vault()["directory"] == "/srv/vault"  # what is under way goes on
     (etc / "vault.json").write_text(json.dumps({**VAULT, "maintenance": False}))
     assert keeper_of("ocb-web1", 1234, may_read=False).host == "web1"
@@ -87,6 +89,12 @@ def test_a_file_that_is_no_configuration_is_refused(etc: Path, text: str) -> Non
     (etc / "vault.json").write_text(text)
     with pytest.raises(UsageError):
         read_vault()
+
+
+def test_another_vault_reads_every_history_and_has_none_to_add_to(etc: Path) -> None:
+    found = keeper_for_copies()
+    assert (found.directory, found.host, found.reads_all, found.group, found.may_make) == ("/srv/vault", "*", True, None, False)
+    assert found.may_read("any", 1e12)
 
 
 def test_files_that_others_could_write_are_not_believed(etc: Path) -> None:

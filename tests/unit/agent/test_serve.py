@@ -160,6 +160,16 @@ def test_everything_else_is_refused(monkeypatch: pytest.MonkeyPatch, started: Li
     assert started == []
 
 
+def test_the_key_of_another_vault_starts_the_session_that_reads_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: List[str] = []
+    monkeypatch.setattr(serve, "_hand_over", handed.append)
+    monkeypatch.setattr(serve, "_converse", lambda find_keeper: find_keeper() or 0)
+    assert ask(monkeypatch, "openclaw-backup serve", vault=None, host=None, copies=True) == 0
+    assert handed == ["copies"]
+    with pytest.raises(RefusedError, match="reads copies alone"):
+        ask(monkeypatch, SERVER, vault=None, host=None, copies=True)
+
+
 @pytest.mark.parametrize(
     ("options", "field"), [({"host": None}, "--host"), ({"host": "../x"}, "--host"), ({"vault": "srv"}, "--vault"), ({"storage": "x"}, "--storage")]
 )

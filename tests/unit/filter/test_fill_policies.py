@@ -38,7 +38,16 @@ def test_a_policy_without_a_target_goes_to_the_hosts_account_on_the_vault(variab
 
 def test_what_a_policy_says_stays() -> None:
     policy = {**BARE, "host": "other", "target": "/srv/vault"}
-    assert fill_policies([policy], "web1", vault="vault1") == [policy]
+    assert fill_policies([policy], "web1", vault="vault1", copies=[{"inventory_hostname": "vault2"}]) == [policy]
+
+
+def test_a_restore_finds_the_copies_with_the_key_that_reads_and_then_those_that_the_policy_names() -> None:
+    own = {"url": "ssh://me@elsewhere/"}
+    others = [{"inventory_hostname": "vault2"}, {"inventory_hostname": "vault3", "openclaw_backup_vault_address": "third.example.org"}]
+    (filled,) = fill_policies([{**BARE, "copies": [own]}], "web1", vault="vault1", copies=others)
+    assert [copy["url"].partition("@")[2] for copy in filled["copies"]] == ["vault2:22/", "third.example.org:22/", "elsewhere/"]
+    assert filled["copies"][0]["identity_file"] == "/etc/openclaw-backup/ssh/id_read_ed25519"
+    assert policy_problems([filled], "web1") == []
 
 
 def test_without_a_vault_the_target_stays_missing_and_is_told_of() -> None:

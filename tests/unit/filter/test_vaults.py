@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Dict
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible_collections.openclaw.backup.plugins.filter.copies_problems import copies_problems
+from ansible_collections.openclaw.backup.plugins.filter.copy_objectives import copy_objectives
+from ansible_collections.openclaw.backup.plugins.filter.vault_address import vault_address
+from ansible_collections.openclaw.backup.plugins.filter.vault_copies import vault_copies
 from ansible_collections.openclaw.backup.plugins.filter.vault_moves import vault_moves
 from ansible_collections.openclaw.backup.plugins.filter.vaults_of import vaults_of
 
@@ -32,7 +36,7 @@ def test_without_the_groups_there_is_no_vault_but_the_one_that_was_named() -> No
     assert vaults_of("web1", {}, vault="v") == ["v"]
 
 
-@pytest.mark.parametrize("copies", [0, -1, "2", 1.5, None, True])
+@pytest.mark.parametrize("copies", [0, -1, "two", 1.5, None, True])
 def test_a_number_of_copies_that_is_none_is_refused(copies: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="a whole number from 1 on"):
         vaults_of("web1", GROUPS, copies=copies)
@@ -43,3 +47,52 @@ def test_moves_name_where_from_and_where_to() -> None:
     assert moves and all(move["before"] == vaults_of(move["host"], GROUPS)[0] for move in moves)
     assert {move["after"] for move in moves} == {"vault4"}
     assert vault_moves(GROUPS, GROUPS["backup_vaults"][::-1]) == []
+
+
+def test_a_number_from_the_command_line_is_text() -> None:
+    assert vaults_of("web1", GROUPS, copies="2") == vaults_of("web1", GROUPS, copies=2)
+
+
+VARIABLES: Dict[str, Dict[str, Any]] = {
+    "web1": {"openclaw_backup_copies": 2},
+    "web2": {"openclaw_backup_copies": 3, "openclaw_backup_vault": "vault2"},
+    "web3": {"openclaw_backup_copies": 1},
+}
+
+
+def test_copies_go_from_a_hosts_own_vault_to_its_others_as_its_variables_say() -> None:
+    found = vault_copies(GROUPS, VARIABLES)
+    expected = [("web1", *vaults_of("web1", GROUPS, copies=2))]
+    first, *others = vaults_of("web2", GROUPS, vault="vault2", copies=3)
+    assert first == "vault2"
+    assert [tuple(item[key] for key in ("host", "from", "to")) for item in found] == expected + [("web2", first, other) for other in others]
+
+
+def test_more_copies_than_vaults_are_told_of_with_the_host_and_what_there_is() -> None:
+    assert copies_problems(GROUPS, VARIABLES) == []
+    (problem,) = copies_problems({**GROUPS, "backup_vaults": ["vault2", "vault3"]}, VARIABLES)
+    assert problem.startswith("web2 has openclaw_backup_copies 3, and there are 2 vaults for it: vault2, vault3. Next: ")
+    assert len(copies_problems({**GROUPS, "backup_vaults": ["vault2"]}, VARIABLES)) == 2
+    # A vault that was named by hand counts, whatever group it is in; and where nothing is to be copied, no vault at all is no matter of copies.
+    assert len(copies_problems({**GROUPS, "backup_vaults": ["vault1", "vault3"]}, VARIABLES)) == 0
+    assert copies_problems({**GROUPS, "backup_vaults": []}, {"web1": {}}) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "where", "known_as"),
+    [
+        ({}, "Vault1:22", "vault1"),
+        ({"ansible_host": "fd00::7"}, "[fd00::7]:22", "fd00::7"),
+        ({"openclaw_backup_vault_address": "v.example.org", "openclaw_backup_vault_port": 2222}, "v.example.org:2222", "[v.example.org]:2222"),
+    ],
+)
+def test_ssh_knows_a_vault_by_its_address_and_by_its_port_where_that_is_another(variables: Dict[str, Any], where: str, known_as: str) -> None:
+    assert vault_address("Vault1", variables) == {"where": where, "known_as": known_as}
+
+
+def test_a_copy_may_be_older_by_what_lies_between_two_replications() -> None:
+    assert copy_objectives({"rpo": "15m", "rto": "1h"}, "29 * * * *") == {"rpo": "2h15m", "rto": "1h"}
+    assert copy_objectives({"rto": "1h"}, "29 * * * *") == {"rto": "1h"}
+    for objectives, cron in (({"rpo": "soon"}, "29 * * * *"), ({"rpo": "1h"}, "never")):
+        with pytest.raises(AnsibleFilterError):
+            copy_objectives(objectives, cron)

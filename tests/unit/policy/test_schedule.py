@@ -19,6 +19,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.policy.schedule im
     check_window,
     is_within,
     last_due,
+    longest_gap,
     runs_a_month,
     splay_of,
 )
@@ -159,6 +160,22 @@ def test_a_window_that_nothing_fits_into_is_refused(span: Any, complaint: str, h
 )
 def test_when_a_run_was_due_last(line: str, now: str, due: str) -> None:
     assert last_due(line, datetime.fromisoformat(now)) == datetime.fromisoformat(due)
+
+
+@pytest.mark.parametrize(
+    ("line", "gap"),
+    [
+        ("* * * * *", timedelta(minutes=1)),
+        ("29 * * * *", timedelta(hours=1)),
+        ("0,10 * * * *", timedelta(minutes=50)),
+        ("30 4 * * *", timedelta(days=1)),
+        ("*/5 9-17 * * 1-5", timedelta(days=2, hours=15, minutes=5)),  # over the weekend
+        ("@monthly", timedelta(days=31)),
+        ("0 0 29 2 *", timedelta(days=4 * 365 + 1)),
+    ],
+)
+def test_how_long_nothing_is_due(line: str, gap: timedelta) -> None:
+    assert longest_gap(line) == gap.total_seconds()
 
 
 @given(
