@@ -13,7 +13,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # This checkout, not a copy that was installed on this machine before.
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
-# Variables given to make reach the programs: SOURCE=dir (demo), LAB=down (lab), TREES=names TURNS=n (bench), INSTANTS=n (torture), PYTHON=program (setup).
+# Variables given to make reach the programs: SOURCE=dir (demo), LAB=down (lab), TREES=names TURNS=n (bench), INSTANTS=n RACES=n (torture), PYTHON=program (setup).
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -46,8 +46,8 @@ bench: setup-bench ## Measure beside rsync, rsnapshot, restic and borg (TREES=sm
 bench-lab: setup-dev ## Measure backups from one host of the lab to another, beside rsync over SSH (TURNS=5)
 	@$(PY) tests/benchmarks/lab.py
 
-torture: setup-dev ## Kill runs at random instants, many times (INSTANTS=200)
-	INSTANTS=$(or $(INSTANTS),200) $(PY) -m pytest -m torture
+torture: setup-dev ## Kill runs at random instants, and have two commit at one moment, many times (INSTANTS=200 RACES=1000)
+	INSTANTS=$(or $(INSTANTS),200) RACES=$(or $(RACES),1000) $(PY) -m pytest -m torture
 
 build: setup-run ## Build the collection's archive into build/
 	$(PY) -m ansible galaxy collection build --force --output-path build

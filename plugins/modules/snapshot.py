@@ -195,10 +195,12 @@ requests:
     - What the service of a bucket was asked, repetitions included.
     - C(class_a) counts requests that write or list, C(class_b) those that read, C(free) those that delete.
     - C(sent) and C(received) are bytes of content.
+    - C(monthly_usd) is what a month costs in US dollars if each run of the schedule asks as much, by the list prices of Cloudflare R2 and Amazon S3, without
+      storage; V(null) for other services.
     - V(null) for every other target, and in check mode.
   returned: success
   type: dict
-  sample: {class_a: 2, class_b: 0, free: 0, sent: 82431, received: 0}
+  sample: {class_a: 2, class_b: 0, free: 0, sent: 82431, received: 0, monthly_usd: 0.0789}
 captured:
   description:
     - How many SQLite databases were captured through SQLite, because they changed or had changed too shortly before their last capture.

@@ -384,6 +384,14 @@ def test_what_is_altered_on_its_way_down_is_found(conditional: Bucketed) -> None
 # ---- others ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torture
+def test_of_two_who_commit_at_the_same_moment_exactly_one_does(bucketed: Bucketed) -> None:
+    plant(bucketed, 3, 1)
+    bucketed.backup()
+    bucketed.race(int(os.environ.get("RACES", "5")), lambda: bucketed.target)
+    assert bucketed.keys("claims") == []
+
+
 def test_of_two_who_write_at_once_one_is_told_and_succeeds_next_time(bucketed: Bucketed) -> None:
     world = bucketed
     plant(world, 3, 1)
@@ -401,6 +409,7 @@ def test_of_two_who_write_at_once_one_is_told_and_succeeds_next_time(bucketed: B
     world.check_history(count=3)
 
 
+@pytest.mark.torture
 def test_a_run_that_is_killed_leaves_the_last_commit_and_the_next_one_goes_on(conditional: Bucketed) -> None:
     world = conditional
     plant(world, 3, 1)

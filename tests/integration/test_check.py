@@ -110,6 +110,20 @@ def test_what_a_run_refuses_is_refused_and_what_is_odd_is_told(world: World) -> 
     assert "fewer than guards.min_files" in look(world).warnings[0]
 
 
+def test_what_nobody_could_be_told_by_is_named(world: World) -> None:
+    (world.src / "file").write_text("x")
+    url = world.root / "url"
+    notify = {"command": ["/usr/local/bin/tell-nobody", "-v"], "webhook_file": str(world.root / "nowhere"), "ping_file": str(url)}
+    url.write_text("ftp://secret\n")
+    assert look(world, notify=notify).warnings == [
+        "nobody could be told by notify.command: there is no program /usr/local/bin/tell-nobody",
+        "nobody could be told by notify.webhook_file: %s: No such file or directory" % notify["webhook_file"],
+        "nobody could be told by notify.ping_file: %s does not hold an address that begins with https:// or http://" % url,
+    ]
+    url.write_text("https://localhost/ping\n")
+    assert look(world, notify={"command": ["true"], "ping_file": str(url)}).warnings == []
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="root reads everything, and plays one who does not")
 def test_a_file_that_cannot_be_read_is_told_of_and_not_counted(world: World) -> None:
     for name in ("mine", "closed"):

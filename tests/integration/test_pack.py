@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target import portions as portions_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import sealing
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.keys import read_key
@@ -102,6 +104,25 @@ def test_packs_end_at_their_size_and_a_file_may_lie_in_several(packed: Packed, m
     assert len(packed.objects("packs")) >= 4
     assert_same(packed.src, comes_back(packed))
     packed.check_history(count=1)
+
+
+@pytest.mark.parametrize("portion", [1, 3_000_000, 5_000_000])
+def test_no_pack_is_asked_for_in_two_portions(packed: Packed, monkeypatch: pytest.MonkeyPatch, portion: int) -> None:
+    monkeypatch.setattr(session_module, "PACK", 2 << 20)
+    monkeypatch.setattr(portions_module, "_PORTION", portion)
+    monkeypatch.setattr(pool, "available_cpus", lambda: 1)
+    for number in range(40):
+        (packed.src / ("file%02d" % (number * 7 % 40))).write_bytes(os.urandom(300_000))
+    (packed.src / "again").write_bytes((packed.src / "file07").read_bytes())
+    (packed.src / "empty").touch()
+    packed.backup()
+    asked: List[str] = []
+    get = DirectoryStore.get
+    monkeypatch.setattr(DirectoryStore, "get", lambda store, name, *span: (asked.append(name), get(store, name, *span))[1])
+    monkeypatch.setattr(DirectoryStore, "requests", property(lambda store: {}))  # as if each cost something
+    assert_same(packed.src, comes_back(packed))
+    packs = [name for name in asked if "/packs/" in name]
+    assert len(packs) == len(packed.objects("packs")) > 5 or portion == 1
 
 
 def test_holes_come_back_as_holes(packed: Packed) -> None:
@@ -463,36 +484,12 @@ def test_the_newest_that_was_removed_keeps_its_number_and_packs_for_a_session_at
 # ---- several at once, and killed ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("is_conditional", [True, False])
 def test_of_two_who_commit_at_the_same_moment_exactly_one_does(packed: Packed, is_conditional: bool) -> None:
     plant(packed)
     packed.backup()
-    manifest = packed.target.manifest(packed.snapshots()[0])
-    for number in range(int(os.environ.get("RACES", "25"))):
-        parent = packed.target.latest()
-        assert parent is not None
-        start = threading.Barrier(2)
-        results: List[Any] = []
-
-        def go(tx: str, parent: str = parent.id, start: threading.Barrier = start, results: List[Any] = results) -> None:
-            session = target_of(packed, is_conditional=is_conditional).begin(tx, parent)
-            start.wait()
-            try:
-                results.append(session.commit(manifest))
-            except RefusedError as error:
-                results.append(error)
-            session.close()
-
-        threads = [threading.Thread(target=go, args=("%032x" % (2 * number + turn),)) for turn in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        won = [result for result in results if not isinstance(result, RefusedError)]
-        latest = packed.target.latest()
-        assert len(results) == 2 and len(won) == 1 and latest is not None
-        assert (latest.id, latest.receipt.tx, latest.receipt.sequence) == (won[0].id, won[0].tx, parent.receipt.sequence + 1)
-        assert [result.kind for result in results if isinstance(result, RefusedError)] == ["writer"]
+    packed.race(int(os.environ.get("RACES", "25")), lambda: target_of(packed, is_conditional=is_conditional))
     assert packed.objects("claims") == []
 
 
@@ -520,6 +517,7 @@ def test_two_hosts_that_begin_one_history_at_the_same_moment_agree_on_it(packed:
         shutil.rmtree(packed.vault)
 
 
+@pytest.mark.torture
 def test_a_run_that_is_killed_leaves_a_whole_history_and_the_next_one_succeeds(packed: Packed) -> None:
     (packed.src / "large").write_bytes(os.urandom(12 << 20))
     packed.backup()

@@ -241,6 +241,13 @@ def test_a_drill_is_for_those_that_nobody_has_drilled_for_longest(fleet: Fleet) 
         assert named in fleet.output
 
 
+@pytest.mark.parametrize("playbook", ["backup", "drill", "prune", "restore", "status", "verify"])
+def test_hosts_that_the_inventory_does_not_have_are_an_error_before_anything_runs(fleet: Fleet, playbook: str) -> None:
+    fleet.play(playbook, code=4, hosts="web1,wbe2")
+    assert "openclaw_backup_hosts: wbe2 matches no host of the inventory" in fleet.output
+    assert "TASK" not in fleet.output and not (fleet.home / "vault").exists()
+
+
 def test_without_any_policies_the_variable_is_named(fleet: Fleet) -> None:
     (fleet.home / "hosts.json").write_text(json.dumps({"all": {"hosts": {"web1": {"ansible_connection": "local"}}}}))
     fleet.play("verify", code=2)

@@ -20,6 +20,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.history imp
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.state import HostState
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Hashed
 from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.connection import Connection
 from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.session import RemoteSession
 
@@ -164,6 +165,23 @@ def test_what_grows_on_the_way_breaks_nothing(simple: Away, monkeypatch: pytest.
     simple.check_history(count=1)
     again = simple.backup(policy=simple.writing())
     assert simple.stored(again.snapshot_id, "a").read_bytes() == (simple.src / "a").read_bytes()
+
+
+def test_the_vault_is_called_as_soon_as_a_change_is_certain(simple: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    simple.backup()
+    order: List[str] = []
+
+    def note(cls: type, name: str) -> None:
+        real = getattr(cls, name)
+        monkeypatch.setattr(cls, name, lambda *given, **more: (order.append(cls.__name__), real(*given, **more))[1])
+
+    note(Connection, "__init__")
+    note(Hashed, "finish")
+    for change in (lambda: (simple.src / "a").write_text("another"), lambda: os.utime(simple.src / "a", (0, 0))):
+        simple.hang_up()
+        change()
+        assert simple.backup().changed
+    assert order == ["Connection", "Hashed", "Hashed", "Connection"]
 
 
 def test_a_heartbeat_is_one_connection_and_heals(simple: Away) -> None:

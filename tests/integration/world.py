@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -25,7 +26,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.backup impo
 from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, RestoreResult, restore
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import VerifyResult, verify
-from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import verify_chain
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
@@ -187,6 +188,35 @@ class Packed(World):
     def objects(self, kind: str = "") -> List[Path]:
         """The objects of the history, or those of one kind."""
         return sorted(path for path in (self.history / kind).rglob("*") if path.is_file())
+
+    def race(self, count: int, arrive: Callable[[], PackTarget]) -> None:
+        """Two who ``arrive`` and go on from the same snapshot commit at the same moment, ``count`` times: exactly one does, the other is told."""
+        manifest = self.target.manifest(self.snapshots()[0])
+        for number in range(count):
+            parent = self.target.latest()
+            assert parent is not None
+            start = threading.Barrier(2)
+            results: List[Any] = []
+
+            def go(tx: str, parent: str = parent.id, start: threading.Barrier = start, results: List[Any] = results) -> None:
+                session = arrive().begin(tx, parent)
+                start.wait()
+                try:
+                    results.append(session.commit(manifest))
+                except RefusedError as error:
+                    results.append(error)
+                session.close()
+
+            threads = [threading.Thread(target=go, args=("%032x" % (2 * number + turn),)) for turn in (0, 1)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            won = [result for result in results if not isinstance(result, RefusedError)]
+            latest = self.target.latest()
+            assert len(results) == 2 and len(won) == 1 and latest is not None
+            assert (latest.id, latest.receipt.tx, latest.receipt.sequence) == (won[0].id, won[0].tx, parent.receipt.sequence + 1)
+            assert [result.kind for result in results if isinstance(result, RefusedError)] == ["writer"]
 
     def check_history(self, *, count: Optional[int] = None) -> None:
         """Every snapshot is whole, and the log is a chain."""

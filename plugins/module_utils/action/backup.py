@@ -31,6 +31,7 @@ from ..policy.model import Notify, Policy
 from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
 from ..target.tree.layout import damaged_paths
 from ..version import VERSION
+from .cost import account_for
 from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
 from .sources import Marked, application_of, check_sources, never_entered, with_sources
@@ -38,11 +39,13 @@ from .state import HostState, Pending, new_transaction, user_names
 
 if TYPE_CHECKING:
     from ..transfer.rsync import Options
-    from .hooks import Hooks
+from .hooks import Hooks
 
 SAMPLE = 20
 # Files that change between scan and transfer are read again this often; by then they come from a private copy.
 _ROUNDS = 4
+# The vault hears nothing from a host that makes the entries of more paths, for longer than it may be willing to wait.
+_EARLY_ENTRIES = 1_000_000
 _ACCEPT = re.compile("[0-9a-f]{8}")
 
 
@@ -73,7 +76,7 @@ class BackupResult(Result):
     files_sent: int = 0
     bytes_sent: int = 0
     bytes_wire: int = 0
-    requests: Optional[Dict[str, int]] = None
+    requests: Optional[Dict[str, Any]] = None
     captured: int = 0
     would_capture: int = 0
     stale: int = 0
@@ -216,8 +219,7 @@ class _Run:
             self.result.warnings += self.target.remarks()
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
-        asked = self.target.requests
-        self.result.requests = asked._asdict() if asked is not None else None
+        self.result.requests = account_for(self.target.requests, self.policy)
         try:
             self.progress.finish()
             if self.hooks is not None:
@@ -258,10 +260,12 @@ class _Run:
                         write_cache(self.state.cache, hashed.records, content_digest=cache.content_digest)
                     if self._ends_with(cache.content_digest, hashed.entries, dry_run):
                         return
+                if not dry_run and self._knows_baseline(cache) and found.entries < _EARLY_ENTRIES and hashed.shows_change():
+                    self.target.expect()
                 scanned = self._finish(hashed)
                 manifest = self._manifest(scanned, root)
                 with manifest.digesting():
-                    if self._baseline_manifest is None and self.baseline is not None and self.baseline.content_digest == cache.content_digest:
+                    if self._baseline_manifest is None and self._knows_baseline(cache):
                         self._baseline_manifest = recall(cache, found.folders, manifest)
                 if not dry_run and (self.baseline is None or manifest.content_digest != self.baseline.content_digest):
                     self.target.expect()
@@ -280,6 +284,10 @@ class _Run:
                 if staging is not None:
                     staging.close()
                     self.state.clear_staging()
+
+    def _knows_baseline(self, cache: Cache) -> bool:
+        """Whether the cache was written with the newest snapshot."""
+        return self.baseline is not None and self.baseline.content_digest == cache.content_digest
 
     # ---- sources -------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from ..policy.model import Guards, Hooks, Policy
 from ..target.contract import canary_name
 from .backup import backup
 from .locate import check_apart, open_target
+from .notify import obstacles
 from .restore import RestoreRequest, restore
 from .result import Result
 from .sources import Marked, check_sources, never_entered, with_sources
@@ -77,6 +78,7 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
     try:
         policy, result.warnings = with_sources(policy, state)
         check_apart(policy)
+        result.warnings += obstacles(policy)
         if path is not None:
             result.explained = explain(policy, path, never_entered(policy, state))
             return result

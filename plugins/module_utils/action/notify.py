@@ -10,6 +10,7 @@ that hold secrets stand in files of their own. A way that fails is a warning of 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from functools import partial
@@ -70,6 +71,25 @@ def ping(policy: Policy, is_well: bool, text: str) -> List[str]:
     except (OSError, ValueError) as error:
         return ["the ping of notify.ping_file failed: %s" % _reason(error)]
     return []
+
+
+def obstacles(policy: Policy) -> List[str]:
+    """By which of the policy's ways nobody could be told, and why, as far as can be seen without using them."""
+    wishes = policy.notify
+    found = []
+    programs = (("command", wishes.command[0] if wishes.command else None), ("mail", "sendmail" if wishes.mail else None))
+    for name, program in programs:
+        if program is not None and shutil.which(program, path=STANDARD_PATH) is None:
+            found.append("nobody could be told by notify.%s: there is no program %s" % (name, printable(program)))
+    for name, path in (("webhook_file", wishes.webhook_file), ("ping_file", wishes.ping_file)):
+        if path is not None:
+            try:
+                _read_url(path)
+            except OSError as error:
+                found.append("nobody could be told by notify.%s: %s: %s" % (name, printable(path), _reason(error)))
+            except ValueError as error:
+                found.append("nobody could be told by notify.%s: %s" % (name, error))
+    return found
 
 
 def _message(policy: Policy, event: str, trouble: str, facts: Mapping[str, Any], now: float) -> Dict[str, Any]:

@@ -262,7 +262,7 @@ class _Replication:
             return 0, 0
         with self.state.scratch() as scratch:
             os.mkdir(scratch, 0o700)
-            for portion in self.source.portions(entries):
+            for portion in self.source.portions(snapshot, entries):
                 with self.source.fetch(snapshot, portion, scratch) as tree:
                     session.take(tree, portion, self.progress.advance)
         return len(entries), sum(entry.size for entry in entries)

@@ -259,7 +259,7 @@ class _Restore:
         if self.policy.target.scheme != "file" or self.policy.target.layout != "tree":
             scratch = stack.enter_context(self.state.scratch())
             os.mkdir(scratch, 0o700)
-        for portion in self.target.portions(plan.content):
+        for portion in self.target.portions(snapshot, plan.content):
             with self.target.fetch(snapshot, portion, scratch) as tree:
                 yield tree, portion
 

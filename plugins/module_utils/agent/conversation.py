@@ -424,7 +424,8 @@ class Conversation:
         session = self.session
         if self._manifest is None or request.get("digest") != self._manifest.digest:
             raise RefusedError("Nothing was proposed that has this digest", kind="scope", field="digest", found=printable(str(request.get("digest"))))
-        receipt = session.commit(self._manifest, self._tell)
+        with self._manifest.packing():
+            receipt = session.commit(self._manifest, self._tell)
         self._end_session(keep=False)
         return {"receipt": receipt.to_dict()}
 

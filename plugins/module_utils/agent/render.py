@@ -57,7 +57,9 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         yield "  %s" % changes
         yield "  sent %s (%s on the wire)" % (sent, format_bytes(result["bytes_wire"]))
         if result.get("requests"):
-            yield "  asked the bucket {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(**result["requests"])
+            asked = result["requests"]
+            cost = "" if asked["monthly_usd"] is None else "; %.2f $ a month if each run asks as much" % asked["monthly_usd"]
+            yield "  asked the bucket {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(**asked) + cost
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
         if result["healed"]:

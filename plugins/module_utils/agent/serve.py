@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Callable, NoReturn, Optional
 
 from ..errors import EXIT_DONE, BackupError, RefusedError, TargetError, UsageError, printable
 from ..policy.checks import is_name
+from ..process import collector_at_rest
 from ..target.remote.wire import REQUEST
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _converse(find_keeper: Callable[[], Keeper]) -> int:
         return error.rc
     from .conversation import Conversation
 
-    with suppress(TargetError):
+    with suppress(TargetError), collector_at_rest():
         Conversation(wire, keeper).hold()
     return EXIT_DONE
 

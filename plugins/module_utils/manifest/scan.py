@@ -613,6 +613,23 @@ class Hashed:
         self.records = records
         return True
 
+    def shows_change(self) -> bool:
+        """Whether something is certainly not as in the manifest that the cache was written with: a name that came or went, or another content.
+        False also where only the entries will tell."""
+        if not self.cache.content_digest or self.unreadable or self.has_missed:
+            return False
+        for number, folder in enumerate(self.found.folders):
+            old = self.cache.get(folder.path) if folder.known is None else None
+            if old is None:
+                continue  # of a new one the directory above tells
+            new = self.tables[number].to_record() if number in self.tables else self.records[number]
+            if old.has(DATABASE | SIDECAR) or new.has(DATABASE | SIDECAR):
+                continue
+            # Further names of a file have no hash yet.
+            if old.names != new.names or any(_slot(new, i) not in (_NO_HASH, _slot(old, i)) for i in range(len(new.flags))):
+                return True
+        return False
+
     def finish(self, previous: Callable[[], Mapping[bytes, Entry]]) -> Scan:
         """Make the entries, and the records for the next run. ``previous`` gives the entries of the last snapshot; it is asked only where something
         cannot be read."""

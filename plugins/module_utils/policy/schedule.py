@@ -13,7 +13,7 @@ from ..errors import printable
 from .checks import bad, check_text, closest
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
 
 MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 _MACRO_COLUMNS = {
@@ -27,6 +27,8 @@ _MACRO_COLUMNS = {
 }
 # From one 29 February to the one before, over a century without.
 _DAYS_BACK = 8 * 366 + 1
+# Years come back after four, as far as this counts.
+_LEAP_DAYS, _LEAP_MONTHS = 1461, 48
 DAYS_IN = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 ALLOWED = "minute hour day month weekday, such as '*/5 * * * *', or one of " + ", ".join(MACROS)
@@ -90,20 +92,48 @@ def check_window(value: Any, field: str) -> str:
     return span
 
 
+class _Times(NamedTuple):
+    """A checked expression, each column sorted; Sunday is 0. ``is_either``: on either day, because both are restricted."""
+
+    minutes: List[int]
+    hours: List[int]
+    days: List[int]
+    months: List[int]
+    weekdays: List[int]
+    is_either: bool
+
+    def has(self, day: date) -> bool:
+        """Whether cron starts anything on that day."""
+        fits = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        return day.month in self.months and (any(fits) if self.is_either else all(fits))
+
+
+def _times(line: str) -> _Times:
+    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
+    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
+    is_either = not (words[2].startswith("*") or words[4].startswith("*"))
+    return _Times(minutes, hours, days, months, sorted({number % 7 for number in weekdays}), is_either)
+
+
+def runs_a_month(line: str) -> float:
+    """How often cron starts what has this schedule (checked by ``check_cron``) in an average month."""
+    from datetime import date, timedelta
+
+    times = _times(line)
+    begin = date(2024, 1, 1)
+    days = sum(times.has(begin + timedelta(days=number)) for number in range(_LEAP_DAYS))
+    return days * len(times.hours) * len(times.minutes) / _LEAP_MONTHS
+
+
 def last_due(line: str, now: datetime) -> datetime:
     """The last minute, at or before the local time ``now``, at which cron starts what has this schedule (checked by ``check_cron``)."""
     from datetime import timedelta  # slow to import, and most runs read no schedule
 
-    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
-    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
-    weekday_set = {number % 7 for number in weekdays}
-    # On either day if both are restricted.
-    is_either = not (words[2].startswith("*") or words[4].startswith("*"))
-    times = [(hour, minute) for hour in reversed(hours) for minute in reversed(minutes)]
+    plan = _times(line)
+    times = [(hour, minute) for hour in reversed(plan.hours) for minute in reversed(plan.minutes)]
     day = now.replace(hour=0, minute=0, second=0, microsecond=0)
     for _day in range(_DAYS_BACK):
-        fits = day.day in days, day.isoweekday() % 7 in weekday_set
-        if day.month in months and (any(fits) if is_either else all(fits)):
+        if plan.has(day):
             for hour, minute in times:
                 due = day.replace(hour=hour, minute=minute)
                 if due <= now:
@@ -117,15 +147,14 @@ def calendar_events(line: str) -> Tuple[str, ...]:
 
     Two where day of the month and weekday are both restricted: cron starts on either day, one event only where both fit.
     """
-    words = re.split("[ \t]+", _MACRO_COLUMNS.get(line, line))
-    minutes, hours, days, months, weekdays = (sorted(_column(word, column, line, "schedule.cron")) for word, column in zip(words, _COLUMNS))
-    at = "%s:%s:00" % (_listed(hours, 24), _listed(minutes, 60))
-    month, day = _listed(months, 12), _listed(days, 31)
+    times = _times(line)
+    at = "%s:%s:00" % (_listed(times.hours, 24), _listed(times.minutes, 60))
+    month, day = _listed(times.months, 12), _listed(times.days, 31)
     names = [name.capitalize() for name in _COLUMNS[4].names]
     # From Monday on, which is where systemd begins its week.
-    week = [names[number] for number in (1, 2, 3, 4, 5, 6, 0) if number in {number % 7 for number in weekdays}]
+    week = [names[number] for number in (1, 2, 3, 4, 5, 6, 0) if number in times.weekdays]
     weekday = "" if len(week) == 7 else ",".join(week) + " "
-    if words[2].startswith("*") or words[4].startswith("*"):
+    if not times.is_either:
         return ("%s*-%s-%s %s" % (weekday, month, day, at),)
     return ("*-%s-%s %s" % (month, day, at), "%s*-%s-* %s" % (weekday, month, at))
 

@@ -389,8 +389,8 @@ class Target(ABC):
         """Remove what dead sessions left, where no live one is at work."""
 
     @abstractmethod
-    def portions(self, entries: Sequence[Entry]) -> "List[Sequence[Entry]]":
-        """``entries`` in portions that ``fetch`` had better be asked for one after the other."""
+    def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> "List[Sequence[Entry]]":
+        """``entries`` of a snapshot in portions that ``fetch`` had better be asked for one after the other."""
 
     @abstractmethod
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> ContextManager[Descent]:

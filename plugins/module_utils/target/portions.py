@@ -13,13 +13,16 @@ from ..manifest.entry import Entry
 _PORTION = 256 << 20
 
 
-def portions_of(entries: Sequence[Entry]) -> List[Sequence[Entry]]:
-    """``entries`` cut into runs of a bounded size."""
-    found: List[Sequence[Entry]] = []
-    start = size = 0
-    for number, entry in enumerate(entries):
-        if size and size + entry.size > _PORTION:
-            found.append(entries[start:number])
-            start, size = number, 0
-        size += entry.size
-    return [*found, entries[start:]]
+def portions_of(groups: Sequence[Sequence[Entry]]) -> List[Sequence[Entry]]:
+    """Entries in portions of a bounded size; a group is only parted where it alone is larger."""
+    found: List[List[Entry]] = [[]]
+    size = 0
+    for group in groups:
+        fits = size + sum(entry.size for entry in group) <= _PORTION
+        for entry in group:
+            if size and not fits and (entry is group[0] or size + entry.size > _PORTION):
+                found.append([])
+                size = 0
+            found[-1].append(entry)
+            size += entry.size
+    return list(found)

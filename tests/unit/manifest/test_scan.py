@@ -30,7 +30,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.changeset
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest, content_line
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry, decode, encode
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.recall import recall
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Scan, Staging, hash_changed, reread
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Hashed, Scan, Staging, hash_changed, reread
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import Selection
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.survey import Survey, check_source, selects, survey
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent, Listed, list_directory, remove_tree
@@ -78,10 +78,14 @@ class Host:
 
     def hashed(self, later: float = LATER) -> "Tuple[int, bool]":
         """How many files a run with the cache reads, and whether they prove that nothing changed."""
+        done = self.read(later)
+        return done.hashed_files, done.proves_unchanged()
+
+    def read(self, later: float = LATER) -> Hashed:
+        """What a run with the cache knows before it makes entries."""
         with Descent(self.root) as root:
             now = time.time() + later
-            done = hash_changed(survey(self.sources, self.selection, self.cache(), now=now, root=root, skip=self.skip), self.cache(), root=root, now=now)
-            return done.hashed_files, done.proves_unchanged()
+            return hash_changed(survey(self.sources, self.selection, self.cache(), now=now, root=root, skip=self.skip), self.cache(), root=root, now=now)
 
     def fresh(self, **more: Any) -> Scan:
         return self.scan(Cache(), **more)[1]
@@ -440,6 +444,8 @@ def assert_same_as_fresh(host: Host) -> None:
     assert_recalled(host, recall(cache, found.folders, host.manifest(done)))
     if host.hashed()[1]:
         assert cache.content_digest == expected.content_digest
+    if host.read().shows_change():
+        assert cache.content_digest != expected.content_digest
     assert [line for line in done.lines if line not in fresh.lines] == []
     assert [line for line in fresh.lines if line not in done.lines] == []
     assert done.lines == fresh.lines
@@ -648,6 +654,29 @@ def test_young_files_are_read_again_and_prove_that_nothing_changed(host: Host, c
     CHANGES[change](src)
     assert not host.hashed(later=0)[1]
     assert host.manifest(host.fresh()).content_digest != before.content_digest
+
+
+@pytest.mark.parametrize("later", [0, LATER])
+@pytest.mark.parametrize("change", ["content", "new", "gone", "time", "another inode", "nothing"])
+def test_another_name_or_content_is_seen_before_entries_are_made(host: Host, change: str, later: float) -> None:
+    path = host.write(b"src/below/file", b"as it was")
+    os.link(path, host.path(b"src/linked"))
+    host.remember(host.scan(Cache(), later=later)[1])
+    tick()
+    if change == "content":
+        host.write(b"src/below/file", b"as it is ")
+    elif change == "new":
+        host.write(b"src/below/new")
+    elif change == "gone":
+        os.unlink(path)
+    elif change == "time":
+        os.utime(path, ns=(0, 0))
+    elif change == "another inode":
+        os.rename(path, path + b".old")
+        host.write(b"src/below/file", b"as it was")
+        shutil.copystat(path + b".old", path)
+        os.unlink(path + b".old")
+    assert host.read(later).shows_change() is (change in ("content", "new", "gone"))
 
 
 @pytest.mark.parametrize("odd", ["link", "attribute"])

@@ -19,6 +19,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.policy.schedule im
     check_window,
     is_within,
     last_due,
+    runs_a_month,
     splay_of,
 )
 from hypothesis import given
@@ -228,3 +229,19 @@ def test_systemd_finds_the_same_minutes_as_cron(line: str) -> None:
         assert last_due(line, start) == start
         assert last_due(line, start - timedelta(minutes=1)) <= before
         before = start
+
+
+@pytest.mark.parametrize(
+    "line, runs",
+    [
+        ("*/5 * * * *", 8766),
+        ("@monthly", 1),
+        ("@yearly", 1 / 12),
+        ("0 0 29 2 *", 1 / 48),
+        ("0,30 6-8 * * *", 182.625),
+        ("0 0 * * 0,7", 208 / 48),
+        ("0 0 1 * mon", (48 + 209 - 9) / 48),
+    ],
+)
+def test_a_month_has_so_many_runs_on_average(line: str, runs: float) -> None:
+    assert runs_a_month(line) == pytest.approx(runs)

@@ -151,8 +151,15 @@ class PackTarget(Target):
 
     # ---- reading ---------------------------------------------------------------------------------------------------------------
 
-    def portions(self, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
-        return portions_of(entries)
+    def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
+        """As the packs lie, so that none is asked for in two portions; only files that share packs, and together are too large, are parted."""
+        contents = self._open_cached(snapshot).contents
+        named: Dict[str, List[Entry]] = {}
+        for entry in entries:
+            named.setdefault(entry.hash if entry.size else "", []).append(entry)
+        files = [(digest, pieces) for digest in named if digest for pieces in [contents.pieces(digest)] if pieces is not None]
+        groups = [[entry for digest, _pieces in group for entry in named.pop(digest)] for group in by_pack(files)]
+        return portions_of([*groups, *named.values()])
 
     @contextmanager
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> Iterator[Descent]:

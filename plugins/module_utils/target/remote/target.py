@@ -159,8 +159,8 @@ class RemoteTarget(Target):
     def sweep(self) -> None:
         self._ask("sweep")
 
-    def portions(self, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
-        return portions_of(entries)
+    def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
+        return portions_of([[entry] for entry in entries])
 
     @contextmanager
     def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> Iterator[Descent]:

@@ -185,7 +185,7 @@ class TreeTarget(Target):
         finally:
             os.close(fd)
 
-    def portions(self, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
+    def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
         return [entries]
 
     @contextmanager
