@@ -23,7 +23,7 @@ MEMORY = "/var/lib/openclaw-backup-vault/%s/work"
 HOSTS = ("web1", "web2")
 # What a machine has, but for what Ansible and its own daemons write all the time.
 _EVERYTHING = (
-    "find / -xdev -not -path '/proc/*' -not -path '/run/*' -not -path '/var/log/*' -not -path '/root/.ansible*' -not -path '*/__pycache__*'"
+    "find / -xdev -not -path '/proc/*' -not -path '/run*' -not -path '/var/log/*' -not -path '/root/.ansible*' -not -path '*/__pycache__*'"
     " -not -path /tmp -not -path /var/tmp -not -path /root -printf '%p %y %m %u %s %T@\\n' | sort"
 )
 
@@ -160,15 +160,11 @@ def test_what_cannot_stand_in_is_told_before_anything_is_done(fleet: Fleet, tmp_
     before = everything(fleet, "spare1")
     spare: Dict[str, Any] = {}
 
-    def refused(*words: str, **variables: Any) -> None:
+    def refused(words: str) -> None:
         (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"spare1": spare}}}))
-        wish = {"hosts": "web1", "drill_scenario": "lost-host", "drill_standby": "spare1", **variables}
-        assert fleet.drill("-i", str(tmp_path / "hosts.json"), code=2, **wish) == {}
-        assert all(word in " ".join(fleet.output.split()) for word in words), fleet.output
+        assert fleet.drill("-i", str(tmp_path / "hosts.json"), code=2, hosts="web1", drill_scenario="lost-host", drill_standby="spare1") == {}
+        assert words in " ".join(fleet.output.split()), fleet.output
 
-    refused("openclaw_backup_drill_standby is missing", drill_standby="")
-    refused("'spare2', which is no host of the inventory", drill_standby="spare2")
-    refused("openclaw_backup_drill_scenario is 'lost-hots'. Allowed: restore, damaged", drill_scenario="lost-hots")
     spare["openclaw_backup_policies"] = [{"name": "own", "sources": ["/srv"]}]
     spare["openclaw_backup_scratch"] = "/srv/spare"
     refused("openclaw_backup_scratch of spare1 is '/srv/spare', which its own policy own backs up")
@@ -224,3 +220,5 @@ def test_a_wrong_byte_on_the_vault_fails_one_drill_and_no_other(fleet: Fleet) ->
     assert "## Drill of web2, policy work: failed" in max(fleet.evidence.glob("*.md")).read_text()
     problems = json.loads(fleet.host("vault1").run("openclaw-backup-vault status web2 work --json").stdout)["problems"]
     assert any(text.startswith("the last drill failed: ") for text in problems)
+    # What the playbook does not know itself, it leaves to the program: there is no older snapshot that could help.
+    assert {(result["scenario"], "older snapshot" in result["msg"]) for result in fleet.drill(code=2, drill_scenario="damaged").values()} == {("damaged", True)}
