@@ -157,6 +157,13 @@ last_good_drill:
   returned: success
   type: dict
   sample: {verb: drill, result: drilled, verdict: passed, finished: "2026-11-20T09:15:00.001Z"}
+immutable:
+  description:
+    - Whether the target itself keeps what is young from being removed by anybody, as a bucket with Object Lock and a default retention does.
+    - V(null) where it cannot be told, and for plain vaults, which do not give that right to a host.
+  returned: success
+  type: bool
+  sample: false
 as_of:
   description:
     - When this was asked.

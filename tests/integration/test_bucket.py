@@ -15,6 +15,7 @@ from typing import Any, Iterator, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered, s3, session
 
 from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal, serving
@@ -242,6 +243,26 @@ def test_the_usual_chain_of_credentials_is_followed(conditional: Bucketed, monke
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     assert world.backup(policy=world.policy(target=world.spec(credentials_file=None))).changed
+
+
+def test_status_tells_whether_the_bucket_keeps_what_is_young(conditional: Bucketed) -> None:
+    world = conditional
+    plant(world, 3, 1)
+    world.backup()
+
+    def immutable() -> Any:
+        return status(world.policy(), state_directory=str(world.state))["immutable"]
+
+    assert immutable() is False
+    client = world.client()
+    world.bucket += "-locked"
+    client.create_bucket(Bucket=world.bucket, ObjectLockEnabledForBucket=True, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    assert immutable() is False  # objects can be locked, and are not
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 7}}
+    client.put_object_lock_configuration(Bucket=world.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule})
+    assert immutable() is True
+    world.proxy.spoil = lambda asked, _body: refusal(501, "NotImplemented") if asked.key.strip("/") == world.bucket and asked.verb == "get" else None
+    assert immutable() is None
 
 
 def test_what_lies_below_the_prefix_already_is_left_alone(bucketed: Bucketed) -> None:

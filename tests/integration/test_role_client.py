@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -165,6 +166,27 @@ def test_profiles_of_one_s_own_are_installed_and_left_alone_the_second_time(flee
     command = [home / "bin" / "openclaw-backup", "run", "--state", home / "state", "--json", home / "etc" / "policies" / "tree.json"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["changed"], done.stdout + done.stderr
+
+
+def test_the_key_of_sealed_packs_comes_with_the_policy_and_is_shown_nowhere(fleet: Fleet) -> None:
+    home = fleet.add("web1")
+    key = base64.b64encode(os.urandom(32)).decode("ascii")
+    target = {"url": "pack://%s" % (home / "packs"), "key_file": str(home / "etc" / "pack.key")}
+    secrets = {target["key_file"]: key + "\n"}
+    fleet.hosts["web1"].update(openclaw_backup_policies=[fleet.policy("web1", target=target)], openclaw_backup_secrets=secrets)
+    assert fleet.changes("--check") == {"web1": 5}
+    done = fleet.play("--diff", "-vvv")
+    assert done.returncode == 0 and key not in done.stdout + done.stderr
+    assert (home / "etc" / "pack.key").read_text() == key + "\n"
+    assert (home / "etc" / "pack.key").stat().st_mode & 0o7777 == 0o600
+    assert fleet.changes() == {"web1": 0}
+    # The program has its libraries from the system's Python; here it is given those of the tests.
+    command = [sys.executable, home / "bin" / "openclaw-backup", "run", "--state", home / "state", "--json", home / "etc" / "policies" / "tree.json"]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert json.loads(run.stdout)["changed"] and (home / "packs" / "format.json").exists(), run.stdout + run.stderr
+    fleet.hosts["web1"].update(openclaw_backup_client_state="absent")
+    fleet.changes()
+    assert not (home / "etc" / "pack.key").exists() and (home / "packs" / "format.json").exists()
 
 
 def test_a_policy_finds_the_profile_that_comes_with_it_wherever_the_configuration_is(fleet: Fleet) -> None:
@@ -427,6 +449,9 @@ BAD = {
         r"policy 1 \(a\): there is no profile opencalw.*did you mean 'openclaw'",
     ),
     "escrow": ({"openclaw_backup_escrow_directory": "escrow"}, "openclaw_backup_escrow_directory is 'escrow'.*absolute path"),
+    "secret-relative": ({"openclaw_backup_secrets": {"pack.key": "x"}}, "openclaw_backup_secrets has 'pack.key', whose content is a text. Allowed: absolute"),
+    "secret-empty": ({"openclaw_backup_secrets": {"/etc/pack.key": " \n"}}, "openclaw_backup_secrets has '/etc/pack.key', whose content is empty"),
+    "secret-number": ({"openclaw_backup_secrets": {"/etc/pack.key": 7}}, "openclaw_backup_secrets has '/etc/pack.key', whose content is no text"),
     "no-systemd": ({"openclaw_backup_schedule": "systemd", "booted": "cron"}, "openclaw_backup_schedule is 'systemd', and no-systemd was not booted with it"),
     "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
 }

@@ -24,14 +24,18 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots`` (how many; None where the target could not be looked at), ``newest``
     (public snapshot mapping or None), ``protected_until`` (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds
     since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
-    ``last_drill``, ``last_good_drill`` (drill records), ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
+    ``last_drill``, ``last_good_drill`` (drill records), ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
+    ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
     state = HostState(state_directory, policy)
     problems: List[str] = []
     snapshots: Optional[List[Snapshot]] = None
+    immutable: Optional[bool] = None
     try:
-        snapshots = open_target(policy.target, policy.host, policy.name).list()
+        target = open_target(policy.target, policy.host, policy.name)
+        snapshots = target.list()
+        immutable = target.immutable
     except BackupError as error:
         problems.append(str(error))
     newest = snapshots[0] if snapshots else None
@@ -104,6 +108,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "last_success": success,
         "last_drill": last_drill,
         "last_good_drill": good_drill,
+        "immutable": immutable,
         "as_of": rfc3339(now),
     }
 

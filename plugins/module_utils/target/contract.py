@@ -355,6 +355,11 @@ class Target(ABC):
         """What this object asked so far of a service that charges by the request; None of any other."""
         return None
 
+    @property
+    def immutable(self) -> Optional[bool]:
+        """Whether the target itself keeps what is young from being removed by anybody; None where it cannot be told, or is not the question."""
+        return None
+
     def remarks(self) -> "List[str]":
         """What a run should warn of that was seen while talking to the target."""
         return []

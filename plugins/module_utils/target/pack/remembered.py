@@ -57,6 +57,10 @@ class RememberedStore(Store):
         return self._store.requests
 
     @property
+    def immutable(self) -> Optional[bool]:
+        return self._store.immutable
+
+    @property
     def is_conditional(self) -> bool:  # type: ignore[override]
         if self._conditional is None:
             self._conditional = self._store.is_conditional

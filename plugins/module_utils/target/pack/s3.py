@@ -110,6 +110,21 @@ class S3Store(Store):
     def requests(self) -> Requests:
         return self._requests
 
+    @property
+    def immutable(self) -> Optional[bool]:
+        """By Object Lock with a default retention. Services with locks of another kind (R2) do not tell of them here."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
+        except ClientError as error:
+            self._hear(error.response)
+            return False if _code(error) == "ObjectLockConfigurationNotFoundError" else None
+        except BotoCoreError:
+            return None
+        self._hear(answer)
+        return bool(answer.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention"))
+
     # ---- the client ----------------------------------------------------------------------------------------------------------
 
     def report(self) -> Any:

@@ -55,6 +55,11 @@ class Store(ABC):
         """What was asked of a store that counts; None where nobody pays for that."""
         return None
 
+    @property
+    def immutable(self) -> Optional[bool]:
+        """Whether the store keeps new objects from being removed for a time, whoever asks; None where it cannot tell."""
+        return False
+
     def report(self) -> Any:
         """In a forked process: what it did to the store and learnt of it, for ``hear`` of the one that it came from."""
         return None

@@ -64,6 +64,10 @@ class PackTarget(Target):
     def requests(self) -> Optional[Requests]:
         return self.store.requests
 
+    @property
+    def immutable(self) -> Optional[bool]:
+        return self.store.immutable
+
     # ---- looking -------------------------------------------------------------------------------------------------------------
 
     def latest(self) -> Optional[Snapshot]:
