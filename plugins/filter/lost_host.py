@@ -41,7 +41,11 @@ options:
     description: Profiles of one's own by name, C(openclaw_backup_profiles).
     type: dict
     default: {}
-positional: directory, escrow, vaulted, profiles
+  secrets:
+    description: Files with secrets that policies name, C(openclaw_backup_secrets).
+    type: dict
+    default: {}
+positional: directory, escrow, vaulted, profiles, secrets
 """
 
 EXAMPLES = r"""
@@ -64,9 +68,10 @@ _value:
 """
 
 
-def lost_host(policies: Sequence[Any], directory: str, escrow: str, vaulted: Sequence[str], profiles: Any = None) -> Dict[str, Any]:
+def lost_host(policies: Sequence[Any], directory: str, escrow: str, vaulted: Sequence[str], profiles: Any = None, secrets: Any = None) -> Dict[str, Any]:
     """What the machine gets, and which policies would be lost."""
-    made = outfit(plain(policies), directory=str(directory), escrow=str(escrow), vaulted=plain(vaulted), profiles=plain(profiles) or {})
+    known = {"profiles": plain(profiles) or {}, "secrets": plain(secrets) or {}}
+    made = outfit(plain(policies), directory=str(directory), escrow=str(escrow), vaulted=plain(vaulted), **known)
     return {"policies": list(made.policies), "files": list(made.files), "problems": list(made.problems)}
 
 

@@ -48,19 +48,23 @@ def outfit(
     escrow: str,
     vaulted: Sequence[str],
     profiles: Mapping[str, Any],
+    secrets: Mapping[str, str],
     has: Callable[[str], bool] = os.path.isfile,
 ) -> Outfit:
     """What a machine gets into ``directory`` to restore the checked ``policies`` of a host.
 
     ``vaulted``: the names of those that lie on the inventory's vault, which a new key may read for a while. ``escrow``: what is kept of the host, empty where
-    nothing is; ``has``: whether there is a file of this path. ``profiles``: those of the inventory by name.
+    nothing is; ``has``: whether there is a file of this path. ``profiles``: those of the inventory by name; ``secrets``: what it has of
+    the host's files, by path.
     """
     ready, problems = [], []
     files: Dict[str, Dict[str, str]] = {}
     for policy in policies:
         try:
-            changed, needed = _move(dict(policy), directory, escrow, policy["name"] in vaulted, profiles)
+            changed, needed = _move(dict(policy), directory, escrow, policy["name"] in vaulted, profiles, secrets)
             for file, what in needed:
+                if "src" in file and not escrow:
+                    raise _Missing("openclaw_backup_escrow_directory is not given, so that nothing keeps %s" % what)
                 if "src" in file and not has(file["src"]):
                     raise _Missing("%s is not there: %s" % (file["src"], what))
         except _Missing as missing:
@@ -73,10 +77,10 @@ def outfit(
     return Outfit(tuple(ready), tuple(files.values()), tuple(problems))
 
 
-def _move(policy: Dict[str, Any], directory: str, escrow: str, is_vaulted: bool, profiles: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[_Needed]]:
+def _move(
+    policy: Dict[str, Any], directory: str, escrow: str, is_vaulted: bool, profiles: Mapping[str, Any], secrets: Mapping[str, str]
+) -> Tuple[Dict[str, Any], List[_Needed]]:
     """The policy with every file that it names in ``directory``, and these files."""
-    if not escrow:
-        raise _Missing("openclaw_backup_escrow_directory is not given, so that nothing is kept of it. Next: give it, and play openclaw.backup.site.")
     needed = []
     if is_vaulted:
         what = "the key by which the vault is known. Next: play openclaw.backup.site for this host, which keeps it."
@@ -84,7 +88,7 @@ def _move(policy: Dict[str, Any], directory: str, escrow: str, is_vaulted: bool,
         own = {"identity_file": directory + "/ssh/id_read_ed25519", "known_hosts_file": directory + "/ssh/known_hosts"}
         policy["target"] = {**policy["target"], **own}
     else:
-        policy["target"], needed = _move_target(policy, directory, escrow)
+        policy["target"], needed = _move_target(policy, directory, escrow, secrets)
     profile = policy.get("profile")
     if profile in profiles:
         path = "profiles/%s.json" % profile
@@ -98,8 +102,8 @@ def _move(policy: Dict[str, Any], directory: str, escrow: str, is_vaulted: bool,
     return policy, needed
 
 
-def _move_target(policy: Dict[str, Any], directory: str, escrow: str) -> Tuple[Any, List[_Needed]]:
-    """The target that a policy itself names. What is secret in it, somebody has put into the escrow by hand."""
+def _move_target(policy: Dict[str, Any], directory: str, escrow: str, secrets: Mapping[str, str]) -> Tuple[Any, List[_Needed]]:
+    """The target that a policy itself names. What is secret in it, the inventory has, or somebody has put into the escrow by hand."""
     target = policy["target"]
     spec = check_target(target, "target")
     if spec.scheme == "file":
@@ -111,8 +115,9 @@ def _move_target(policy: Dict[str, Any], directory: str, escrow: str) -> Tuple[A
         found = getattr(spec, name)
         if found is not None:
             path = "files/%s-%s" % (policy["name"], name)
-            what = "a copy of the target's %s, %s. Next: put one there by hand, it may be secret." % (name, found)
-            needed.append(_Needed({"path": path, "src": "%s/files%s" % (escrow, found)}, what))
+            what = "a copy of the target's %s, %s. Next: put one there by hand, or give it in openclaw_backup_secrets." % (name, found)
+            kept = {"content": secrets[found]} if found in secrets else {"src": "%s/files%s" % (escrow, found)}
+            needed.append(_Needed({"path": path, **kept}, what))
             target = {**target, name: "%s/%s" % (directory, path)}
         elif spec.scheme == "ssh" and name in _FILES[:2]:
             raise _Missing("its target names no %s, so that one of the host's own is used. Next: name it, and put a copy into the escrow." % name)

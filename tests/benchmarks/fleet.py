@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import yaml
 
@@ -60,9 +60,9 @@ class Lab:
             variables["openclaw_backup_state_directory"] = "/var/lib/openclaw-backup-" + name
             variables["openclaw_backup_policies"] = [{"name": "work", "sources": ["/srv/" + name], "objectives": {"rto": "10m"}}]
             variables["openclaw_backup_schedule"] = "none"
+            variables["openclaw_backup_packages"] = []  # the image has them
         groups = {"backup_vaults": {"hosts": vaults}, "backup_clients": {"hosts": clients}}
         self.inventory.write_text(json.dumps({"all": {"children": groups}}))
-        self._call([*self._ansible("ansible"), "backup_clients", "-m", "ansible.builtin.command", "-a", json.dumps({"argv": ["true"]})])
         make = {"argv": ["python3", "-c", _TREE, "/srv/{{ inventory_hostname }}"]}
         self._call([*self._ansible("ansible"), "backup_clients", "-m", "ansible.builtin.command", "-a", json.dumps(make)])
         self.play("site")
@@ -98,7 +98,8 @@ def main() -> int:
         took = lab.play("drill", evidence=str(evidence))
         (report,) = evidence.glob("*.md")
         (headline, *_) = report.read_text().splitlines()
-    result: Dict[str, Any] = {"hosts": HOSTS, "files": FILES, "vaults": len(VAULTS), "processors": os.cpu_count(), "seconds": round(took, 1), "bar": BAR}
+    load = round(os.getloadavg()[0], 1)
+    result = {"hosts": HOSTS, "files": FILES, "vaults": len(VAULTS), "processors": os.cpu_count(), "load": load, "seconds": round(took, 1), "bar": BAR}
     print(json.dumps({**result, "result": headline.lstrip("# ")}))
     return int(took > BAR)
 

@@ -244,7 +244,7 @@ def test_a_drill_is_for_those_that_nobody_has_drilled_for_longest(fleet: Fleet) 
         ({"drill_on": "moon"}, "Allowed: vault, host"),
         ({"drill_scenario": "flood"}, "openclaw_backup_drill_scenario is 'flood'. Allowed: restore, damaged"),
         ({**lost, "drill_standby": "web3"}, "'web3', which is no host of the inventory"),
-        ({**lost, "drill_standby": "web2", "policy": "small"}, "so that nothing is kept of it"),
+        ({**lost, "drill_standby": "web2", "policy": "small"}, "on the host itself. Next: have a copy elsewhere"),
     ):
         assert fleet.play("drill", code=2, **variables) == {host: {"drill": {}} for host in ("web1", "web2")}
         assert named in fleet.output

@@ -17,10 +17,10 @@ PLACE = "/var/tmp/openclaw-backup-lost-host.x"
 ESCROW = "/srv/escrow/web1"
 
 
-def dress(policies: List[Dict[str, Any]], has: Callable[[str], bool] = lambda _path: True, escrow: str = ESCROW, **profiles: Any) -> Outfit:
+def dress(policies: List[Dict[str, Any]], has: Callable[[str], bool] = lambda _path: True, escrow: str = ESCROW, **more: Any) -> Outfit:
     vaulted = [policy["name"] for policy in policies if "target" not in policy]
     filled = fill_policies([{"sources": ["/srv"], **policy} for policy in policies], "web1", vault="vault1")
-    return outfit(filled, directory=PLACE, escrow=escrow, vaulted=vaulted, profiles=profiles, has=has)
+    return outfit(filled, directory=PLACE, escrow=escrow, vaulted=vaulted, has=has, **{"profiles": {}, "secrets": {}, **more})
 
 
 def sources(made: Outfit) -> Dict[str, str]:
@@ -28,7 +28,7 @@ def sources(made: Outfit) -> Dict[str, str]:
 
 
 def test_all_that_a_policy_names_is_its_own_copy_and_none_is_the_machines() -> None:
-    made = dress([{"name": "work", "profile": "mine"}, {"name": "etc", "profile": "/etc/far.json"}], mine={"exclude": ["/tmp/"]})
+    made = dress([{"name": "work", "profile": "mine"}, {"name": "etc", "profile": "/etc/far.json"}], profiles={"mine": {"exclude": ["/tmp/"]}})
     work, etc = made.policies
     assert work["target"]["identity_file"] == PLACE + "/ssh/id_read_ed25519" and work["target"]["known_hosts_file"] == PLACE + "/ssh/known_hosts"
     assert work["target"]["url"].startswith("ssh://ocb-web1") and (work["host"], work["profile"]) == ("web1", PLACE + "/profiles/mine.json")
@@ -50,6 +50,8 @@ def test_a_target_of_its_own_is_opened_with_what_somebody_put_into_the_escrow() 
     (policy,) = made.policies
     assert policy["target"] == {**bucket, "credentials_file": PLACE + "/files/away-credentials_file", "key_file": PLACE + "/files/away-key_file"}
     assert sources(made)["files/away-key_file"] == ESCROW + "/files/etc/pack.key"
+    known = dress([{"name": "away", "target": bucket}], escrow="", secrets={"/etc/pack.key": "k", "/root/.aws/credentials": "c"})
+    assert known.problems == () and {"path": "files/away-key_file", "content": "k"} in known.files, "what the inventory has is asked for nowhere else"
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,9 @@ def test_what_would_be_lost_with_the_host_is_named_and_the_rest_is_rehearsed(pol
 
 
 def test_without_an_escrow_every_host_would_be_lost() -> None:
-    made = dress([{"name": "a"}, {"name": "b", "target": {"url": "s3://bucket/p"}}], escrow="")
-    assert made.policies == made.files == () and all("openclaw_backup_escrow_directory is not given" in text for text in made.problems)
-    assert len(made.problems) == 2
+    made = dress([{"name": "a"}, {"name": "b", "profile": "/etc/far.json"}], escrow="")
+    assert made.policies == made.files == () and len(made.problems) == 2
+    assert all("openclaw_backup_escrow_directory is not given, so that nothing keeps " in text for text in made.problems)
 
 
 def judged(standby: str = "spare1", scenario: str = "lost-host", scratch: str = "/var/tmp", **variables: Any) -> List[str]:
