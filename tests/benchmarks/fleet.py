@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure how long the playbook drill takes for a fleet, and hold it to its bar: 20 hosts with 2,000 files each, over 2 vaults, in 180 seconds.
 
-The machines are those of molecule's scenario drill: two are vaults, and two more are ten hosts each, by settings, state and sources of their own. Only
-their first backups have to know that: the drills are made on the vaults, one history at a time for each host of the inventory.
+The vaults are two machines of molecule's scenario drill. The hosts are names in the inventory: what they would have sent is backed up on the vaults, by the
+account that keeps the snapshots, because drills there contact no host.
 """
 
 from __future__ import annotations
@@ -24,14 +24,26 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS, FILES, SIZE, BAR = 20, 2000, 4096, 180.0
-VAULTS, MACHINES = ("vault1", "spare1"), ("web1", "web2")
-_TREE = """
-import os, sys
-for number in range(%d):
-    directory = "%%s/%%02d" %% (sys.argv[1], number %% 50)
-    os.makedirs(directory, exist_ok=True)
-    with open("%%s/%%04d" %% (directory, number), "wb") as stream:
-        stream.write(os.urandom(%d))
+VAULTS = ("vault1", "spare1")
+# On a vault: the histories of the hosts that are its arguments, and what it is told of them. The program runs as the account that keeps the snapshots.
+_SEND = """
+import json, os, subprocess, sys
+for host in sys.argv[1:]:
+    known = "/etc/openclaw-backup/vault/verify/" + host
+    os.makedirs(known)
+    policy = {"name": "work", "host": host, "sources": ["/"], "target": "/srv/openclaw-backup", "objectives": {"rto": "10m"}}
+    with open(known + "/work.json", "w") as stream:
+        json.dump(policy, stream)
+    tree = "/srv/trees/" + host
+    for number in range(%d):
+        directory = "%%s/%%02d" %% (tree, number %% 50)
+        os.makedirs(directory, exist_ok=True)
+        with open("%%s/%%04d" %% (directory, number), "wb") as stream:
+            stream.write(os.urandom(%d))
+    with open("/srv/trees/policy.json", "w") as stream:
+        json.dump({**policy, "sources": [tree]}, stream)
+    keeper = ["runuser", "--user=openclaw-vault", "--"]
+    subprocess.run([*keeper, "/usr/local/bin/openclaw-backup", "run", "/srv/trees/policy.json", "--quiet", "--state", "/var/tmp/state"], check=True)
 """ % (FILES, SIZE)
 
 
@@ -51,22 +63,29 @@ class Lab:
         }
 
     def __enter__(self) -> Lab:
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _make(self) -> None:
         self._molecule("create")
         known = yaml.safe_load((self.directory / "inventory" / "lab.yml").read_text())["all"]["hosts"]
-        vaults = {name: {**known[name], "openclaw_backup_vault_address": name} for name in VAULTS}
-        clients = {"h%02d" % number: dict(known[MACHINES[number % len(MACHINES)]]) for number in range(HOSTS)}
-        for name, variables in clients.items():
-            variables["openclaw_backup_config_directory"] = "/etc/openclaw-backup-" + name
-            variables["openclaw_backup_state_directory"] = "/var/lib/openclaw-backup-" + name
-            variables["openclaw_backup_policies"] = [{"name": "work", "sources": ["/srv/" + name], "objectives": {"rto": "10m"}}]
-            variables["openclaw_backup_schedule"] = "none"
-            variables["openclaw_backup_packages"] = []  # the image has them
+        vaults = {name: known[name] for name in VAULTS}
+        policies = [{"name": "work", "sources": ["/"], "objectives": {"rto": "10m"}}]
+        clients = {
+            "h%02d" % number: {"openclaw_backup_policies": policies, "openclaw_backup_vault": VAULTS[number % len(VAULTS)], "ansible_host": "192.0.2.1"}
+            for number in range(HOSTS)
+        }
         groups = {"backup_vaults": {"hosts": vaults}, "backup_clients": {"hosts": clients}}
         self.inventory.write_text(json.dumps({"all": {"children": groups}}))
-        make = {"argv": ["python3", "-c", _TREE, "/srv/{{ inventory_hostname }}"]}
-        self._call([*self._ansible("ansible"), "backup_clients", "-m", "ansible.builtin.command", "-a", json.dumps(make)])
-        self.play("site")
-        return self
+        self._call([*self._ansible("playbook"), "--limit", "backup_vaults", "playbooks/site.yml"])
+        for vault in VAULTS:
+            own = [name for name, variables in clients.items() if variables["openclaw_backup_vault"] == vault]
+            send = {"argv": ["python3", "-c", _SEND, *own]}
+            self._call([*self._ansible("ansible"), vault, "-m", "ansible.builtin.command", "-a", json.dumps(send)])
 
     def __exit__(self, *_: object) -> None:
         self._molecule("destroy")
