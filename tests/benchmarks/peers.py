@@ -59,7 +59,7 @@ class Peer(ABC):
     def version(cls) -> str:
         if not cls.programs:
             return ""
-        found = re.search(r"\d+(\.\d+)+", run([cls.programs[0], "version" if cls is Restic else "--version"]).output)
+        found = re.search(r"\d+(\.\d+)+", run([cls.programs[0], "version" if issubclass(cls, Restic) else "--version"]).output)
         return found[0] if found else ""
 
     def prepare(self) -> None:

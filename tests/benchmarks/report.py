@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from xml.sax.saxutils import escape
 
 from peers import PEERS, ROOT, Btrfs, Engine, Floor
@@ -76,6 +76,11 @@ BARS = (
     Bar("million", "unchanged", 700, "MB"),
     Bar("large", "page", 1.5, "+", Floor.name, peer=Btrfs.name),
     Bar("ssh", "changed", 2.5),
+    Bar("bucket", "first", 1.2, "x", "restic"),
+    Bar("bucket", "unchanged", 0.8),
+    Bar("bucket", "changed", 2),
+    Bar("bucket", "verify", 1, "x", "restic"),
+    Bar("bucket", "restore", 1, "x", "restic"),
 )
 
 
@@ -153,6 +158,20 @@ def tables(taken: Taken) -> str:
     )
 
 
+def request_table(counted: Mapping[str, Any]) -> str:
+    """How often each peer asked for what in each case."""
+    cases = counted["counted"]
+    names = list(dict.fromkeys(name for by_peer in cases.values() for name in by_peer))
+    rows = [[case, *(_verbs(by_peer.get(name)) for name in names)] for case, by_peer in cases.items()]
+    return table(["", *names], rows)
+
+
+def _verbs(asked: Optional[Mapping[str, int]]) -> str:
+    if asked is None:
+        return ""
+    return ", ".join("%d %s" % (number, verb.upper()) for verb, number in asked.items()) or "none"
+
+
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table that is as readable in a terminal."""
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
@@ -169,26 +188,39 @@ def caption(taken: Taken) -> str:
     return text + "".join(" Not measured: %s (the machine lacks %s)." % item for item in taken["missing"].items())
 
 
-def plot(taken: Taken) -> str:
-    """An SVG image: for each case a bar for each peer, as long as its median in proportion to the slowest, with a line from least to most."""
+def plot_seconds(taken: Taken) -> str:
+    """A plot of the times of one tree."""
     names = peers_of(taken)
-    left, width, height = 170, 480, 15
+    return plot([(TITLES[case], {name: by_peer[name]["seconds"] for name in names if name in by_peer}) for case, by_peer in _in_order(taken)], "%.2f s")
+
+
+def plot_requests(counted: Mapping[str, Any]) -> str:
+    """A plot of the requests that are paid for: those that delete are not."""
+    return plot(
+        [
+            (case, {name: [sum(number for verb, number in asked.items() if verb != "delete")] for name, asked in by_peer.items()})
+            for case, by_peer in counted["counted"].items()
+        ],
+        "%d",
+    )
+
+
+def plot(cases: Sequence[Tuple[str, Mapping[str, Sequence[float]]]], form: str) -> str:
+    """An SVG image: for each case a bar for each peer, as long as its median in proportion to the largest, with a line from least to most."""
+    left, width, height = 230, 480, 15
     parts: List[str] = []
     top = 10
-    for case, by_peer in _in_order(taken):
+    for title, by_peer in cases:
         top += 20
-        parts.append('<text x="10" y="%d" font-weight="bold">%s</text>' % (top, escape(TITLES[case])))
-        slowest = max(max(its["seconds"]) for its in by_peer.values())
-        for name in names:
-            if name not in by_peer:
-                continue
-            seconds = by_peer[name]["seconds"]
-            least, middle, most = (left + width * value / slowest for value in (min(seconds), statistics.median(seconds), max(seconds)))
+        parts.append('<text x="10" y="%d" font-weight="bold">%s</text>' % (top, escape(title)))
+        largest = max(max(values) for values in by_peer.values()) or 1
+        for name, values in by_peer.items():
+            least, middle, most = (left + width * value / largest for value in (min(values), statistics.median(values), max(values)))
             top += height
             parts.append('<text x="%d" y="%d" text-anchor="end">%s</text>' % (left - 6, top, escape(name)))
-            parts.append('<rect x="%d" y="%d" width="%.1f" height="10" fill="%s"/>' % (left, top - 9, middle - left, _COLORS[name]))
+            parts.append('<rect x="%d" y="%d" width="%.1f" height="10" fill="%s"/>' % (left, top - 9, middle - left, _COLORS.get(name, "#64748b")))
             parts.append('<path d="M%.1f %dH%.1f" stroke="#222"/>' % (least, top - 4, most))
-            parts.append('<text x="%.1f" y="%d">%.2f s</text>' % (most + 6, top, statistics.median(seconds)))
+            parts.append('<text x="%.1f" y="%d">%s</text>' % (most + 6, top, form % statistics.median(values)))
         top += 6
     size = (left + width + 70, top + 10)
     return (
@@ -208,7 +240,12 @@ def write_page(results: Mapping[str, Taken]) -> None:
     parts = ["## Bars\n\n" + table(["bar", "measured", ""], judge(results) + [[str(bar), "not measured", ""] for bar in BARS if bar.tree not in results])]
     for name, taken in sorted(results.items(), key=lambda item: item[0]):
         image = PLOTS / ("performance-%s.svg" % name)
-        image.write_text(plot(taken), encoding="utf-8")
+        if "counted" in taken:
+            image.write_text(plot_requests(taken), encoding="utf-8")
+            title = "## Requests: {files} files in {directories} directories, in a bucket".format(**taken)
+            parts.append("%s\n\n![Requests of each case and tool](images/%s)\n\n%s" % (title, image.name, request_table(taken)))
+            continue
+        image.write_text(plot_seconds(taken), encoding="utf-8")
         title = "## `%s`: %s, %s files, %.2f GB" % (name, taken["title"], format(taken["files"], ","), taken["bytes"] / 1e9)
         parts.append("%s\n\n![Seconds of each case and tool](images/%s)\n\n%s\n%s\n" % (title, image.name, tables(taken), caption(taken)))
     page = PAGE.read_text(encoding="utf-8")
