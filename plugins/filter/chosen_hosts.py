@@ -61,6 +61,8 @@ def chosen_hosts(groups: Mapping[Any, Iterable[Any]], pattern: Any = "") -> str:
         wish = ",".join(map(str, wish))
     if not wish:
         return "backup_clients" if "backup_clients" in groups else "all"
+    if not any(groups.values()):
+        return str(wish)  # without any inventory, as where only the syntax is checked; Ansible tells of that itself
     inventory = InventoryManager(DataLoader(), parse=False)
     for group, hosts in groups.items():
         inventory.add_group(str(group))

@@ -46,6 +46,8 @@ _SHOWN = {
     "created": (None, ""),
     "extra": (None, " (not in the manifest)"),
     "refused": (None, " (damaged at the source, not copied)"),
+    "repaired": (" (damaged)", ""),
+    "unrepaired": (" (damaged)", " (damaged, not repaired)"),
     "removed": ("", None),
     "missing": ("", None),
     "modified": (" (old content)", " (new content)"),

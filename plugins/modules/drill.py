@@ -56,8 +56,12 @@ options:
       - V(restore) proves that the snapshot comes back.
       - V(damaged) is for the day on which it turns out to be damaged, a byte that is changed in what came back must be found, and the snapshot before it is
         what is proven; RV(loss) tells what that would cost.
+      - V(lost-vault) is for the day on which the target is gone, nothing is asked of it, and what the first of the policy's C(copies) has is what is proven
+        and judged; RV(target) and RV(rpo) are those of the copy.
+      - V(ransomware) encrypts what came back in place, between two backups of it to a vault in the scratch; that must be noticed, and the point before it held
+        and come back. It takes three times the room.
     type: str
-    choices: [restore, damaged]
+    choices: [restore, damaged, lost-vault, ransomware]
     default: restore
 seealso:
   - module: openclaw.backup.restore
@@ -99,7 +103,7 @@ ok:
   sample: true
 verdict:
   description:
-    - V(passed), V(missed) where all was proven and an objective was missed, or V(failed); V(null) in check mode.
+    - V(passed), V(missed) where all was proven and an objective was missed, V(failed), or V(skipped) where nothing could be looked at; V(null) in check mode.
   returned: success, or failure of something that was checked
   type: str
   sample: passed

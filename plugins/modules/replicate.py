@@ -35,6 +35,13 @@ options:
       - The vault to copy from is O(target), or that of O(policy).
     type: raw
     required: true
+  repair:
+    description:
+      - Whether to repair first what a verification found damaged in O(to), with what the other vault has of the same snapshots.
+      - Every repaired file is hashed against the manifest in O(to), and the snapshot is read in full before it counts as whole again.
+      - What is damaged in the other vault too stays as it is, is named in RV(unrepaired), and fails the task after all else was done.
+    type: bool
+    default: false
 seealso:
   - module: openclaw.backup.snapshot
   - module: openclaw.backup.snapshot_info
@@ -56,13 +63,23 @@ EXAMPLES = r"""
     host: web1
     name: openclaw
     to: /srv/vault
+
+- name: Make the first vault whole again with the copies in the second
+  openclaw.backup.replicate:
+    target:
+      url: ssh://copies@vault2.example.org/
+      identity_file: /etc/openclaw-backup/ssh/id_copies
+    host: web1
+    name: openclaw
+    to: /srv/vault
+    repair: true
 """
 
 RETURN = r"""
 ---
 changed:
   description:
-    - Whether snapshots were copied, or would be in check mode.
+    - Whether snapshots were copied or repaired, or would be in check mode.
   returned: success
   type: bool
   sample: true
@@ -137,6 +154,68 @@ refused:
       returned: always
       type: list
       elements: str
+repaired:
+  description:
+    - The snapshots of O(to) in which something was put right because of O(repair), up to 500.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - id: 20261119T211500.456Z-6b2f00aa
+      sequence: 16
+      created: "2026-11-19T21:15:00.456Z"
+      paths: 1
+      whole: true
+  contains:
+    id:
+      description:
+        - The snapshot.
+      returned: always
+      type: str
+    sequence:
+      description:
+        - Its number.
+      returned: always
+      type: int
+    created:
+      description:
+        - When it was published.
+      returned: always
+      type: str
+    paths:
+      description:
+        - How many paths were put right.
+      returned: always
+      type: int
+    whole:
+      description:
+        - Whether all of the snapshot was then read and is what its manifest says.
+      returned: always
+      type: bool
+unrepaired:
+  description:
+    - The snapshots of O(to) that stay damaged although O(repair) is set, up to 500.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+  contains:
+    id:
+      description:
+        - The snapshot.
+      returned: always
+      type: str
+    reason:
+      description:
+        - Why, in words.
+      returned: always
+      type: str
+    paths:
+      description:
+        - Up to 20 paths that are not what they should be.
+      returned: always
+      type: list
+      elements: str
 count:
   description:
     - How many snapshots were copied.
@@ -175,7 +254,7 @@ newest:
   sample: 20261120T091500.123Z-9f1c3e1f
 sample:
   description:
-    - Up to 20 of those that were copied or refused.
+    - Up to 20 of those that were copied, repaired or refused.
   returned: success
   type: list
   elements: dict
@@ -190,12 +269,12 @@ sample:
       type: str
     change:
       description:
-        - V(added) or V(refused).
+        - V(added), V(repaired), V(unrepaired) or V(refused).
       returned: always
       type: str
 truncated:
   description:
-    - Whether there are more than RV(sample) and RV(copied) show.
+    - Whether there are more than RV(sample), RV(copied), RV(repaired) and RV(unrepaired) show.
   returned: success
   type: bool
   sample: false
@@ -258,11 +337,13 @@ from ..module_utils.policy.target_spec import check_target
 
 
 def main() -> None:
-    module = BackupModule(argument_spec={**HISTORY_OPTIONS, "to": {"type": "raw", "required": True}}, **HISTORY_RULES)
+    own = {"to": {"type": "raw", "required": True}, "repair": {"type": "bool", "default": False}}
+    module = BackupModule(argument_spec={**HISTORY_OPTIONS, **own}, **HISTORY_RULES)
     with module.reporting() as progress:
         policy = policy_of(module.params)
         to = check_target(module.params["to"], "to")
-        result = replicate(policy, to, state_directory=module.state_directory, dry_run=module.check_mode, progress=progress)
+        params = module.params
+        result = replicate(policy, to, state_directory=module.state_directory, repair=params["repair"], dry_run=module.check_mode, progress=progress)
     module.finish(result.to_dict(), before="copies", after="copies after this", failure=result.failure())
 
 

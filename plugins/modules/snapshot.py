@@ -237,6 +237,12 @@ healed:
   returned: success
   type: int
   sample: 0
+anomaly:
+  description:
+    - Why the snapshot before is held since, because what changed looks like the work of ransomware; V(null) where it is not.
+  returned: success
+  type: str
+  sample: null
 tagged:
   description:
     - Those O(tags) that the newest snapshot got because nothing had changed; RV(changed) is V(true) then.

@@ -67,6 +67,13 @@ problems:
   type: list
   elements: str
   sample: ["the last known good state is 1d 02h old, the objective (rpo) is 1h"]
+anomalies:
+  description:
+    - Those of RV(problems) that tell of a snapshot which is held because what came after it looks like the work of ransomware.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 host:
   description:
     - The host whose history it is.

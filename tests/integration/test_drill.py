@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import drill as drill_module
 from ansible_collections.openclaw.backup.plugins.module_utils.action import probes as probes_module
+from ansible_collections.openclaw.backup.plugins.module_utils.action import ransomware as ransomware_module
 from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import DrillResult, drill
 from ansible_collections.openclaw.backup.plugins.module_utils.action.due import drill_if_due
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
@@ -31,7 +32,10 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.database 
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Manifest, read_manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import AuditLog, seconds_of, verify_chain
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import layout
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import make_id
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 
 from .test_cli import PROGRAM
 from .world import NOBODY, Notes, World, error_of, fingerprint, give, in_child, killed_at, mounted, needs_root
@@ -576,6 +580,168 @@ def test_a_machine_that_stands_in_counts_what_went_before_and_knows_nothing(live
             run(lived, scenario="lost-host", **more)
         assert caught.value.field == "scenario", "neither the host nor the vault can be the machine in its place"
     assert evidence(lived) == []
+
+
+# ---- ransomware ------------------------------------------------------------------------------------------------------------
+
+
+def write_pages(world: World) -> None:
+    (world.src / "conf").mkdir(exist_ok=True)
+    for number in range(40):
+        (world.src / "conf" / ("page %02d" % number)).write_text("the quick brown fox %d " % number * 100)
+
+
+@pytest.fixture
+def written(lived: World) -> World:
+    """One with enough files for an anomaly."""
+    write_pages(lived)
+    lived.backup()
+    return lived
+
+
+def ransomware(world: World, **options: Any) -> DrillResult:
+    before = fingerprint(world.src), fingerprint(world.history / "snapshots")
+    result = run(world, scenario="ransomware", **options)
+    assert (fingerprint(world.src), fingerprint(world.history / "snapshots")) == before, "nothing but the scratch is touched"
+    assert_clean(world)
+    return result
+
+
+def test_encryption_is_noticed_and_the_point_before_it_comes_back(written: World) -> None:
+    result = ransomware(written, policy=written.policy(objectives={"rto": "1s", "rpo": "1h"}, retention={"keep_last": 1}))
+    assert (result.rc, result.verdict) == (0, "passed"), result.to_dict()
+    assert [check["name"] for check in result.checks] == ["restore", "anomaly", "hold", "prune", "point before", "bytes", "metadata", "canary"]
+    assert "seem encrypted" in result.checks[1]["reason"] and result.rto is None and result.scenario == "ransomware"
+    assert [event["scenario"] for event in evidence(written)] == ["ransomware"]
+    if type(written) is World:
+        assert written.snapshots()[0].drilled, "it has proven that the snapshot comes back"
+    assert len(written.snapshots()) == 2
+
+
+@needs_root
+def test_a_vaults_account_rehearses_ransomware_with_what_is_closed_to_its_owner(portable: World) -> None:
+    write_pages(portable)
+    for number, mode in enumerate((0, 0o400, 0o200, 0o640)):
+        (portable.src / "conf" / ("page %02d" % number)).chmod(mode)
+    (portable.src / "read-only").mkdir(0o500)
+    portable.state.mkdir()
+    portable.backup()
+    give(portable.root, NOBODY)
+    result = in_child(lambda: run(portable, scenario="ransomware", on_vault=True), uid=NOBODY)
+    assert result.verdict == "passed", result.to_dict()
+
+
+def test_what_ransomware_left_to_be_looked_at_is_what_came_back(written: World) -> None:
+    result = run(written, scenario="ransomware", keep=True)
+    assert result.scratch and (Path(result.scratch + str(written.src)) / "conf" / "page 03").read_text().startswith("the quick brown fox 3")
+    subprocess.run(["rm", "-rf", os.path.dirname(result.scratch)], check=True)
+
+
+def test_a_signal_that_is_switched_off_fails_that_drill(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = ransomware(written, policy=written.policy(anomaly={"encrypted_percent": 0}))
+    assert set(failed(result)) == {"anomaly", "hold", "prune", "point before"} and result.rc == 7
+    assert "anomaly.encrypted_percent: 0" in failed(result)["anomaly"] and "no signal was raised" in failed(result)["anomaly"]
+    assert "removed" in failed(result)["prune"]
+    monkeypatch.setattr(session_module, "judge", lambda *_arguments: None)
+    assert "anomaly" in failed(ransomware(written)), "by the program itself, too"
+
+
+def test_a_parent_that_is_not_held_fails_that_drill(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = layout.update_state
+    monkeypatch.setattr(layout, "update_state", lambda history, name, changes: None if "held" in changes else real(history, name, changes))
+    found = failed(ransomware(written))
+    assert set(found) == {"hold", "prune", "point before"} and "is not held" in found["hold"]
+
+
+def test_a_hold_that_a_prune_disregards_fails_that_drill(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ransomware_module, "prune", lambda policy, **options: hold_nothing(policy, **options))
+    found = failed(ransomware(written))
+    assert set(found) == {"prune", "point before"} and "No snapshot fits" in found["point before"]
+
+
+def hold_nothing(policy: Policy, *, state_directory: str) -> None:
+    """A prune that keeps the newest alone."""
+    target = TreeTarget(policy.target.path, policy.host, policy.name)
+    target.remove(lambda snapshots: {snapshot.id: "a bug" for snapshot in snapshots[1:]})
+
+
+def after_encryption(monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]) -> None:
+    """Have ``change`` done to the first snapshot's tree in the scratch when everything is encrypted."""
+    real = ransomware_module.prune
+
+    def late(policy: Policy, **options: Any) -> Any:
+        done = real(policy, **options)
+        first = min((Path(policy.target.path) / policy.host / policy.name / "snapshots").iterdir())
+        change(next((first / "tree").rglob("page 07")))
+        return done
+
+    monkeypatch.setattr(ransomware_module, "prune", late)
+
+
+def test_a_point_before_that_cannot_be_restored_fails_that_drill(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_encryption(monkeypatch, lambda page: page.unlink())
+    found = failed(ransomware(written))
+    assert set(found) == {"point before"} and "page 07" in found["point before"]
+
+
+def test_a_wrong_byte_in_the_point_before_fails_that_drill(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil_page(page: Path) -> None:
+        page.chmod(0o600)
+        page.write_bytes(b"T" + page.read_bytes()[1:])
+
+    after_encryption(monkeypatch, spoil_page)
+    found = failed(ransomware(written))
+    assert set(found) == {"point before"} and "page 07" in found["point before"]
+
+
+def test_a_wrong_byte_that_a_restore_does_not_see_is_found_by_the_comparison(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ransomware_module.restore
+
+    def lie(policy: Policy, request: Any, **options: Any) -> Any:
+        done = real(policy, request, **options)
+        page = next(Path(request.dest).rglob("page 07"))
+        stamps = page.stat().st_atime_ns, page.stat().st_mtime_ns
+        page.chmod(0o600)
+        page.write_bytes(b"T" + page.read_bytes()[1:])
+        page.chmod(0o400)
+        os.utime(page, ns=stamps)
+        return done
+
+    monkeypatch.setattr(ransomware_module, "restore", lie)
+    result = ransomware(written)
+    assert set(failed(result)) == {"bytes"} and "page 07" in failed(result)["bytes"] and result.rc == 7
+
+
+def test_too_few_files_for_any_signal_are_skipped_and_no_success(lived: World) -> None:
+    result = ransomware(lived)
+    assert (result.rc, result.verdict, result.ok) == (3, "skipped", True) and [check["ok"] for check in result.checks] == [None]
+    assert "fewer than 20" in result.checks[0]["reason"] and result.warnings == [result.checks[0]["reason"]]
+    told = status(lived.policy(), state_directory=str(lived.state))
+    assert told["last_drill"]["verdict"] == "skipped" and told["last_good_drill"] is None and not lived.snapshots()[0].drilled
+    assert drill_if_due(lived.policy(objectives={"drill_every": "7d"}, schedule={"splay": 0}), state_directory=str(lived.state)).verdict == "passed"
+
+
+@needs_root
+def test_room_for_less_than_three_times_the_snapshot_is_refused_before(written: World) -> None:
+    with mounted("tmpfs", "size=1200k") as small:
+        assert run(written, scratch=str(small)).verdict == "passed"
+        result = run(written, scratch=str(small), scenario="ransomware")
+        error = result.failure()
+        assert error is not None and error.kind == "no_space" and os.listdir(small) == []
+
+
+def test_a_drill_for_ransomware_that_breaks_leaves_nothing(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ransomware_module, "backup", full)
+    assert ransomware(written).verdict == "failed"
+    monkeypatch.setattr(ransomware_module, "_encrypt", full)
+    assert ransomware(written).verdict == "failed"
+
+
+def test_a_prediction_names_its_checks(written: World) -> None:
+    assert [check["name"] for check in run(written, scenario="ransomware", dry_run=True).checks][:5] == ["restore", "anomaly", "hold", "prune", "point before"]
 
 
 # ---- the scratch -----------------------------------------------------------------------------------------------------------

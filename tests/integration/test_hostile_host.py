@@ -40,6 +40,7 @@ class Host:
     def __init__(self, world: World, *, readable: Sequence[str] = (), **limits: Any) -> None:
         ours, theirs = socket.socketpair()
         self._sockets = (ours, theirs)
+        self.ask_more: Dict[str, Any] = {}  # what else the host says at begin
         keeper = Keeper(str(world.vault), "h", tuple(readable), storage=world.storage, limits=Limits(**{"idle": 10, "wait": 1, **limits}), may_make=True)
         self.conversation = Conversation(Wire(os.dup(theirs.fileno()), os.dup(theirs.fileno())), keeper)
         self.thread = threading.Thread(target=self._serve)
@@ -83,7 +84,7 @@ class Host:
         return self.ask("hello", **{"protocol": PROTOCOL, "engine": "x", "host": host, "policy": policy, **more})
 
     def begin(self, parent: Optional[str] = None, tx: str = "a" * 32) -> Dict[str, Any]:
-        answer = self.ask("begin", tx=tx, parent=parent, tags=[])
+        answer = self.ask("begin", tx=tx, parent=parent, tags=[], **self.ask_more)
         if "ok" in answer:
             self.damaged = b"".join(self.wire.receive_stream(1 << 26)).split(b"\0")[:-1]
         return answer

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import DrillResult, drill
 from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.replicate import ReplicateResult, replicate
@@ -344,9 +345,47 @@ def test_a_vault_is_not_copied_into_itself(world: World, second: Second, where: 
     assert error_of(second.pull).rc == 2
 
 
+def slow_source(world: World) -> int:
+    """One large file, many small ones, and one that is nothing but a hole; how many bytes they have."""
+    (world.src / "large").write_bytes(os.urandom(700 << 10))
+    for number in range(200):
+        (world.src / str(number)).write_bytes(os.urandom(2 << 10))
+    with (world.src / "hole").open("wb") as stream:
+        stream.truncate(64 << 20)
+    world.backup()
+    return (700 << 10) + 200 * (2 << 10)
+
+
+def check_pace(second: Second, policy: Policy, size: int) -> None:
+    """512 KiB a second: never faster, and so slow only as the machine is."""
+    started = time.monotonic()
+    done = second.pull(policy=policy)
+    took = time.monotonic() - started
+    assert done.rc == 0 and size / (512 << 10) - 0.2 <= took <= size / (512 << 10) + 20, took
+    second.check_same()
+
+
+def test_no_more_is_read_in_a_second_than_the_policy_allows(world: World, second: Second) -> None:
+    size = slow_source(world)
+    check_pace(second, world.policy(transfer={"bwlimit": "512k"}), size)
+
+
+@needs_sshd
+def test_no_more_goes_over_the_link_in_a_second_than_the_policy_allows() -> None:
+    away = Away.over("portable")
+    try:
+        size = slow_source(away)
+        check_pace(Second(away), away.policy(transfer={"bwlimit": "512k"}), size)
+        assert Second(away).pull().rc == 0
+        assert open_target(away.policy().target, "h", "p").pace is None, "the connection that is still open has no limit any more"
+    finally:
+        away.destroy()
+
+
 def test_a_limit_that_would_not_be_kept_and_a_place_elsewhere_are_refused(world: World, second: Second) -> None:
     fill(world, 1)
-    error = error_of(second.pull, policy=world.policy(transfer={"bwlimit": "1m"}))
+    packs = world.policy(target={"url": "pack://%s" % world.vault, "key_file": "/key"}, transfer={"bwlimit": "1m"})
+    error = error_of(second.pull, policy=packs)
     assert (error.rc, error.field) == (2, "transfer.bwlimit")
     to = check_target("ssh://vault/", "to")
     assert error_of(replicate, world.policy(), to, state_directory=str(second.state)).field == "to"
@@ -366,10 +405,10 @@ def test_tags_and_freshness_come_along(world: World, second: Second) -> None:
 
 def test_mass_change_holds_the_copy_before_it(world: World, second: Second) -> None:
     for number in range(40):
-        (world.src / str(number)).write_text("precious %d" % number)
+        (world.src / str(number)).write_text("precious %d" % number * 100)
     first = world.backup().snapshot_id
     for number in range(40):
-        (world.src / str(number)).write_text("encrypted %d" % number)
+        (world.src / str(number)).write_bytes(os.urandom(1000))
     world.backup()
     second.pull()
     held = {snapshot.id: snapshot.held for snapshot in second.target.list()}
@@ -434,13 +473,70 @@ def test_a_snapshot_that_the_vault_has_pruned_is_found_in_the_copy(world: World,
 
 def test_a_drill_is_no_better_than_the_vault_itself(world: World, second: Second) -> None:
     """What it reads is what it proves: a copy elsewhere must not make a damaged vault look good."""
-    from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import drill
-
     (only,) = fill(world, 1)
     second.pull()
     damage(world.stored(only, "a"))
     done = drill(with_copy(world, second), state_directory=str(world.state))
     assert not done.ok
+
+
+def rehearse_loss(world: World, policy: Policy, **options: Any) -> DrillResult:
+    return drill(policy, state_directory=str(world.state), scenario="lost-vault", **options)
+
+
+def test_a_drill_without_the_vault_restores_from_the_first_copy_alone(world: World, second: Second) -> None:
+    ids = fill(world, 2)
+    second.pull()
+    (world.src / "changing").write_text("not copied yet")
+    world.backup()
+    policy = world.policy(copies=[str(second.vault), str(world.root / "nowhere")], objectives={"rpo": "1h", "rto": "1h"})
+    shutil.rmtree(world.vault)
+    assert not drill(policy, state_directory=str(world.state)).ok
+    would = rehearse_loss(world, policy, dry_run=True)
+    assert (would.verdict, would.snapshot_id) == (None, ids[-1])
+    done = rehearse_loss(world, policy)
+    assert (done.verdict, done.rc, done.snapshot_id, done.target, done.scenario) == ("passed", 0, ids[-1], str(second.vault), "lost-vault"), done.checks
+    assert second.target.list()[0].drilled and not second.target.list()[1].drilled
+    assert not world.vault.exists()
+
+
+def test_the_freshness_of_a_copy_is_its_own_and_not_the_vaults(world: World, second: Second) -> None:
+    fill(world, 1)
+    second.pull()
+    policy = world.policy(copies=[str(second.vault)], objectives={"rpo": "1s"})
+    (world.src / "changing").write_text("not copied")
+    time.sleep(2.1)
+    world.backup()
+    of_the_vault = drill(policy, state_directory=str(world.state)).rpo
+    done = rehearse_loss(world, policy)
+    assert of_the_vault is not None and done.rpo is not None and done.rpo >= 2 and done.rpo > of_the_vault
+    (failed,) = [check for check in done.checks if check["ok"] is False]
+    assert (done.verdict, failed["name"], done.rc) == ("missed", "rpo", 1) and "the objective is 1s" in failed["reason"]
+    second.pull()
+    assert rehearse_loss(world, world.policy(copies=[str(second.vault)], objectives={"rpo": "1h"})).verdict == "passed"
+
+
+def test_a_copy_of_what_the_host_finds_unchanged_is_as_fresh_as_the_host_says(world: World, second: Second) -> None:
+    fill(world, 1)
+    second.pull()
+    time.sleep(1.5)
+    assert world.backup().unchanged
+    done = rehearse_loss(world, world.policy(copies=[str(second.vault)]))
+    assert done.verdict == "passed" and done.rpo is not None and done.rpo <= 1
+
+
+@pytest.mark.parametrize("why", ["no copies", "empty", "damaged"])
+def test_a_drill_without_the_vault_fails_where_no_copy_could_serve(world: World, second: Second, why: str) -> None:
+    (only,) = fill(world, 1)
+    if why == "damaged":
+        second.pull()
+        damage(Path(str(second.history / "snapshots" / only / "tree") + str(world.src / "a")))
+    done = rehearse_loss(world, world.policy(copies=[] if why == "no copies" else [str(second.vault)]))
+    assert done.verdict == "failed" and done.rc == {"no copies": 6, "empty": 4, "damaged": 7}[why]
+    failure = done.failure()
+    assert failure is not None and {"no copies": "names no copies", "empty": str(second.vault), "damaged": "damaged"}[why] in failure.message
+    if why == "no copies":
+        assert failure.kind == "no_copy" and error_of(rehearse_loss, world, world.policy(), dry_run=True).kind == "no_copy"
 
 
 def test_where_no_copy_can_serve_either_the_vaults_own_error_is_told(world: World, second: Second) -> None:

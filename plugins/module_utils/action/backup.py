@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -28,7 +28,7 @@ from ..observe.progress import Progress
 from ..policy.checks import check_tag
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Notify, Policy
-from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot
+from ..target.contract import Delivery, IncompleteError, Receipt, Session, Snapshot, Thresholds
 from ..target.tree.layout import damaged_paths
 from ..version import VERSION
 from .cost import account_for
@@ -56,7 +56,8 @@ class BackupResult(Result):
     ``unchanged``: entries that are as in the baseline; ``captured``: databases that were captured, ``would_capture``: in check mode those that
     would be; ``bytes_sent``: logical size of the content sent; ``bytes_wire``: what the tools moved; ``requests``: what a bucket's service was asked
     (``Requests``), None for targets that do not charge by the request; ``healed``: paths that the newest snapshot lacked or held damaged, and this
-    one has; ``tagged``: tags that the newest snapshot got because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``,
+    one has; ``anomaly``: why the snapshot before is held since, None where it is not;
+    ``tagged``: tags that the newest snapshot got because nothing had changed; ``sample``: up to 20 changes as ``{path, change}``,
     ``truncated`` when there are more; ``hooks``: what became of the
     policy's hooks (``HookRun.to_dict``), in check mode those that would run; ``duration`` in seconds.
     """
@@ -83,6 +84,7 @@ class BackupResult(Result):
     unstable: int = 0
     vanished: int = 0
     healed: int = 0
+    anomaly: Optional[str] = None
     tagged: List[str] = field(default_factory=list)
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
@@ -527,7 +529,7 @@ class _Run:
         tx = new_transaction()
         parent = self.baseline.id if self.baseline is not None else None
         self.state.set_pending(Pending(tx, parent, manifest.digest))
-        session = self.target.begin(tx, parent, self.tags)
+        session = self.target.begin(tx, parent, self.tags, Thresholds(**vars(self.policy.anomaly)))
         keep = False
         try:
             if base is not None:
@@ -547,18 +549,19 @@ class _Run:
             self.state.set_sources(self.policy.sources)
         result.snapshot_id, result.receipt = receipt.id, receipt.to_dict()
         result.healed = sum(entry.path in self._damaged for entry in manifest.entries) if self._damaged else 0
-        self._tell_of_mass_change(parent, receipt.id)
+        if session.anomaly is not None:
+            result.anomaly = session.anomaly
+            self._tell_of_anomaly(parent)
 
-    def _tell_of_mass_change(self, parent: Optional[str], successor: str) -> None:
-        from ..target.succession import ANOMALY_FROM, ANOMALY_PERCENT
+    def _tell_of_anomaly(self, parent: Optional[str]) -> None:
+        self._warn("%s; snapshot %s, the one before, is held: release it if that was meant" % (self.result.anomaly, parent))
+        if self.policy.notify != Notify():
+            from .notify import ANOMALY
 
-        gone = self.result.modified + self.result.removed
-        if self.baseline is None or gone < ANOMALY_FROM or gone * 100 <= ANOMALY_PERCENT * self.baseline.files:
-            return  # so that few runs ask
-        before = self.target.find(self.baseline)
-        held = before.held if before is not None else None
-        if held is not None and successor in str(held.get("reason")):
-            self._warn("%s; snapshot %s, the one before, is held: release it if that was meant" % (held["reason"], parent))
+            # People who have released the one that they were told of last are told at once.
+            with suppress(BackupError):
+                if not any(snapshot.precedes_anomaly for snapshot in self.target.list() if snapshot.id != parent):
+                    self.state.set_told(ANOMALY, None)
 
     def _known_damage(self) -> bool:
         latest = self.target.latest()
@@ -736,12 +739,15 @@ class _Run:
             self._notify(failure, run)
 
     def _notify(self, failure: Optional[BackupError], run: Mapping[str, Any]) -> None:
-        from .notify import FAILED, notify, ping
+        from .notify import ANOMALY, FAILED, notify, ping
 
         why = {} if failure is None else {"message": failure.message, "next": failure.next or ""}
         facts = {"rc": run["rc"], "snapshot_id": run["snapshot_id"], **why}
         for text in notify(self.policy, self.state, FAILED, failure is not None, facts) + ping(self.policy, failure is None, str(failure or run["result"])):
             self._warn(text)
+        if self.result.anomaly is not None:
+            for text in notify(self.policy, self.state, ANOMALY, True, {"problems": [self.result.anomaly], "snapshot_id": run["snapshot_id"]}):
+                self._warn(text)
 
 
 def _digest_of_loss(changes: ChangeSet, manifest: Manifest, min_files: int) -> str:

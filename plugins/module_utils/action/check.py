@@ -49,10 +49,11 @@ class CheckResult(Result):
     ``{key, rule, paths, sample}`` for each key of the policy that leaves something out, directories counted without what is in them; ``secrets``:
     ``{files, readable}`` with the paths that every user can read; ``estimate``: ``{seconds, free}``, the time of the first run and the bytes free on the
     target, None where unknown, and after the first run; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed
-    again, None where that was not asked for; ``explained``: what ``explain`` says of a path.
+    again, None where that was not asked for; ``anomaly``: the policy's thresholds; ``explained``: what ``explain`` says of a path.
     """
 
     profile: Optional[str] = None
+    anomaly: Dict[str, int] = field(default_factory=dict)
     sources: List[Dict[str, Any]] = field(default_factory=list)
     entries: int = 0
     files: int = 0
@@ -74,7 +75,7 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
     progress = progress or Progress()
     started = time.time()
     state = HostState(state_directory, policy)
-    result = CheckResult(profile=policy.profile)
+    result = CheckResult(profile=policy.profile, anomaly=dict(vars(policy.anomaly)))
     try:
         policy, result.warnings = with_sources(policy, state)
         check_apart(policy)

@@ -13,10 +13,10 @@ import re
 import stat
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..errors import EXIT_FAILED, EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, counted, printable, refused_by_system
+from ..errors import EXIT_FAILED, EXIT_INTEGRITY, BackupError, IntegrityError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.document import Manifest
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ..manifest.metadata import entry_type, path_of
@@ -34,6 +34,7 @@ from .comparison import Scope, bears, examine, find_wrong, look, make_scope, mis
 from .locate import check_not_lost, name_of, open_target
 from .probes import Check, Scene, controls, names_of
 from .probes import look as run_probes
+from .ransomware import CHECKS, TIMES, rehearse, too_few
 from .restore import RestoreRequest, RestoreResult, restore
 from .result import Result
 from .state import HostState, Rehearsal, new_transaction
@@ -41,7 +42,7 @@ from .status import protected_until
 
 SAMPLE = 20
 LISTED = 100
-SCENARIOS = ("restore", "damaged")
+SCENARIOS = ("restore", "damaged", "lost-vault", "ransomware")
 # Another machine stands in for the host: what the playbook `drill` starts there, and no host for itself.
 LOST_HOST = "lost-host"
 LONGEST_ASKER = 200
@@ -55,7 +56,8 @@ _INTEGRITY = ("restore", "bytes", "metadata", "canary", "database")
 class DrillResult(Result):
     """What a drill found.
 
-    ``verdict``: passed, missed (all is proven, but an objective was missed) or failed; in check mode none. ``checks``: public mappings of ``Check``, those
+    ``verdict``: passed, missed (all is proven, but an objective was missed), failed, or skipped (nothing was looked at); in check mode none.
+    ``checks``: public mappings of ``Check``, those
     that failed first where there are more than 100; ``counts`` of passed, failed and skipped ones. ``rto``: seconds from the start of the drill to
     the end of the last probe, None where it did not come so far; ``scenario``: one of SCENARIOS, or LOST_HOST; ``loss``: with ``damaged``, how much
     older than the newest state the one is that came back; ``rpo``: seconds between ``state_as_of``, when the sources were last known to be as
@@ -96,7 +98,7 @@ class DrillResult(Result):
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return self.verdict in (None, "passed")
+        return self.verdict in (None, "passed", "skipped")
 
     @property
     def rc(self) -> int:
@@ -136,7 +138,8 @@ class DrillResult(Result):
             "failed": len(failed),
             "skipped": sum(check.ok is None for check in checks),
         }
-        self.verdict = "passed" if not failed else "missed" if all(check.kind == "objective" for check in failed) else "failed"
+        is_idle = not any(check.ok is not None for check in checks)
+        self.verdict = "skipped" if is_idle else "passed" if not failed else "missed" if all(check.kind == "objective" for check in failed) else "failed"
         listed = checks if len(checks) <= LISTED else [*failed, *(check for check in checks if check.ok is not False)][:LISTED]
         self.checks = [check.to_dict() for check in listed]
         self.truncated = self.truncated or len(checks) > len(listed)
@@ -147,6 +150,8 @@ def _advice(kind: str) -> str:
         return "find out what takes so long (the checks tell their durations), or whether backups run at all, or correct the policy's objectives"
     if kind == "probe":
         return "look at what it said; `--keep` leaves what came back to be looked at"
+    if kind == "anomaly":
+        return "look at the policy's `anomaly`; a vault has limits of its own, which this drill does not look at"
     if kind == "database":
         return "look at the host's own database, which may be damaged as well; an older snapshot may hold it whole (`drill --snapshot`)"
     return "verify the snapshot, look at the vault's disk and at the scratch's, and drill an older snapshot"
@@ -173,8 +178,10 @@ def drill(
     drill: another one is at work, or ``scratch`` cannot be used. ``dry_run``: choose, look for room, write nothing. ``on_vault``: this is the vault, whose
     account keeps the snapshots of many hosts: nothing of what came back is started, nor parsed by more than it has to be. ``asked_by``: who wants it, for the
     evidence; one line, which nobody checks. ``scenario``: ``damaged`` is the drill for the day on which the newest snapshot turns out to be damaged: a byte
-    that is changed in what came back of it must be found, and the snapshot before it is what is proven. ``lost-host``: this machine stands in for the host,
-    knows nothing of it, and has ``spent`` so many seconds on the way here, which count in ``rto``.
+    that is changed in what came back of it must be found, and the snapshot before it is what is proven. ``lost-vault`` is that for the day on which the
+    target is gone: nothing is asked of it, and what the first of the policy's ``copies`` has is what is proven and judged. ``ransomware``: what came back
+    is encrypted in place, between two backups of it to a vault in the scratch: that must be noticed, and the point before it come back. ``lost-host``: this
+    machine stands in for the host, knows nothing of it, and has ``spent`` so many seconds on the way here, which count in ``rto``.
     """
     if asked_by is not None and not (asked_by.strip() and asked_by.isprintable() and len(asked_by) <= LONGEST_ASKER):
         raise UsageError(
@@ -225,6 +232,7 @@ class _Drill:
 
     def go(self, scratch: Optional[str], wish: str, keep: bool, dry_run: bool) -> None:
         """The whole drill; leaves what it found in ``result``."""
+        self._lose_vault()
         parent = self.state.directory + b"/drill" if scratch is None else os.fsencode(scratch)
         if scratch is not None:
             parent = _usable(self.policy, parent)
@@ -295,19 +303,37 @@ class _Drill:
                 except OSError as error:
                     self.result.warnings.append("%s could not be removed (%s); the next drill tries again" % (printable(place), error.strerror or str(error)))
 
+    def _lose_vault(self) -> None:
+        """From here on the first copy is the target, where that is what is rehearsed."""
+        self.is_lost = self.result.scenario == "lost-vault"
+        if self.is_lost and self.policy.copies:
+            self.policy = replace(self.policy, target=self.policy.copies[0], copies=())
+            self.result.target = self.policy.target.url
+
     # ---- the rehearsal -----------------------------------------------------------------------------------------------------
 
     def _choose(self, wish: str) -> Tuple[Snapshot, Manifest]:
+        if self.is_lost and self.result.target == self.state.policy.target.url:
+            raise TargetError(
+                "The policy %s names no copies: with its vault all would be lost" % self.policy.name,
+                kind="no_copy",
+                field="copies",
+                allowed="a list of vaults that keep copies of this history",
+                next="have another vault keep copies (docs/vaults.md), and name it in the policy's copies",
+            )
         self.target = target = open_target(self.policy.target, self.policy.host, self.policy.name)
         snapshots = target.list()
-        if self.is_own_history:
+        if self.is_own_history and not self.is_lost:
             check_not_lost(self.policy, self.state, snapshots)
         chosen = find_snapshot(snapshots, wish, name_of(self.policy))
         self.chosen = chosen
         result, receipt = self.result, chosen.receipt
         result.snapshot_id, result.digest = chosen.id, receipt.digest
         is_newest = chosen.id == snapshots[0].id
-        success = self.state.runs.last_success(policy=self.policy.name) if is_newest else None
+        # What this host has found unchanged since is the newest snapshot of the target, which a copy may not have yet.
+        baseline = self.state.baseline() if self.is_lost else None
+        is_current = is_newest and (not self.is_lost or (baseline is not None and baseline.id == chosen.id))
+        success = self.state.runs.last_success(policy=self.policy.name) if is_current else None
         until = protected_until(receipt.created, chosen.unchanged_until, success)
         assert until is not None
         result.state_as_of = until
@@ -321,13 +347,15 @@ class _Drill:
         _chosen, manifest = self._choose(wish)
         while not os.path.isdir(parent):
             parent = os.path.dirname(parent)
-        self._check_room(parent, manifest)
+        self._check_room(parent, manifest, TIMES if self.result.scenario == "ransomware" else 1)
         self.result.checks = [Check(name, kind, None, "not in check mode").to_dict() for name, kind in self._planned(manifest)]
         self.result.counts = {"passed": 0, "failed": 0, "skipped": len(self.result.checks)}
         self.result.duration = time.monotonic() - self.began
 
     def _planned(self, manifest: Manifest) -> List[Tuple[str, str]]:
         names = [("restore", "restore"), ("bytes", "bytes"), ("metadata", "metadata"), ("canary", "canary")]
+        if self.result.scenario == "ransomware":
+            return names[:1] + list(CHECKS) + names[1:]
         names += [("databases", "database")] if manifest.header.databases else []
         names += [(name, "probe") for name in names_of(self.policy)]
         return names + [(name, "objective") for name in ("rto", "rpo") if self.result.objectives[name]]
@@ -348,6 +376,9 @@ class _Drill:
             self.checks.append(Check("older snapshot", "restore", True, "its state is %s older than the newest" % format_duration(self.result.loss)))
         if self.is_own_history:
             _check_outside(place, manifest.header.sources, self.state)
+        if self.result.scenario == "ransomware":
+            self._rehearse_ransomware(place, chosen, manifest)
+            return
         self._check_room(place, manifest)
         self._restore(chosen, where)
         with ExitStack() as stack:
@@ -364,6 +395,22 @@ class _Drill:
             self.checks += controls(scene)
         self.checks.append(self._canary(chosen))
         self._judge_objectives()
+
+    def _rehearse_ransomware(self, place: bytes, chosen: Snapshot, manifest: Manifest) -> None:
+        """Objectives are not judged: most of the time goes into doing the damage."""
+        reason = too_few(self.policy, manifest)
+        if reason is not None:
+            self.checks.append(Check("anomaly", "anomaly", None, reason))
+            self.result.warnings.append(reason)
+            return
+        self._check_room(place, manifest, TIMES)
+        self._restore(chosen, place + b"/root")
+        if self.checks[-1].ok:
+            self.checks += rehearse(self.policy, place, self.progress)
+        if self.checks[-1].ok:
+            with Descent(place + b"/root") as root:
+                self._compare(root, make_scope(manifest, (), chosen.id))
+        self.checks.append(self._canary(chosen))
 
     def _before(self, chosen: Snapshot) -> Optional[Snapshot]:
         """The newest snapshot that is older than the chosen one, and not known to be damaged."""
@@ -490,15 +537,15 @@ class _Drill:
         slack = self.policy.heartbeat or None if self.on_vault else 0
         self.checks += judge(self.result.objectives, self.result.rto, self.result.rpo, self.is_newest, slack)
 
-    def _check_room(self, place: bytes, manifest: Manifest) -> None:
+    def _check_room(self, place: bytes, manifest: Manifest, times: int = 1) -> None:
         found = os.statvfs(place)
         free = found.f_bavail * found.f_frsize
         files = [entry for entry in manifest.entries if entry.type == FILE and not entry.is_group_follower]
         size = sum(entry.size for entry in files)
-        need = sum(-(-entry.size // found.f_frsize) * found.f_frsize for entry in files)
-        inodes = sum(not entry.is_group_follower for entry in manifest.entries)
+        need = sum(-(-entry.size // found.f_frsize) * found.f_frsize for entry in files) * times
+        inodes = sum(not entry.is_group_follower for entry in manifest.entries) * times
         # Files with holes take less than their size: how much, only the restore can tell, which looks before it writes.
-        if size <= free < need:
+        if free < need and (size <= free or times > 1):
             raise _no_room(place, "%d bytes" % need, "%d bytes" % free, free)
         if found.f_files and inodes > found.f_favail:
             raise _no_room(place, counted(inodes, "inode"), counted(found.f_favail, "inode"), found.f_favail)
@@ -518,7 +565,7 @@ class _Drill:
             if result.ok:
                 raise  # a drill without evidence is none
             result.warnings.append("the record of this drill could not be written: %s" % error)
-        if result.ok and self.chosen is not None:
+        if result.verdict == "passed" and self.chosen is not None:
             try:
                 self.target.note_drill(self.chosen)
             except (BackupError, OSError) as error:
@@ -753,6 +800,6 @@ def _record(result: DrillResult) -> Dict[str, Any]:
         **{name: value for name, value in item.items() if name not in left_out},
         "verb": "drill",
         "warnings": result.warnings[:SAMPLE],
-        "result": "failed" if not result.ok else "warnings" if result.warnings else "ok",
+        "result": "failed" if not result.ok else "skipped" if result.verdict == "skipped" else "warnings" if result.warnings else "ok",
         **({} if error is None else {"error": {"message": error.message, **error.to_dict()}}),
     }

@@ -36,7 +36,7 @@ def reason_not_to_drill(policy: Policy, state: HostState, now: float, *, on_vaul
     good = state.drills.last_success(verb="drill", policy=policy.name)
     for record, wait, what in (
         (good, early, "the last one succeeded"),
-        (next(iter(state.drills.last(1)), None), min(early, _AGAIN_SECONDS), "the last one failed"),
+        (next((record for record in state.drills.last(1) if record["result"] == "failed"), None), min(early, _AGAIN_SECONDS), "the last one failed"),
     ):
         finished = None if record is None else record.get("finished")
         if is_time(finished) and 0 <= now - seconds_of(str(finished)) < wait:
@@ -73,9 +73,8 @@ def drill_if_due(
         return idle
     # On a vault its watch does so, every few minutes.
     if policy.notify != Notify() and not on_vault:
-        from .notify import STALE, notify
+        from .notify import notify_of_status
         from .status import status
 
-        found = status(policy, state_directory=state_directory)
-        result.warnings += notify(policy, state, STALE, not found["ok"], {"problems": found["problems"], "protected_until": found["protected_until"]})
+        result.warnings += notify_of_status(policy, state, status(policy, state_directory=state_directory))
     return result

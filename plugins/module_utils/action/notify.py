@@ -22,7 +22,7 @@ from ..policy.model import Policy
 from ..process import STANDARD_PATH
 from .state import HostState
 
-FAILED, STALE, RECOVERED = "failed", "stale", "recovered"
+FAILED, STALE, ANOMALY, RECOVERED = "failed", "stale", "anomaly", "recovered"
 _COMMAND_SECONDS = 60
 _NETWORK_SECONDS = 15
 _BODY_BYTES = 10_000  # what healthchecks-like services keep of a ping
@@ -36,7 +36,7 @@ class Decision(NamedTuple):
 
 
 def decide(trouble: str, lasts: bool, told: Optional[float], now: float, repeat: int) -> Decision:
-    """Whether to tell of a ``trouble`` (``failed`` or ``stale``) that ``lasts`` or not, and was ``told`` of before."""
+    """Whether to tell of a ``trouble`` (``failed``, ``stale`` or ``anomaly``) that ``lasts`` or not, and was ``told`` of before."""
     if not lasts:
         return Decision(RECOVERED if told is not None else None, None)
     if told is None or not 0 <= now - told < repeat:
@@ -58,6 +58,16 @@ def notify(policy: Policy, state: HostState, trouble: str, lasts: bool, facts: M
             state.set_told(trouble, decision.told)
         except OSError as error:
             warnings.append("what was told of could not be noted down: %s" % error)
+    return warnings
+
+
+def notify_of_status(policy: Policy, state: HostState, found: Mapping[str, Any]) -> List[str]:
+    """Tell of what ``status`` has found; what could not be told. An anomaly is trouble of its own: somebody must hear of it while a host is stale, too."""
+    anomalies = found["anomalies"]
+    rest = [text for text in found["problems"] if text not in anomalies]
+    warnings = notify(policy, state, STALE, bool(rest), {"problems": rest, "protected_until": found["protected_until"]})
+    if found["snapshots"] is not None:  # else nobody knows whether it is over
+        warnings += notify(policy, state, ANOMALY, bool(anomalies), {"problems": anomalies})
     return warnings
 
 

@@ -25,6 +25,7 @@ from ..target.succession import CLOCK_SLACK
 from ..target.tree.copy import CopySession, check_place, choose_base, removed_ids
 from ..target.tree.layout import damaged_paths, update_state
 from ..target.tree.target import TreeTarget, overlaps
+from ..transfer.pace import Pace, rate_of
 from .locate import AnyTarget, name_of, open_target
 from .result import Result
 from .state import HostState, new_transaction
@@ -41,12 +42,15 @@ class ReplicateResult(Result):
 
     ``copied``: ``{id, sequence, created, files_sent, bytes_sent}``, the oldest first, up to 500; ``refused``: ``{id, kind, reason, paths}`` of those that
     cannot be proven there, with up to 20 paths; ``count``: how many were copied; ``present``: how many of the source's were here already; ``pruned``: how
-    many this vault had and has removed; ``bytes_sent``: logical size of the content that came; ``newest``: the newest snapshot here, or None.
+    many this vault had and has removed; ``bytes_sent``: logical size of the content that came; ``newest``: the newest snapshot here, or None; ``repaired``
+    and ``unrepaired``: of the snapshots that were known to be damaged here, as in ``Repaired``, up to 500.
     """
 
     changed: bool = False
     copied: List[Dict[str, Any]] = field(default_factory=list)
     refused: List[Dict[str, Any]] = field(default_factory=list)
+    repaired: List[Dict[str, Any]] = field(default_factory=list)
+    unrepaired: List[Dict[str, Any]] = field(default_factory=list)
     count: int = 0
     present: int = 0
     pruned: int = 0
@@ -60,16 +64,26 @@ class ReplicateResult(Result):
 
     @property
     def rc(self) -> int:
-        """The exit code: 0, or 7 when something of the source was refused."""
-        return EXIT_INTEGRITY if self.refused else super().rc
+        """The exit code: 0, or 7 when something of the source was refused or something here stays damaged."""
+        return EXIT_INTEGRITY if self.refused or self.unrepaired else super().rc
 
     def to_dict(self) -> Dict[str, Any]:
         """The public result."""
-        listed = self.copied[:LISTED]
-        return {**super().to_dict(), "copied": listed, "truncated": self.truncated or len(listed) < len(self.copied)}
+        lists = {name: getattr(self, name)[:LISTED] for name in ("copied", "repaired", "unrepaired")}
+        is_cut = any(len(listed) < len(getattr(self, name)) for name, listed in lists.items())
+        return {**super().to_dict(), **lists, "truncated": self.truncated or is_cut}
 
     def failure(self) -> Optional[IntegrityError]:
-        """What was refused, as an error; None where nothing was."""
+        """What was refused or stays damaged, as an error; None where nothing does."""
+        if self.unrepaired:
+            first = self.unrepaired[0]
+            return IntegrityError(
+                "Not repaired: %s, the first is %s: %s" % (counted(len(self.unrepaired), "snapshot"), first["id"], first["reason"]),
+                kind="unrepaired",
+                field="to",
+                found=first["id"],
+                next="repair from another copy, or from the host: what the newest snapshot lost is sent again with its next run. What could be repaired was",
+            )
         if not self.refused:
             return None
         first = self.refused[0]
@@ -82,14 +96,17 @@ class ReplicateResult(Result):
         )
 
 
-def replicate(policy: Policy, to: TargetSpec, *, state_directory: str, dry_run: bool = False, progress: Optional[Progress] = None) -> ReplicateResult:
+def replicate(
+    policy: Policy, to: TargetSpec, *, state_directory: str, repair: bool = False, dry_run: bool = False, progress: Optional[Progress] = None
+) -> ReplicateResult:
     """Copy what the policy's target has of its history into the vault ``to``, a directory of this machine. Raises ``BackupError``.
 
-    Can be repeated and killed at any time: what arrived is used, and a snapshot is here whole or not at all."""
+    Can be repeated and killed at any time: what arrived is used, and a snapshot is here whole or not at all. ``repair``: first put right what is known to
+    be damaged in ``to``."""
     run = _Replication(policy, to, HostState(state_directory, policy), progress or Progress())
     started = time.time()
     try:
-        run.go(dry_run)
+        run.go(repair, dry_run)
     except OSError as error:
         raise refused_by_system(error, "copying; what was copied stays, and a repeated run goes on from there") from error
     finally:
@@ -116,11 +133,12 @@ class _Replication:
                 allowed="two vaults apart, best on two machines",
                 next="name another directory",
             )
-        if policy.transfer.bwlimit:
+        limit = policy.transfer.bwlimit
+        if limit and policy.target.layout == "pack":
             raise PolicyError(
-                "transfer.bwlimit is not kept by replicate",
+                "transfer.bwlimit is not kept where packs are read",
                 field="transfer.bwlimit",
-                found=policy.transfer.bwlimit,
+                found=limit,
                 allowed="a policy without it",
                 next="leave it out; to go easy on a link, copy at night",
             )
@@ -129,13 +147,19 @@ class _Replication:
         self.progress = progress
         self.result = ReplicateResult()
         self.source: AnyTarget = open_target(policy.target, policy.host, policy.name)
+        self.pace = Pace(rate_of(limit)) if limit else None
+        if not isinstance(self.source, TreeTarget):  # whose files are read where they lie; what another fetches has kept the pace when it is here
+            self.source.pace, self.pace = self.pace, None
         receiver = open_target(to, policy.host, policy.name)
         assert isinstance(receiver, TreeTarget)
         self.receiver = receiver
 
-    def go(self, dry_run: bool) -> None:
+    def go(self, repair: bool, dry_run: bool) -> None:
         """The whole of it; leaves what it did in ``result``."""
         theirs, ours = self._look()
+        if repair:
+            self._repair(theirs, ours, dry_run)
+            ours = self.receiver.list()
         here = {snapshot.id: snapshot for snapshot in ours}
         removed = removed_ids(self.receiver.history).difference(here)
         missing = [snapshot for snapshot in reversed(theirs) if snapshot.id not in here and snapshot.id not in removed]
@@ -151,12 +175,12 @@ class _Replication:
             else:
                 self._copy_all(missing)
         finally:
-            result.changed = bool(result.copied)
+            result.changed = bool(result.copied or result.repaired)
             result.count = len(result.copied)
-            result.files_sent = sum(item["files_sent"] for item in result.copied)
-            result.bytes_sent = sum(item["bytes_sent"] for item in result.copied)
-            changes = [{"path": item["id"], "change": "refused"} for item in result.refused]
-            changes += [{"path": item["id"], "change": "added"} for item in result.copied]
+            result.files_sent += sum(item["files_sent"] for item in result.copied)
+            result.bytes_sent += sum(item["bytes_sent"] for item in result.copied)
+            lists = (("unrepaired", result.unrepaired), ("refused", result.refused), ("repaired", result.repaired), ("added", result.copied))
+            changes = [{"path": item["id"], "change": word} for word, items in lists for item in items]
             result.sample, result.truncated = changes[:SAMPLE], len(changes) > SAMPLE
         if not dry_run:
             ours = self.receiver.list()
@@ -201,6 +225,27 @@ class _Replication:
             paths = sorted(damaged_paths(snapshot))
             self._refuse(snapshot, "damaged", "it is known to be damaged in %s" % counted(snapshot.damaged.get("count", 0), "path"), paths)
         return bool(snapshot.damaged)
+
+    # ---- repairing ---------------------------------------------------------------------------------------------------------
+
+    def _repair(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot], dry_run: bool) -> None:
+        from .repair import repair
+
+        if not any(snapshot.damaged for snapshot in ours):
+            return
+        receipts = {snapshot.id: snapshot.receipt for snapshot in ours}
+        there = {snapshot.id: snapshot for snapshot in theirs if receipts.get(snapshot.id) == snapshot.receipt}
+        done = repair(self.source, self.receiver, there, self.state, pace=self.pace, dry_run=dry_run, progress=self.progress)
+        result = self.result
+        result.repaired, result.unrepaired = done.repaired, done.unrepaired
+        result.files_sent, result.bytes_sent = done.files, done.bytes
+        for item in done.unrepaired:
+            self.progress.note("snapshot %s stays damaged: %s" % (item["id"], item["reason"]))
+        for item in done.repaired if not dry_run else ():
+            run = {"result": "ok" if item["whole"] else "failed", "rc": 0 if item["whole"] else EXIT_INTEGRITY, "paths": item["paths"]}
+            event = {"event": "repair", "snapshot": item["id"], "to": self.receiver.url, "paths": item["paths"], "whole": item["whole"]}
+            self.state.prepare()
+            self.state.record({**self._about("repair", item["id"]), **run}, event)
 
     # ---- copying -----------------------------------------------------------------------------------------------------------
 
@@ -264,7 +309,7 @@ class _Replication:
             os.mkdir(scratch, 0o700)
             for portion in self.source.portions(snapshot, entries):
                 with self.source.fetch(snapshot, portion, scratch) as tree:
-                    session.take(tree, portion, self.progress.advance)
+                    session.take(tree, portion, self.progress.advance, self.pace)
         return len(entries), sum(entry.size for entry in entries)
 
     def _note_freshness(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot]) -> None:
@@ -276,9 +321,13 @@ class _Replication:
             update_state(self.receiver.history, ours[0].id, {"unchanged_until": until})
 
     def _record(self, snapshot: Snapshot, files: int, size: int) -> None:
-        about = {"policy": self.policy.name, "host": self.policy.host, "target": self.policy.target.url, "snapshot_id": snapshot.id}
-        run = {"finished": rfc3339(time.time()), "verb": "replicate", **about, "result": "ok", "rc": 0, "files_sent": files, "bytes_sent": size}
-        self.state.record(run, {"event": "replicate", "snapshot": snapshot.id, "to": self.receiver.url})
+        run = {"result": "ok", "rc": 0, "files_sent": files, "bytes_sent": size}
+        self.state.record({**self._about("replicate", snapshot.id), **run}, {"event": "replicate", "snapshot": snapshot.id, "to": self.receiver.url})
+
+    def _about(self, verb: str, snapshot_id: str) -> Dict[str, str]:
+        """What every record of this history says."""
+        history = {"policy": self.policy.name, "host": self.policy.host, "target": self.policy.target.url}
+        return {"finished": rfc3339(time.time()), "verb": verb, **history, "snapshot_id": snapshot_id}
 
     # ---- predicting --------------------------------------------------------------------------------------------------------
 

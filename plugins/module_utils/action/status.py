@@ -24,7 +24,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots`` (how many; None where the target could not be looked at), ``newest``
     (public snapshot mapping or None), ``protected_until`` (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds
     since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
-    ``last_drill``, ``last_good_drill`` (drill records), ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
+    ``last_drill``, ``last_good_drill`` (drill records), ``anomalies`` (those of the problems that tell of one),
+    ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
     ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
@@ -64,9 +65,10 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     for snapshot in (snapshots or ())[1:]:
         if snapshot.damaged:
             problems.append("snapshot %s is damaged" % snapshot.id)
-    for snapshot in snapshots or ():
-        if snapshot.held and snapshot.held.get("by") == "anomaly":
-            problems.append("snapshot %s is held: %s; release it if that was meant, else hold it with a reason" % (snapshot.id, snapshot.held.get("reason")))
+    struck = {str((snapshot.held or {}).get("reason")): snapshot.id for snapshot in snapshots or () if snapshot.precedes_anomaly}
+    advice = "snapshot %s is held: %s; release it if that was meant, else hold it with a reason"
+    anomalies = [advice % (snapshot_id, reason) for reason, snapshot_id in struck.items()]
+    problems += anomalies
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     if newest is not None and baseline is None and is_own_history:
@@ -79,7 +81,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         problems.append("the last run failed: %s" % (why.get("message") if isinstance(why, dict) else "its record does not say why"))
     told = last.get("warnings") if last is not None else None
     for text in told if isinstance(told, list) else ():
-        problems.append("the last run warned: %s" % text)
+        if not any(reason in str(text) for reason in struck):
+            problems.append("the last run warned: %s" % text)
     drills = state.drills
     last_drill = next(iter(drills.last(1)), None)
     good_drill = drills.last_success(verb="drill", policy=policy.name)
@@ -93,6 +96,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "ok": not problems,
         "rc": EXIT_WARNINGS if problems else EXIT_DONE,
         "problems": problems,
+        "anomalies": anomalies,
         "host": policy.host,
         "policy": policy.name,
         "target": policy.target.url,

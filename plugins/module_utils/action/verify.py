@@ -81,7 +81,7 @@ class VerifyResult(Result):
             return IntegrityError("The sources are not what was backed up: %s" % counts, field="source", found=first, next=advice)
         advice = (
             "look at the vault's disk; what the newest snapshot lost is sent again when the host next talks to the vault; files that have not changed "
-            "since share their bytes with older snapshots"
+            "since share their bytes with older snapshots; where another vault has copies, `replicate --repair` takes from there what is damaged here"
         )
         return IntegrityError("Snapshot %s is not what was backed up: %s" % (self.snapshot_id, counts), field="snapshot", found=first, next=advice)
 

@@ -219,7 +219,8 @@ VERBS: Dict[str, Verb] = {
             Option("--keep", "leave what came back where it is"),
             Option(
                 "--scenario",
-                "restore (default), damaged (is it found, and does the snapshot before come back?), or lost-host (this machine stands in for the host)",
+                "restore (default); damaged, ransomware: is that noticed, and does the snapshot before it come back? lost-vault: does the first copy do?"
+                " lost-host: this machine stands in for the host",
                 "WHAT",
             ),
             Option("--spent", "with --scenario lost-host: so long it took to come so far, which counts in the time to recover", "SECONDS"),
@@ -260,6 +261,7 @@ VERBS: Dict[str, Verb] = {
         (_POLICY,),
         (
             Option("--to", "the vault that keeps the copies, a directory of this machine; made where it is missing", "DIR"),
+            Option("--repair", "first repair what a verification found damaged in --to, with what the policy's target has of the same snapshots"),
             Option("--dry-run", "say what would be copied; write nothing anywhere"),
             _HOST,
             _QUIET,
@@ -267,6 +269,7 @@ VERBS: Dict[str, Verb] = {
         (
             ("replicate web --to /srv/vault2 --dry-run", "what is missing there?"),
             ("replicate web --to /srv/vault2", "copy it"),
+            ("replicate web-from-vault2 --to /srv/vault --repair", "make the first vault whole again with the copies in the second"),
         ),
     ),
     "hold": Verb(

@@ -22,7 +22,7 @@ from ..manifest.walk import Descent
 from ..observe.audit import AuditLog, rfc3339, seconds_of
 from ..policy.checks import check_tag, is_name
 from ..process import lock
-from ..target.contract import IncompleteError, Snapshot, is_canary
+from ..target.contract import IncompleteError, Snapshot, Thresholds, is_canary
 from ..target.remote.session import digest_of_paths
 from ..target.remote.stream import pieces_of, receive_files
 from ..target.remote.target import write_snapshot
@@ -310,12 +310,12 @@ class Conversation:
             raise RefusedError("A session is begun once, with a transaction of 32 digits", kind="scope", field="tx", found=printable(str(tx)))
         if parent is not None and not (type(parent) is str and is_snapshot_id(parent)):
             raise RefusedError("The parent is no snapshot", kind="scope", field="parent", found=printable(str(parent)))
-        names = _tags(tags)
+        names, thresholds = _tags(tags), self._thresholds(request)
         self._check_pace()
         try:
             self._take_turn()
             self.target.make_room()
-            session = self.target.begin(tx, parent, names)
+            session = self.target.begin(tx, parent, names, thresholds)
         except BaseException:
             self._turn.close()
             raise
@@ -330,6 +330,15 @@ class Conversation:
         self._send_paths(sorted(damaged_paths(base)) if base is not None else ())
         if session.base_manifest is not None:
             session.base_manifest.entries  # noqa: B018 - read while the host finds out what is different
+
+    def _thresholds(self, request: Mapping[str, Any]) -> Thresholds:
+        """What an anomaly is: the vault's own word, and where the host's is stricter the host's."""
+        limits = self._keeper.limits
+        own = Thresholds(limits.removed_percent, limits.changed_percent, limits.growth_percent, limits.encrypted_percent)
+        wish = request.get("anomaly", {})
+        if type(wish) is not dict or not wish.keys() <= set(own._fields) or not all(type(percent) is int and percent >= 0 for percent in wish.values()):
+            raise RefusedError("The thresholds of an anomaly are no percentages", kind="scope", field="anomaly", found=printable(str(wish))[:80])
+        return own.strictest(Thresholds(0, 0, 0, 0)._replace(**wish))
 
     def _check_pace(self) -> None:
         limits = self._keeper.limits
@@ -427,7 +436,7 @@ class Conversation:
         with self._manifest.packing():
             receipt = session.commit(self._manifest, self._tell)
         self._end_session(keep=False)
-        return {"receipt": receipt.to_dict()}
+        return {"receipt": receipt.to_dict(), "anomaly": session.anomaly}
 
     def _close(self, request: Mapping[str, Any]) -> Answer:
         self._end_session(keep=request.get("keep") is True)

@@ -31,7 +31,8 @@ class Limits:
     ``writers``: sessions at one time, of all hosts; ``wait``: how long a host waits for its turn (s); ``idle``: silence that ends a conversation (s);
     ``session``: the longest one (s); ``conversations``: at one time, of one host; ``commits``: snapshots of one policy in an hour; ``policies`` of one
     host; ``entries``: paths of a snapshot; ``manifest``: bytes of one, unpacked; ``reserve``: percent of the file system that stay free; ``deltas``:
-    whether of large files only what changed may travel, for which their old versions are lent to the host's rsync.
+    whether of large files only what changed may travel, for which their old versions are lent to the host's rsync; ``*_percent``: what an anomaly is
+    (``contract.Thresholds``), whatever a host says.
     """
 
     writers: int = 4
@@ -45,6 +46,19 @@ class Limits:
     manifest: int = 2 << 30
     reserve: int = 5
     deltas: bool = True
+    removed_percent: int = 50
+    changed_percent: int = 0
+    growth_percent: int = 0
+    encrypted_percent: int = 50
+
+
+_RANGES = {
+    "reserve": (0, 90),
+    "removed_percent": (0, 100),
+    "changed_percent": (0, 100),
+    "growth_percent": (0, 1 << 40),
+    "encrypted_percent": (0, 100),
+}
 
 
 @dataclass(frozen=True)
@@ -101,9 +115,9 @@ def read_limits(item: Any) -> Limits:
             if type(value) is not bool:
                 raise _bad("vault.json", "limits.deltas", value, "true or false")
             continue
-        highest = 90 if name == "reserve" else 1 << 40
-        if type(value) is not int or not (0 if name == "reserve" else 1) <= value <= highest:
-            raise _bad("vault.json", "limits." + name, value, "a whole number from %d to %d" % (name != "reserve", highest))
+        lowest, highest = _RANGES.get(name, (1, 1 << 40))
+        if type(value) is not int or not lowest <= value <= highest:
+            raise _bad("vault.json", "limits." + name, value, "a whole number from %d to %d" % (lowest, highest))
     return replace(Limits(), **item)
 
 

@@ -291,9 +291,13 @@ def _replicated(result: Result, request: Namespace) -> Iterator[str]:
     rows = [(item["id"], _utc(item["created"]), _count(item["files_sent"], "file"), format_bytes(item["bytes_sent"])) for item in reversed(result["copied"])]
     if rows:
         yield from table([("SNAPSHOT", "CREATED (UTC)", "CAME", ""), *rows], "<<>>")
-    for item in result["refused"]:
-        yield "not copied: %s: %s" % (item["id"], item["reason"])
-        yield from ("  %s" % path for path in item["paths"])
+    for item in result["repaired"]:
+        rest = "" if item["whole"] else ", and is still damaged"
+        yield "%s: %s: %s%s" % ("would repair" if request.dry_run else "repaired", item["id"], _count(item["paths"], "path"), rest)
+    for word, items in (("not repaired", result["unrepaired"]), ("not copied", result["refused"])):
+        for item in items:
+            yield "%s: %s: %s" % (word, item["id"], item["reason"])
+            yield from ("  %s" % path for path in item["paths"])
     yield "%s %s, %s here already%s" % (
         "would copy" if request.dry_run else "copied",
         _count(result["count"], "snapshot"),
@@ -416,6 +420,8 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
             yield "  %s" % path
     if result["secrets"]["files"]:
         yield "secrets: %s" % _count(result["secrets"]["files"], "file")
+    percents = ["%s %d %%" % (name.partition("_")[0], percent) for name, percent in result["anomaly"].items() if percent]
+    yield "an anomaly is, from so much on: %s" % (", ".join(percents) or "nothing")
     canary = result["canary"]
     if canary is not None:
         yield "canary: %s sent, verified, restored, compared and removed (%s)" % (format_bytes(canary["bytes"]), format_duration(canary["duration"]))

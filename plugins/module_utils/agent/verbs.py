@@ -378,7 +378,7 @@ def _replicate(job: Job) -> Outcome:
             next="name it, such as --to /srv/vault2",
         )
     to = check_target(request.to if "://" in request.to else os.path.abspath(request.to), "--to")
-    done = replicate(job.policy, to, state_directory=job.state_directory, dry_run=request.dry_run, progress=job.progress)
+    done = replicate(job.policy, to, state_directory=job.state_directory, repair=request.repair, dry_run=request.dry_run, progress=job.progress)
     return Outcome({**_history(job.policy), **done.to_dict()}, done.failure())
 
 
@@ -416,11 +416,10 @@ def _status(job: Job) -> Outcome:
     is_own_history = job.is_own_history and not job.request.on_vault
     result = status(job.policy, state_directory=job.state_directory, is_own_history=is_own_history)
     if job.request.notify:
-        from ..action.notify import STALE, notify
+        from ..action.notify import notify_of_status
         from ..action.state import HostState
 
-        facts = {"problems": result["problems"], "protected_until": result["protected_until"]}
-        result["warnings"] = notify(job.policy, HostState(job.state_directory, job.policy), STALE, not result["ok"], facts)
+        result["warnings"] = notify_of_status(job.policy, HostState(job.state_directory, job.policy), result)
     return Outcome(result)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 from .audit import canonical, fsync_parent, open_locked, open_regular, write_all
 
-RESULTS = ("ok", "unchanged", "warnings", "failed")
+RESULTS = ("ok", "unchanged", "warnings", "failed", "skipped")
 SUCCESSES = frozenset(("ok", "unchanged", "warnings"))  # with warnings a snapshot was committed all the same
 KEPT_LINES = 1000
 KEPT_BYTES = 1 << 20

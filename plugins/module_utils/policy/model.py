@@ -215,6 +215,16 @@ class Guards:
 
 
 @dataclass(frozen=True)
+class Anomaly:
+    """From how many percent on a change is one that nobody makes by everyday work; 0 for never."""
+
+    removed_percent: int = key(number(0, 100), 50)
+    changed_percent: int = key(number(0, 100), 0)
+    growth_percent: int = key(number(0), 0)
+    encrypted_percent: int = key(number(0, 100), 50)
+
+
+@dataclass(frozen=True)
 class Hook:
     """A command of its own, without a shell; ``timeout`` in seconds."""
 
@@ -287,7 +297,7 @@ class Objectives:
 class Notify:
     """Who is told of trouble, by which ways; ``repeat`` in seconds."""
 
-    events: Tuple[str, ...] = key(each(choice("failed", "stale", "recovered"), "events"), ("failed", "stale", "recovered"))
+    events: Tuple[str, ...] = key(each(choice("failed", "stale", "anomaly", "recovered"), "events"), ("failed", "stale", "anomaly", "recovered"))
     command: Optional[Tuple[str, ...]] = key(optional(check_argv), None)
     mail: Tuple[str, ...] = key(each(_check_mail, "addresses"), ())
     webhook_file: Optional[str] = key(optional(check_path), None)
@@ -316,6 +326,7 @@ class Policy:
     one_file_system: bool = key(check_flag, False)
     sqlite: str = key(choice("auto", "off"), "auto")
     guards: Guards = key(section(Guards), Guards())
+    anomaly: Anomaly = key(section(Anomaly), Anomaly())
     hooks: Hooks = key(section(Hooks), Hooks())
     transfer: Transfer = key(_check_transfer, Transfer())
     schedule: Schedule = key(section(Schedule), Schedule())

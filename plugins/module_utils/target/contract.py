@@ -9,13 +9,16 @@ import os
 import re
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from ..errors import IntegrityError
 from ..manifest.document import Manifest
 from ..manifest.entry import Entry
 from ..manifest.walk import Descent
 from ..transfer.rsync import Options
+
+if TYPE_CHECKING:
+    from ..transfer.pace import Pace
 
 Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
 
@@ -139,6 +142,11 @@ class Snapshot:
     tags: Tuple[str, ...] = ()
     drilled: Optional[Mapping[str, Any]] = None
     copied: Optional[Mapping[str, Any]] = None
+
+    @property
+    def precedes_anomaly(self) -> bool:
+        """Whether it is held because what came after it is an anomaly."""
+        return self.held is not None and self.held.get("by") == "anomaly"
 
     @property
     def id(self) -> str:
@@ -305,8 +313,29 @@ class Heartbeat(NamedTuple):
     need: Tuple[bytes, ...]
 
 
+class Thresholds(NamedTuple):
+    """From how many percent on something about a new snapshot is an anomaly, for which its parent is held; 0 for never.
+
+    ``removed_percent``: files of the parent whose content is gone with their names; ``changed_percent``: those whose names have other content;
+    ``growth_percent``: bytes more than the parent had; ``encrypted_percent``: of the files with other content, those that seem encrypted.
+    """
+
+    removed_percent: int = 50
+    changed_percent: int = 0
+    growth_percent: int = 0
+    encrypted_percent: int = 50
+
+    def strictest(self, other: Thresholds) -> Thresholds:
+        """Of each the one that is reached sooner."""
+        return Thresholds(*(min(one, two) or max(one, two) for one, two in zip(self, other)))
+
+
 class Session(ABC):
-    """One attempt to add a snapshot. Left without ``commit`` it leaves nothing that counts."""
+    """One attempt to add a snapshot. Left without ``commit`` it leaves nothing that counts.
+
+    ``anomaly``: once committed, why its parent is held since; None where it is not."""
+
+    anomaly: Optional[str] = None
 
     @abstractmethod
     def trust_base(self, manifest: Manifest) -> None:
@@ -333,9 +362,12 @@ class Session(ABC):
 
 
 class Target(ABC):
-    """A place that keeps the history of one policy of one host."""
+    """A place that keeps the history of one policy of one host.
+
+    ``pace``: what ``fetch`` brings here over a link comes no faster."""
 
     url: str
+    pace: Optional[Pace] = None
 
     @property
     @abstractmethod
@@ -386,8 +418,9 @@ class Target(ABC):
         ``ignore_case``: also where they have capitals, and the fragment has none."""
 
     @abstractmethod
-    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> Session:
-        """Open a session on top of ``parent`` for a snapshot that will bear ``tags``; refused (``RefusedError``) where that is not the newest."""
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> Session:
+        """Open a session on top of ``parent`` for a snapshot that will bear ``tags``; refused (``RefusedError``) where that is not the newest.
+        A vault on another machine has thresholds of its own, and goes by the stricter ones."""
 
     @abstractmethod
     def sweep(self) -> None:

@@ -1,22 +1,18 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a new snapshot owes to the one before it, whatever keeps them: a later time, and a hold where most of it is gone."""
+"""What a new snapshot owes to the one before it, whatever keeps them: a later time, and a hold where it looks like the work of ransomware."""
 
 from __future__ import annotations
 
 from typing import Optional
 
 from ..errors import RefusedError
-from ..manifest.document import Manifest
-from ..manifest.entry import FILE
 from ..observe.audit import rfc3339, seconds_of
-from .contract import Receipt, Snapshot
+from .contract import Snapshot
 
 # A vault's clock may be set back a little between two runs; more means that it is wrong.
 CLOCK_SLACK = 600
-ANOMALY_PERCENT = 50
-ANOMALY_FROM = 20
 
 
 def time_after(base: Optional[Snapshot], now: float) -> str:
@@ -37,14 +33,7 @@ def time_after(base: Optional[Snapshot], now: float) -> str:
     return rfc3339(now)
 
 
-def reason_to_hold(before: Receipt, held: Optional[str], base: Manifest, manifest: Manifest, successor: str) -> Optional[str]:
-    """Why the parent must stay, where the content of most of its files is gone: this is what ransomware looks like. ``held``: why it is held already."""
-    gone = base.entries_not_in(manifest)
-    if len(gone) < ANOMALY_FROM or len(gone) * 100 <= ANOMALY_PERCENT * before.files:
-        return None
-    present = {entry.hash for entry in manifest.entries}
-    lost = sum(1 for entry in gone if entry.type == FILE and entry.hash not in present)
-    if lost < ANOMALY_FROM or lost * 100 <= ANOMALY_PERCENT * before.files:
-        return None
-    reason = "the content of %d of %d files was removed or replaced by %s" % (lost, before.files, successor)
+def reason_to_hold(anomaly: str, held: Optional[str], successor: str) -> str:
+    """Why the parent of ``successor`` must stay, in which ``anomaly`` was found. ``held``: why it is held already."""
+    reason = "%s looks like a mass change: %s" % (successor, anomaly)
     return reason if held is None else "%s; before: %s" % (reason, held)

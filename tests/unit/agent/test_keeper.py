@@ -57,6 +57,10 @@ def test_a_whole_configuration_is_read(etc: Path) -> None:
         ({"limits": {"writers": "4"}}, "limits.writers"),
         ({"limits": {"reserve": 91}}, "limits.reserve"),
         ({"limits": {"wirters": 4}}, "limits.wirters"),
+        ({"limits": {"encrypted_percent": 101}}, "limits.encrypted_percent"),
+        ({"limits": {"removed_percent": -1}}, "limits.removed_percent"),
+        ({"limits": {"changed_percent": True}}, "limits.changed_percent"),
+        ({"limits": {"growth_percent": "50"}}, "limits.growth_percent"),
     ],
 )
 def test_a_wrong_key_is_named(etc: Path, changes: Dict[str, Any], field: str) -> None:

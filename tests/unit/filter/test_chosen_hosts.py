@@ -16,6 +16,7 @@ def test_without_a_pattern_the_clients_are_meant_or_everybody() -> None:
     assert chosen_hosts(GROUPS) == chosen_hosts(GROUPS, None) == "backup_clients"
     assert chosen_hosts({"all": ["a"]}, "") == "all"
     assert chosen_hosts({"all": []}) == "all"  # a slice of an inventory may be empty
+    assert chosen_hosts({"all": [], "ungrouped": []}, "web1") == "web1"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from ...manifest.entry import FILE, Entry
 from ...observe.audit import rfc3339
 from ...transfer.rsync import Options
 from ...version import VERSION
-from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Tell
+from ..anomaly import PACKED, judge
+from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Tell, Thresholds
 from ..sources import PORTABLE
 from ..succession import reason_to_hold, time_after
 from ..tree.layout import damaged_paths, make_id
@@ -37,12 +38,13 @@ _WORTH = 2
 class PackSession(Session):
     """Packs go to the store as they fill up. Nothing that reads looks at them before a manifest names them."""
 
-    def __init__(self, repository: Repository, tx: str, number: int, base: Optional[Commit], tags: Sequence[str]) -> None:
+    def __init__(self, repository: Repository, tx: str, number: int, base: Optional[Commit], tags: Sequence[str], thresholds: Thresholds) -> None:
         self._repository = repository
         self._tx = tx
         self._number = number
         self._base = base
         self._tags = sorted(set(tags))
+        self._thresholds = thresholds
         self._whole: Optional[Whole] = None
         self._trusted: Optional[Manifest] = None
         self._contents = Contents({}, {})  # what the base has, as far as it is believed, and what this session has sealed
@@ -169,7 +171,7 @@ class PackSession(Session):
             clone="sealed",
         )
         final = manifest.with_header(id=receipt.id, sequence=self._number, parent=receipt.parent, created=created)
-        data = self._seal(final, contents, packs, receipt, self._hold_after_mass_change(manifest, receipt.id))
+        data = self._seal(final, contents, packs, receipt, self._hold_after_anomaly(manifest, receipt, contents))
         self._publish(data)
         for name in self._leases:
             with suppress(BackupError):
@@ -238,12 +240,22 @@ class PackSession(Session):
                     "Pack %s was removed before it could be committed" % pack, kind="transfer", found=pack, next="run again; nothing was published"
                 )
 
-    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> Optional[Dict[str, str]]:
+    def _hold_after_anomaly(self, manifest: Manifest, receipt: Receipt, contents: Contents) -> Optional[Dict[str, str]]:
         """The hold that the parent gets with the commit, in the same object: it needs no request of its own, and comes with it or not at all."""
-        if self._base is None or self._whole is None:
+        base, whole = self._base, self._whole
+        if base is None or whole is None:
             return None
-        reason = reason_to_hold(self._base.receipt, None, self._trusted or self._whole.manifest, manifest, successor)
-        return None if reason is None else {"at": rfc3339(self._repository.store.clock()), "reason": reason, "by": "anomaly"}
+
+        def look(old: Entry, new: Entry) -> Optional[bool]:
+            # Without a look into what is sealed: what could not be compressed before tells nothing.
+            was, now = _packed(whole.contents, old), _packed(contents, new)
+            return None if was is None or now is None or was >= PACKED else now >= PACKED
+
+        anomaly = judge(self._thresholds, base.receipt, self._trusted or whole.manifest, receipt, manifest, look)
+        if anomaly is None:
+            return None
+        self.anomaly = reason_to_hold(anomaly, None, receipt.id)
+        return {"at": rfc3339(self._repository.store.clock()), "reason": self.anomaly, "by": "anomaly"}
 
     def close(self, *, keep: bool = False) -> None:
         """Take back what was stored for nothing. A run that is killed leaves it, and a prune takes it when the lease is over."""
@@ -253,6 +265,12 @@ class PackSession(Session):
         with suppress(BackupError):
             for name in [*map(self._repository.pack_name, mine), *self._leases]:
                 self._repository.store.delete(name)
+
+
+def _packed(contents: Contents, entry: Entry) -> Optional[float]:
+    """Which share of its size the first piece of a file takes up once it is packed; None where it is not known."""
+    pieces = contents.pieces(entry.hash)
+    return pieces[0][1].length / pieces[0][1].size if pieces else None
 
 
 def _now() -> float:

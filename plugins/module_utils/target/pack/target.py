@@ -18,7 +18,7 @@ from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent
 from ...observe.audit import rfc3339, seconds_of
-from ..contract import Damage, Heartbeat, Receipt, Requests, Size, Snapshot, Target, Tell, Verification, is_canary
+from ..contract import Damage, Heartbeat, Receipt, Requests, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..portions import portions_of
 from ..sources import PORTABLE
 from ..tree.layout import damaged_paths
@@ -95,7 +95,7 @@ class PackTarget(Target):
 
     # ---- backing up ------------------------------------------------------------------------------------------------------------
 
-    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> PackSession:
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> PackSession:
         repository = self._repository
         assert repository.master  # before anything is written
         if not repository.exists():
@@ -110,7 +110,7 @@ class PackTarget(Target):
                 allowed=parent,
                 next="run again; if this repeats, two machines write as host %s" % self.host,
             )
-        session = PackSession(repository, tx, max(repository.numbers(), default=0) + 1, base, tags)
+        session = PackSession(repository, tx, max(repository.numbers(), default=0) + 1, base, tags, thresholds)
         session.open()
         return session
 

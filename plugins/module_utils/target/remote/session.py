@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, AbstractSet, Iterator, List, Optional, Sequence, Tuple
 
-from ...errors import BackupError, IntegrityError
+from ...errors import BackupError, IntegrityError, printable
 from ...manifest.content import SPARSE_FROM, size_with_holes
 from ...manifest.delta import make_delta
 from ...manifest.document import Manifest
@@ -36,6 +36,7 @@ _SMALL_BYTES = 16 << 20
 _SMALL_FILES = 2000
 # Names of 4 KiB, each byte of them escaped, fit into one message.
 _BATCH = 150
+_LONGEST_REASON = 1000
 
 
 def digest_of_paths(entries: Sequence[Entry]) -> str:
@@ -187,6 +188,8 @@ class RemoteSession(Session):
                 next="find out what the vault is",
             )
         self._is_open = False
+        told = answer.get("anomaly")
+        self.anomaly = printable(told[:_LONGEST_REASON]) if type(told) is str else None
         return receipt
 
     def close(self, *, keep: bool = False) -> None:

@@ -13,12 +13,15 @@ import errno
 import os
 import struct
 import zlib
-from typing import Iterable, Iterator, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ...errors import TargetError
 from ...manifest.entry import Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file
 from .wire import PIECE, Wire
+
+if TYPE_CHECKING:
+    from ...transfer.pace import Pace
 
 LOST = (1 << 64) - 1
 _RECORD = struct.Struct(">QI")
@@ -127,9 +130,27 @@ def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise _broken("it is not packed as it should be") from error
 
 
-def receive_files(wire: Wire, place: Descent, entries: Sequence[Entry], *, mode: int = 0o600, directory_mode: int = 0o700, is_packed: bool = False) -> None:
-    """Write the files of a stream below ``place``; no one may be larger than its entry says. A ``LOST`` one is not there afterwards."""
+def _paced(pieces: Iterator[bytes], pace: Pace) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        pace(len(piece))
+
+
+def receive_files(
+    wire: Wire,
+    place: Descent,
+    entries: Sequence[Entry],
+    *,
+    mode: int = 0o600,
+    directory_mode: int = 0o700,
+    is_packed: bool = False,
+    pace: Optional[Pace] = None,
+) -> None:
+    """Write the files of a stream below ``place``; no one may be larger than its entry says. A ``LOST`` one is not there afterwards. ``pace``: read it
+    no faster, so that the other side sends no faster either."""
     pieces = wire.receive_stream(_NO_LIMIT)
+    if pace is not None:
+        pieces = _paced(pieces, pace)
     records = _Records(_unpacked(pieces) if is_packed else pieces)
     for entry in entries:
         parent, name = place.parent(entry.path, create=directory_mode)

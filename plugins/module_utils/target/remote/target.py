@@ -16,7 +16,7 @@ from ...manifest.entry import Entry
 from ...manifest.walk import Descent
 from ...observe.audit import rfc3339, seconds_of
 from ...version import VERSION
-from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Verification, check_manifest, check_state, is_time
+from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Thresholds, Verification, check_manifest, check_state, is_time
 from ..portions import portions_of
 from ..sources import NATIVE, PORTABLE
 from ..tree.layout import make_id
@@ -147,9 +147,9 @@ class RemoteTarget(Target):
             self._manifests = {snapshot.id: data}
         return self._manifests[snapshot.id]
 
-    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> Session:
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> Session:
         self._manifests.clear()
-        answer = self._ask("begin", tx=tx, parent=parent, tags=list(tags))
+        answer = self._ask("begin", tx=tx, parent=parent, tags=list(tags), anomaly=thresholds._asdict())
         damaged = set(self.connection.hear_paths())
         digest = answer.get("parent_digest")
         if digest is not None and type(digest) is not str:
@@ -170,7 +170,7 @@ class RemoteTarget(Target):
             if entries:
                 self._ask("fetch", [b"\0".join(entry.path for entry in entries)], id=snapshot.id)
                 with self.connection.explained():
-                    receive_files(self.connection.wire, below, entries)
+                    receive_files(self.connection.wire, below, entries, pace=self.pace)
             yield below
 
     def verify(

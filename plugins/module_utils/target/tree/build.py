@@ -315,7 +315,7 @@ def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], b
                         linked += 1
                         continue
                 else:
-                    _create(parent, name, entry, native, losses)
+                    make_other(parent, name, entry, native, losses)
                 copied += 1
             except ReplacedError:
                 broken.append(donor)
@@ -328,7 +328,7 @@ def _place(steps: Iterable[_Step], into: Descent, received: Optional[Descent], b
             source, old_name = received.parent(path)
             os.rename(old_name, name, src_dir_fd=source, dst_dir_fd=parent)
         else:
-            _create(parent, name, entry, native, losses)
+            make_other(parent, name, entry, native, losses)
     return Placed(linked, copied, limit, hashed, broken)
 
 
@@ -353,7 +353,8 @@ def _copy(source: int, old_name: bytes, parent: int, name: bytes, entry: Entry, 
     return size
 
 
-def _create(parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> None:
+def make_other(parent: int, name: bytes, entry: Entry, native: bool, losses: Losses) -> None:
+    """Make what is neither file nor directory from its entry alone: in portable storage a symbolic link, and nothing else."""
     if native:
         create_special(parent, entry, name)
         apply(parent, name, entry, losses)
@@ -382,7 +383,7 @@ def _place_followers(tree: Descent, followers: Sequence[Entry], native: bool, lo
                 if entry.type == FILE:
                     hashed += _copy(source, first, parent, name, entry, native, losses, True) or 0
                 else:
-                    _create(parent, name, entry, native, losses)
+                    make_other(parent, name, entry, native, losses)
     return copies, hashed
 
 
@@ -515,7 +516,7 @@ def _directories_before(manifest: Manifest, start: int, first: bytes) -> List[by
     return result
 
 
-def _finish_directory(fd: int, entry: Entry, native: bool) -> None:
+def finish_directory(fd: int, entry: Entry, native: bool) -> None:
     """Give a directory its metadata: nothing is made in it any more, and what it still allows is enough to pass."""
     if native:
         apply_open(fd, entry, Losses())
@@ -537,10 +538,10 @@ def _prove_directory(
     prefix = path + b"/" if path else b""
     try:
         fd = below.directory(path)
-        reason = _proof(fd, b"", own, os.fstat(fd), native) if own is not None else None
+        reason = proof(fd, b"", own, os.fstat(fd), native) if own is not None else None
         if finish and own is not None and (reason is not None or not native):
-            _finish_directory(fd, own, native)
-            reason = _proof(fd, b"", own, os.fstat(fd), native)
+            finish_directory(fd, own, native)
+            reason = proof(fd, b"", own, os.fstat(fd), native)
         listed = names_of.get(path)
         if listed is None:
             listed = list_names(fd)
@@ -583,7 +584,7 @@ def _prove_directory(
         if is_directory and entry.type == DIRECTORY:
             continue  # looked at when its own turn comes
         if not (native and not entry.xattrs and is_plainly(entry, seen)):
-            reason = _proof(fd, name, entry, seen, native)
+            reason = proof(fd, name, entry, seen, native)
             if reason is not None:
                 found.damaged.append(Damage(entry.path, reason))
         _note_inode(entry, seen, found)
@@ -606,13 +607,13 @@ def _prove_by_reading(dir_fd: int, name: bytes, entry: Entry, native: bool, foun
         raise
     except OSError:
         seen = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        found.damaged.append(Damage(entry.path, _proof(dir_fd, name, entry, seen, native) or "unreadable"))
+        found.damaged.append(Damage(entry.path, proof(dir_fd, name, entry, seen, native) or "unreadable"))
         if not stat.S_ISDIR(seen.st_mode):
             _note_inode(entry, seen, found)
         return
     try:
         seen = os.fstat(fd)
-        reason = None if native and not entry.xattrs and is_plainly(entry, seen) else _proof(dir_fd, name, entry, seen, native)
+        reason = None if native and not entry.xattrs and is_plainly(entry, seen) else proof(dir_fd, name, entry, seen, native)
         if reason is None:
             try:
                 reason, size = _proof_of_content(fd, entry, native, seen.st_size)
@@ -672,7 +673,7 @@ def _shared_by_mistake(
     return result
 
 
-def _proof(dir_fd: int, name: bytes, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:
+def proof(dir_fd: int, name: bytes, entry: Entry, found: os.stat_result, native: bool) -> Optional[str]:
     """What is wrong with ``name``, or where that is empty with the directory ``dir_fd`` itself; ``found`` is its ``lstat``."""
     if native:
         reason = differs(entry, found)

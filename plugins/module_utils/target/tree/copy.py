@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Dict, List, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set
 
 from ...errors import IntegrityError, RefusedError
 from ...manifest.document import Manifest
@@ -26,6 +26,9 @@ from .build import Built
 from .layout import History
 from .receive import receive
 from .session import TreeSession
+
+if TYPE_CHECKING:
+    from ...transfer.pace import Pace
 
 
 def choose_base(snapshots: Sequence[Snapshot], origin: Snapshot) -> Optional[Snapshot]:
@@ -118,9 +121,9 @@ class CopySession(TreeSession):
             wanted = self.wanted(manifest)
         return wanted
 
-    def take(self, tree: Descent, entries: Sequence[Entry], tell: Optional[Tell] = None) -> int:
-        """Copy files that lie under their paths below ``tree``, each hashed as it is written; bytes written. What is not as its entry says is not
-        proven, and the commit names it."""
+    def take(self, tree: Descent, entries: Sequence[Entry], tell: Optional[Tell] = None, pace: Optional[Pace] = None) -> int:
+        """Copy files that lie under their paths below ``tree``, each hashed as it is written, no faster than ``pace``; bytes written. What is not as its
+        entry says is not proven, and the commit names it."""
         try:
             # Of an open directory, wherever it was moved meanwhile.
             place = os.readlink(b"/proc/self/fd/%d" % tree.root_fd)
@@ -132,7 +135,7 @@ class CopySession(TreeSession):
             for entry in entries:
                 self._proven.pop(entry.path, None)
             with Descent(self._files) as files:
-                received = receive(delivery, files, frozenset(), self.storage, resume=False, tell=tell)
+                received = receive(delivery, files, frozenset(), self.storage, resume=False, tell=tell, pace=pace)
         except OSError as error:
             raise self.explained(error) from error
         self._copied += len(entries)
@@ -156,9 +159,9 @@ class CopySession(TreeSession):
         event["received_files"] = self._copied  # the origin's number is of what the host sent
         return event
 
-    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> None:
+    def _hold_after_anomaly(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
         if self.base is not None and self.base.receipt.sequence < self.origin.receipt.sequence:
-            super()._hold_after_mass_change(manifest, successor)
+            super()._hold_after_anomaly(snapshot, manifest, receipt)
 
     def _point_latest(self, snapshot_id: str) -> None:
         is_older = self._newest is not None and (snapshot_id != self.origin.id or self._newest.receipt.sequence > self.origin.receipt.sequence)

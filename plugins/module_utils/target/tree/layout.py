@@ -9,16 +9,17 @@ import fcntl
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import CREATE_FLAGS, DIRECTORY_FLAGS
-from ...observe.audit import open_locked, open_regular
+from ...observe.audit import open_locked, open_regular, rfc3339
 from ..contract import Receipt, Snapshot, check_state
 from ..sources import NATIVE, PORTABLE
 
 FORMAT = 1
 _FORMAT_FILE = b"format.json"
+_MAX_DAMAGED = 10000
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}")
 
 
@@ -301,6 +302,12 @@ def _read_state(history: History, snapshot_id: str) -> Dict[str, Any]:
 def damaged_paths(snapshot: Snapshot) -> Set[bytes]:
     """The paths that a verification found damaged or missing in it."""
     return {os.fsencode(path) for path in (snapshot.damaged or {}).get("paths", ())}
+
+
+def damage_of(paths: Iterable[bytes], count: int, now: float) -> Dict[str, Any]:
+    """What is kept of damage in a snapshot: how many paths are wrong, and so many of them that the next run can send them again. A longer list is found
+    again by the next verification."""
+    return {"at": rfc3339(now), "count": count, "paths": [os.fsdecode(path) for path in list(paths)[:_MAX_DAMAGED]]}
 
 
 def state_path(history: History, snapshot_id: str) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import AbstractSet, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from ... import pool
 from ...errors import RUN_OUT
@@ -22,6 +22,9 @@ from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
 from ..contract import Delivery, Tell
 from ..sources import NATIVE
 from .build import finish_file
+
+if TYPE_CHECKING:
+    from ...transfer.pace import Pace
 
 _PATCH_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 # A vault that answers so is at fault itself.
@@ -41,11 +44,13 @@ class Received(NamedTuple):
     hashed: int
 
 
-def receive(delivery: Delivery, files: Descent, laid: AbstractSet[bytes], storage: str, *, resume: bool, tell: Optional[Tell] = None) -> Received:
+def receive(
+    delivery: Delivery, files: Descent, laid: AbstractSet[bytes], storage: str, *, resume: bool, tell: Optional[Tell] = None, pace: Optional[Pace] = None
+) -> Received:
     """Copy what ``delivery`` wants to the same paths below ``files``; the paths in ``laid`` have an old version there, which is patched.
 
     With ``resume`` a file that is there with the size and time of its entry stays, unproven. A file bears its entry's time only when it is whole.
-    ``OSError`` where the vault cannot be written.
+    ``pace``: read by one process, and no faster. ``OSError`` where the vault cannot be written.
     """
     native = storage == NATIVE
     staged = delivery.staged
@@ -61,7 +66,8 @@ def receive(delivery: Delivery, files: Descent, laid: AbstractSet[bytes], storag
                 entry = entries[number]
                 is_staged = entry.path in staged
                 # A private copy may be younger than what was received with the same size and time.
-                is_proven, size = _copy(private if is_staged else live, into, entry, entry.path in laid, resume and not is_staged, native, losses, told)
+                source = private if is_staged else live
+                is_proven, size = _copy(source, into, entry, entry.path in laid, resume and not is_staged, native, losses, told, pace)
                 written += size
                 if is_proven:
                     hashed += size
@@ -71,19 +77,29 @@ def receive(delivery: Delivery, files: Descent, laid: AbstractSet[bytes], storag
 
     written = hashed = 0
     unproven: Set[int] = set()
-    for failed, all_bytes, proven_bytes in pool.run_telling(work, [entry.size + _FILE_COST for entry in entries], tell):
+    done: Iterable[Tuple[List[int], int, int]]
+    if pace is not None:
+        done = [work(0, len(entries), tell or (lambda files, size: None))]
+    else:
+        done = pool.run_telling(work, [entry.size + _FILE_COST for entry in entries], tell)
+    for failed, all_bytes, proven_bytes in done:
         unproven.update(failed)
         written += all_bytes
         hashed += proven_bytes
     return Received([entry for number, entry in enumerate(entries) if number not in unproven], written, hashed)
 
 
-def _copy(source: Descent, files: Descent, entry: Entry, is_laid: bool, resume: bool, native: bool, losses: Losses, tell: Tell) -> Tuple[bool, int]:
+def _copy(
+    source: Descent, files: Descent, entry: Entry, is_laid: bool, resume: bool, native: bool, losses: Losses, tell: Tell, pace: Optional[Pace]
+) -> Tuple[bool, int]:
     """Copy one file; (is it proven, bytes written)."""
-    told = 0
+    told = read = 0
 
     def tell_block(size: int) -> None:
-        nonlocal told
+        nonlocal told, read
+        read += size
+        if pace is not None:
+            pace(size)
         size = min(size, entry.size - told)
         told += size
         tell(0, size)
@@ -105,6 +121,8 @@ def _copy(source: Descent, files: Descent, entry: Entry, is_laid: bool, resume: 
                 if is_laid:
                     return False, patch_file(fd, out, tell=tell_block)
                 digest, size = copy_file(fd, out, found=found, tell=tell_block)
+                if pace is not None and found.st_blocks * 512 >= found.st_size:  # of one with holes every block was told
+                    pace(size - read)
             except OSError as error:
                 if error.errno in _VAULTS_FAULT or _is_readable(fd):
                     raise

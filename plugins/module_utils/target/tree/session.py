@@ -24,7 +24,8 @@ from ...observe.audit import AuditLog, rfc3339
 from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
-from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, check_manifest
+from ..anomaly import HEAD, judge, looks_encrypted
+from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, Thresholds, check_manifest
 from ..sources import Sources, plan_edits, plan_sources
 from ..succession import reason_to_hold, time_after
 from . import layout
@@ -62,7 +63,18 @@ class TreeSession(Session):
     nothing can be renamed or linked from one subvolume into another.
     """
 
-    def __init__(self, history: History, storage: str, host: str, policy: str, tx: str, base: Optional[Snapshot], clone: str, tags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        history: History,
+        storage: str,
+        host: str,
+        policy: str,
+        tx: str,
+        base: Optional[Snapshot],
+        clone: str,
+        tags: Sequence[str] = (),
+        thresholds: Thresholds = Thresholds(),
+    ) -> None:
         self.history = history
         self.storage = storage
         self.clone = clone
@@ -70,6 +82,7 @@ class TreeSession(Session):
         self.policy = policy
         self.tx = tx
         self.tags = tags
+        self.thresholds = thresholds
         self.base = base
         self._base_manifest: Optional[Manifest] = None
         self._proven: Dict[bytes, Entry] = {}
@@ -499,10 +512,10 @@ class TreeSession(Session):
         layout.make_private(self.history.snapshots)
         with Descent(snapshot) as inside:
             remove_tree(inside.root_fd, b"files")  # of a subvolume; there it can be nowhere else
-        self._hold_after_mass_change(manifest, receipt.id)
+        self._hold_after_anomaly(snapshot, manifest, receipt)
         if self.tags:
             layout.change_tags(self.history, receipt.id, self.tags, ())  # before there is a snapshot, so that it has them from the start
-        _sync_file_system(snapshot)
+        sync_file_system(snapshot)
         # Written first, so that no snapshot lacks its record; a crash in between shows as the sweep of this transaction.
         self._audit(self._event(receipt))
         os.rename(snapshot, self.history.snapshot(receipt.id))
@@ -537,16 +550,18 @@ class TreeSession(Session):
         os.symlink(target, link + b".new")
         os.rename(link + b".new", link)
 
-    def _hold_after_mass_change(self, manifest: Manifest, successor: str) -> None:
-        """Keep the parent for good when the content of most of its files is gone: this is what ransomware looks like."""
+    def _hold_after_anomaly(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
+        """Keep the parent for good where what lies in ``snapshot`` looks like the work of ransomware."""
         base = self.base_manifest
         if self.base is None or base is None:
             return
-        held = str(self.base.held.get("reason")) if self.base.held else None
-        reason = reason_to_hold(self.base.receipt, held, base, manifest, successor)
-        if reason is not None:
+        with _Heads(self.history.snapshot(self.base.id), snapshot) as heads:
+            anomaly = judge(self.thresholds, self.base.receipt, base, receipt, manifest, heads.look)
+        if anomaly is not None:
+            reason = reason_to_hold(anomaly, str(self.base.held.get("reason")) if self.base.held else None, receipt.id)
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
-            self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason})
+            self._audit({"event": "hold", "snapshot": self.base.id, "reason": reason, "by": "anomaly"})
+            self.anomaly = reason
 
     def close(self, *, keep: bool = False) -> None:
         try:
@@ -561,6 +576,39 @@ class TreeSession(Session):
             for fd in self._locks:
                 os.close(fd)
             self._locks.clear()
+
+
+class _Heads:
+    """The beginnings of files in two snapshots that lie side by side, opened when they are first asked for."""
+
+    def __init__(self, *snapshots: bytes) -> None:
+        self._snapshots = snapshots
+        self._trees: List[Descent] = []
+
+    def look(self, old: Entry, new: Entry) -> Optional[bool]:
+        """Whether the second of two files looks encrypted, beside the first; None where they cannot be read: what is damaged is not judged."""
+        try:
+            if not self._trees:
+                self._trees += [Descent(path + b"/tree") for path in self._snapshots]
+            heads = [_head(tree, entry.path) for tree, entry in zip(self._trees, (old, new))]
+        except OSError:
+            return None
+        return looks_encrypted(*heads)
+
+    def __enter__(self) -> _Heads:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for tree in self._trees:
+            tree.close()
+
+
+def _head(tree: Descent, path: bytes) -> bytes:
+    fd, _found = open_file(*tree.parent(path))
+    try:
+        return os.pread(fd, HEAD, 0)
+    finally:
+        os.close(fd)
 
 
 def explain(error: OSError, history: History) -> BackupError:
@@ -676,7 +724,7 @@ def sync_directory(path: bytes) -> None:
         os.close(fd)
 
 
-def _sync_file_system(path: bytes) -> None:
+def sync_file_system(path: bytes) -> None:
     """``syncfs``: everything that was written is on disk before the rename says that it exists."""
     import ctypes
 

@@ -18,7 +18,7 @@ from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, remove_tree
 from ...observe.audit import AuditLog, rfc3339
 from ...process import lock
-from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Verification, is_canary
+from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
@@ -29,9 +29,6 @@ from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot_manifest_unchecked, sync_directory
 from .sweep import sweep, sweep_all
 from .usage import freed_with, sizes_of
-
-# Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
-_MAX_DAMAGED = 10000
 
 AnySession = TypeVar("AnySession", bound=TreeSession)
 
@@ -98,7 +95,7 @@ class TreeTarget(Target):
     def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
         return search_manifest(self.history.manifest(snapshot.id), snapshot.receipt.digest, fragment, ignore_case=ignore_case)
 
-    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = ()) -> TreeSession:
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> TreeSession:
         def make(storage: str) -> TreeSession:
             latest = self.latest()
             if (latest.id if latest else None) != parent:
@@ -110,7 +107,8 @@ class TreeTarget(Target):
                     allowed=parent,
                     next="run again; if this repeats, two machines write as host %s" % self.host,
                 )
-            return self._session(storage, tx, latest, tags)
+            arguments = (self.history, storage, self.host, self.policy, tx, latest, self._clone, tags, thresholds)
+            return TreeSession(*arguments) if self._ingest is None else GuardedSession(*arguments, ingest=self._ingest)
 
         return self._begin(make)
 
@@ -127,25 +125,15 @@ class TreeTarget(Target):
     def _begin(self, make: Callable[[str], AnySession]) -> AnySession:
         """Open the session that ``make`` makes of the vault's storage once nobody else writes to this history."""
         storage = self.storage
-        if storage == NATIVE and os.geteuid() != 0:
-            raise TargetError(
-                "The vault %s has native storage, which only root can write" % self.url,
-                kind="vault_format",
-                field="target.storage",
-                found=NATIVE,
-                next="run as root, or make another vault with storage portable",
-            )
+        self._check_may_write(storage)
         held: List[int] = []
         try:
-            try:
+            with self.explaining():
                 if not self.exists():
                     layout.create_vault(self.vault, storage)
                     storage = self.storage  # as whoever was first has made it
                 layout.make_private(self.history.base)
-                held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
-                held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
-            except OSError as error:
-                raise explain(error, self.history) from error
+                self._lock_for_writing(held)
             session = make(storage)
             session.hold_locks(held)
             held = []
@@ -159,9 +147,45 @@ class TreeTarget(Target):
             raise
         return session
 
-    def _session(self, storage: str, tx: str, base: Optional[Snapshot], tags: Sequence[str]) -> TreeSession:
-        arguments = (self.history, storage, self.host, self.policy, tx, base, self._clone, tags)
-        return TreeSession(*arguments) if self._ingest is None else GuardedSession(*arguments, ingest=self._ingest)
+    def _check_may_write(self, storage: str) -> None:
+        if storage == NATIVE and os.geteuid() != 0:
+            raise TargetError(
+                "The vault %s has native storage, which only root can write" % self.url,
+                kind="vault_format",
+                field="target.storage",
+                found=NATIVE,
+                next="run as root, or make another vault with storage portable",
+            )
+
+    def _lock_for_writing(self, held: List[int]) -> None:
+        """Add to ``held`` the locks under which nobody else writes to this history, and nobody removes from it."""
+        held.append(lock(self.history.writer_lock, fcntl.LOCK_EX, "Another session"))
+        held.append(lock(self.history.lock, fcntl.LOCK_SH, "A prune"))
+
+    @contextmanager
+    def repairing(self, *, dry_run: bool) -> Iterator[None]:
+        """Nobody adds to this history or removes from it meanwhile; with ``dry_run`` nobody removes."""
+        if dry_run:
+            with self._reading():
+                yield
+            return
+        self._check_may_write(self.storage)
+        held: List[int] = []
+        try:
+            with self.explaining():
+                self._lock_for_writing(held)
+            yield
+        finally:
+            for fd in held:
+                os.close(fd)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """What fails in the block fails for want of something in this vault, and is told so."""
+        try:
+            yield
+        except OSError as error:
+            raise explain(error, self.history) from error
 
     def sweep(self) -> None:
         sweep(self.history)
@@ -236,20 +260,15 @@ class TreeTarget(Target):
 
     def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
         """Keep the result with the snapshot, where the vault can be written."""
-        now = rfc3339(time.time())
+        now = time.time()
         changes: Dict[str, object] = {}
         result = "ok"
         if not found.ok:
             result = "damaged"
             paths = sorted({damage.path for damage in found.damaged} | set(found.missing))
-            changes["damaged"] = {
-                "at": now,
-                "count": len(paths) + len(found.extra),
-                "paths": [os.fsdecode(path) for path in paths[:_MAX_DAMAGED]],
-            }
-            changes["verified"] = None
+            changes = {"damaged": layout.damage_of(paths, len(paths) + len(found.extra), now), "verified": None}
         elif part is None and depth == "full":
-            changes = {"verified": {"at": now, "depth": depth}, "damaged": None}
+            changes = {"verified": {"at": rfc3339(now), "depth": depth}, "damaged": None}
         event = {
             "event": "verify",
             "snapshot": snapshot.id,
