@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List
 
 from ..plugin_utils.drills import problems
+from ..plugin_utils.values import plain
 
 DOCUMENTATION = r"""
 name: drill_problems
@@ -16,7 +17,7 @@ version_added: 0.1.0
 author:
   - The openclaw.backup contributors (@openclaw)
 description:
-  - Checks C(openclaw_backup_drill_older_than) and C(openclaw_backup_drill_budget).
+  - Checks C(openclaw_backup_drill_older_than), C(openclaw_backup_drill_budget) and C(openclaw_backup_drill_scenario).
 options:
   _input:
     description: How long ago the last drill must be, such as V(30d); empty for no matter how long.
@@ -25,7 +26,10 @@ options:
   budget:
     description: A mapping with C(time), C(bytes) or both; empty for none.
     type: raw
-positional: budget
+  scenario:
+    description: What is rehearsed; empty for a restore.
+    type: str
+positional: budget, scenario
 """
 
 EXAMPLES = r"""
@@ -44,9 +48,9 @@ _value:
 """
 
 
-def drill_problems(older_than: Any, budget: Any = None) -> List[str]:
-    """One text for each that cannot be read."""
-    return problems(older_than, budget)
+def drill_problems(older_than: Any, budget: Any = None, scenario: Any = None) -> List[str]:
+    """One text for each that cannot be read, and for those that do not go together."""
+    return problems(plain(older_than), plain(budget), plain(scenario))
 
 
 class FilterModule:

@@ -44,7 +44,7 @@ _value:
 _PREFIX = "openclaw_backup_"
 _KNOWN = (
     "accept adopt become confirm delete depth dest from_host hosts paths policies policy serial slice snapshot state_directory undo verify_source".split()
-    + "asked_by drill drill_budget drill_older_than drill_on evidence scratch".split()
+    + "asked_by drill drill_budget drill_older_than drill_on drill_scenario drill_standby evidence scratch".split()
     # The variables of the inventories and roles of this collection.
     + "source vault config_directory packages program profiles client_state schedule cron_file grant_seconds grant_hosts".split()
     + "systemd_directory escrow_directory move move_lost copies".split()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which histories of a fleet are drilled now: those that nobody has drilled for longest, as many as the budget allows. Pure."""
+"""Which histories of a fleet are drilled now, and what is rehearsed: those that nobody has drilled for longest, as many as the budget allows. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
+from ..module_utils.action.drill import LOST_HOST, SCENARIOS
 from ..module_utils.errors import PolicyError
 from ..module_utils.observe.audit import seconds_of
 from ..module_utils.policy.durations import parse_duration
@@ -118,10 +119,13 @@ def candidates_of(hosts: Iterable[Any], variables: Mapping[Any, Any]) -> List[Ca
             for item in registered.get("results", ()):
                 if not item.get("skipped"):
                     told[item["item"]["name"]] = _status(item)
-        lost = plain(variables[host].get("__openclaw_backup_lost")) or []
-        for where, machine in (("__openclaw_backup_at_host", host), ("__openclaw_backup_at_vault", plain(variables[host].get("__openclaw_backup_vault")))):
-            policies = plain(variables[host].get(where)) or []
-            found += [_candidate(host, policy["name"], told.get(policy["name"], {})) for policy in policies if machine not in lost]
+        lost, granted = (plain(variables[host].get(name)) or [] for name in ("__openclaw_backup_lost", "__openclaw_backup_granted"))
+        vault, standby = (plain(variables[host].get(name)) for name in ("__openclaw_backup_vault", "__openclaw_backup_standby"))
+        places = (("__openclaw_backup_at_host", host), ("__openclaw_backup_at_vault", vault), ("__openclaw_backup_at_standby", standby))
+        closed = granted if vault in lost else []
+        for where, machine in places:
+            names = [policy["name"] for policy in plain(variables[host].get(where)) or [] if machine not in lost]
+            found += [_candidate(host, name, told.get(name, {})) for name in names if name not in closed]
     return found
 
 
@@ -151,13 +155,29 @@ def _ended(record: Mapping[str, Any]) -> Optional[float]:
     return seconds_of(str(finished)) if is_time(finished) else None
 
 
-def problems(older_than: Any, budget: Any) -> List[str]:
-    """One text for each of the two that cannot be read."""
+def read_scenario(value: Any) -> str:
+    """``openclaw_backup_drill_scenario``: what is rehearsed. ``PolicyError`` names what is wrong."""
+    where, allowed = "openclaw_backup_drill_scenario", ", ".join([*SCENARIOS, LOST_HOST])
+    if value in (None, ""):
+        return SCENARIOS[0]
+    if value not in (*SCENARIOS, LOST_HOST):
+        raise PolicyError("%s is %r" % (where, value), field=where, found=str(value), allowed=allowed)
+    return str(value)
+
+
+def problems(older_than: Any, budget: Any, scenario: Any = None) -> List[str]:
+    """One text for each of the three that cannot be read, and for those that do not go together."""
     found = []
-    checks: Tuple[Tuple[Callable[[Any], Any], Any], ...] = ((read_age, older_than), (read_budget, budget))
+    checks: Tuple[Tuple[Callable[[Any], Any], Any], ...] = ((read_age, older_than), (read_budget, budget), (read_scenario, scenario))
     for read, value in checks:
         try:
             read(plain(value))
         except PolicyError as error:
             found.append(str(error))
+    if scenario == LOST_HOST and (older_than or budget):
+        # A standby forgets everything: those that come first would always be the same.
+        found.append(
+            "openclaw_backup_drill_%s has no meaning with the scenario %s, of which no machine keeps a memory. Next: choose the hosts with --limit."
+            % ("older_than" if older_than else "budget", LOST_HOST)
+        )
     return found

@@ -30,7 +30,10 @@ KEYS: Dict[str, Iterable[str]] = {
     ),
     "verify": ("ok", "snapshot_id", "depth", "slice", "checked", "hashed_files", "hashed_bytes", "counts", "sample", "truncated", "duration"),
     "prune": ("kept", "removed", "bytes_freed", "duration"),
-    "drill": ("ok", "verdict", "snapshot_id", "files", "bytes", "counts", "rto", "rpo", "state_as_of", "objectives", "asked_by", "finished", "duration"),
+    "drill": (
+        *("ok", "verdict", "scenario", "snapshot_id", "files", "bytes", "counts", "rto", "rpo", "loss", "state_as_of", "objectives", "asked_by"),
+        *("finished", "duration"),
+    ),
     "status": ("ok", "problems", "snapshots", "newest", "protected_until", "age", "rpo", "target", "as_of"),
 }
 
@@ -89,7 +92,7 @@ def _result(item: Dict[str, Any], keys: Iterable[str]) -> Dict[str, Any]:
     passed = {key: found[key] for key in keys if key in found}
     if found.get("warnings"):
         passed["warnings"] = [str(text) for text in found["warnings"]]
-    passed["failed"] = bool(found.get("failed"))
+    passed["failed"] = bool(found.get("failed") or item.get("unreachable"))  # a machine that was lost on the way has no word to say
     if found.get("problems") and not passed["failed"]:
         # To a fleet, a host that is not protected is a failure; to the program it is an answer.
         passed.update(failed=True, msg="; ".join(found["problems"]))

@@ -568,6 +568,20 @@ def test_without_another_snapshot_all_would_be_lost(lived: World) -> None:
     assert "not damaged" in failed(run(lived, scenario="damaged"))["older snapshot"], "one that is known to be damaged saves nobody"
 
 
+def test_a_machine_that_stands_in_counts_what_went_before_and_knows_nothing(lived: World) -> None:
+    empty = str(lived.root / "other")
+    result = run(lived, state_directory=empty, scenario="lost-host", spent=30.0, policy=lived.policy(objectives={"rto": "30s"}))
+    assert (result.verdict, result.scenario) == ("missed", "lost-host") and set(failed(result)) == {"rto"}
+    assert result.rto is not None and 30 < result.rto < 30 + result.duration
+    canary = next(check for check in result.checks if check["name"] == "canary")
+    assert canary["ok"] is None, "nothing that only the host knows is expected of it"
+    for more in ({}, {"state_directory": empty, "on_vault": True}):
+        with pytest.raises(UsageError) as caught:
+            run(lived, scenario="lost-host", **more)
+        assert caught.value.field == "scenario", "neither the host nor the vault can be the machine in its place"
+    assert evidence(lived) == []
+
+
 # ---- ransomware ------------------------------------------------------------------------------------------------------------
 
 
@@ -921,6 +935,10 @@ def test_the_reports_say_what_failed(lived: World, shell: Callable[..., "subproc
     assert failure is not None and "app.json5" in str(failure.get("message"))
     assert "| probe 1: json \\*.json5 | FAILED |" in text.read_text() and "ann" in text.read_text()
     assert shell("--junit", str(lived.root / "missing" / "x")).wait(60) == 2
+    for words in (["--scenario", "flood"], ["--spent", "5"], ["--spent", "-5", "--scenario", "lost-host"], ["--scheduled", "--spent", "5"]):
+        assert shell(*words).wait(60) == 2, words
+    lost = shell("--scenario", "lost-host", "--spent", "3600.5", "--state", str(lived.root / "empty"), "--json").communicate(timeout=60)[0]
+    assert json.loads(lost)["rto"] > 3600
     environment = {**os.environ, "OPENCLAW_BACKUP_STATE": str(lived.state)}
     told = subprocess.run([*PROGRAM, "status", str(lived.root / "p.json")], env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 3 and "problem: the last drill failed: " in told.stdout and re.search("^drilled +20.* UTC: failed$", told.stdout, re.MULTILINE)

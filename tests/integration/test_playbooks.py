@@ -236,7 +236,16 @@ def test_a_drill_is_for_those_that_nobody_has_drilled_for_longest(fleet: Fleet) 
         assert "1 waits for another budget" in fleet.output
         order += [host for host, results in passed.items() if results["drill"]]
     assert order == ["web1", "web2"]
-    for variables, named in (({"drill_budget": {"byte": 1}}, "openclaw_backup_drill_budget"), ({"drill_on": "moon"}, "Allowed: vault, host")):
+    passed = fleet.play("drill", policy="small", drill_scenario="damaged", code=2)
+    assert all("older snapshot" in results["drill"]["small"]["msg"] for results in passed.values()), "each has one snapshot alone"
+    lost = {"drill_scenario": "lost-host"}
+    for variables, named in (
+        ({"drill_budget": {"byte": 1}}, "openclaw_backup_drill_budget"),
+        ({"drill_on": "moon"}, "Allowed: vault, host"),
+        ({"drill_scenario": "flood"}, "openclaw_backup_drill_scenario is 'flood'. Allowed: restore, damaged"),
+        ({**lost, "drill_standby": "web3"}, "'web3', which is no host of the inventory"),
+        ({**lost, "drill_standby": "web2", "policy": "small"}, "on the host itself. Next: have a copy elsewhere"),
+    ):
         assert fleet.play("drill", code=2, **variables) == {host: {"drill": {}} for host in ("web1", "web2")}
         assert named in fleet.output
 

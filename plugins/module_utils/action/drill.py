@@ -43,6 +43,8 @@ from .status import protected_until
 SAMPLE = 20
 LISTED = 100
 SCENARIOS = ("restore", "damaged", "lost-vault", "ransomware")
+# Another machine stands in for the host: what the playbook `drill` starts there, and no host for itself.
+LOST_HOST = "lost-host"
 LONGEST_ASKER = 200
 LONGEST_REASON = 300
 _SCRATCH = re.compile(rb"openclaw-backup-drill-[0-9a-f]{32}")
@@ -57,8 +59,8 @@ class DrillResult(Result):
     ``verdict``: passed, missed (all is proven, but an objective was missed), failed, or skipped (nothing was looked at); in check mode none.
     ``checks``: public mappings of ``Check``, those
     that failed first where there are more than 100; ``counts`` of passed, failed and skipped ones. ``rto``: seconds from the start of the drill to
-    the end of the last probe, None where it did not come so far; ``scenario``: one of SCENARIOS; ``loss``: with ``damaged``, how much older than the newest
-    state the one is that came back; ``rpo``: seconds between ``state_as_of``, when the sources were last known to be as
+    the end of the last probe, None where it did not come so far; ``scenario``: one of SCENARIOS, or LOST_HOST; ``loss``: with ``damaged``, how much
+    older than the newest state the one is that came back; ``rpo``: seconds between ``state_as_of``, when the sources were last known to be as
     in the snapshot, and the start of the drill. ``objectives``: seconds, None for those that the policy does not give. ``scratch``: where the tree
     still lies. ``sample``: up to 20 paths that are not as in the manifest, as ``{path, change}``.
     """
@@ -168,6 +170,7 @@ def drill(
     on_vault: bool = False,
     asked_by: Optional[str] = None,
     scenario: str = "restore",
+    spent: float = 0.0,
 ) -> DrillResult:
     """Restore a snapshot to a new directory below ``scratch`` (absolute; by default in the state), prove all of it, run the probes, judge, and remove it.
 
@@ -177,7 +180,8 @@ def drill(
     evidence; one line, which nobody checks. ``scenario``: ``damaged`` is the drill for the day on which the newest snapshot turns out to be damaged: a byte
     that is changed in what came back of it must be found, and the snapshot before it is what is proven. ``lost-vault`` is that for the day on which the
     target is gone: nothing is asked of it, and what the first of the policy's ``copies`` has is what is proven and judged. ``ransomware``: what came back
-    is encrypted in place, between two backups of it to a vault in the scratch: that must be noticed, and the point before it come back.
+    is encrypted in place, between two backups of it to a vault in the scratch: that must be noticed, and the point before it come back. ``lost-host``: this
+    machine stands in for the host, knows nothing of it, and has ``spent`` so many seconds on the way here, which count in ``rto``.
     """
     if asked_by is not None and not (asked_by.strip() and asked_by.isprintable() and len(asked_by) <= LONGEST_ASKER):
         raise UsageError(
@@ -189,6 +193,9 @@ def drill(
         )
     run = _Drill(policy, HostState(state_directory, policy), progress or Progress(), is_own_history and not on_vault, on_vault, asked_by)
     run.result.scenario = scenario
+    run.spent = spent
+    if scenario == LOST_HOST:
+        _check_stands_in(run.state, on_vault)
     try:
         run.go(scratch, snapshot, keep, dry_run)
     except OSError as error:
@@ -209,6 +216,7 @@ class _Drill:
         self.as_root = os.geteuid() == 0
         self.began = time.monotonic()
         self.started = time.time()
+        self.spent = 0.0
         self.checks: List[Check] = []
         self.chosen: Optional[Snapshot] = None
         self.result = DrillResult(
@@ -381,7 +389,7 @@ class _Drill:
             assert self.result.state_as_of is not None
             scene = Scene(self.policy, manifest, chosen.id, root, where, place + b"/empty", seconds_of(self.result.state_as_of), self.on_vault)
             self.checks += run_probes(scene)
-            self.result.rto = time.monotonic() - self.began
+            self.result.rto = self.spent + time.monotonic() - self.began
             # What follows is about the drill, not about the disaster.
             self.progress.stage("controls")
             self.checks += controls(scene)
@@ -703,6 +711,17 @@ def _usable(policy: Policy, scratch: bytes) -> bytes:
         if at == b"/":
             return real
         at = os.path.dirname(at)
+
+
+def _check_stands_in(state: HostState, on_vault: bool) -> None:
+    if on_vault or state.baseline() is not None:
+        raise UsageError(
+            "This machine is %s, and cannot stand in for the host as if that were lost" % ("the vault" if on_vault else "the host itself, or was before"),
+            field="scenario",
+            found=LOST_HOST,
+            allowed="a machine that has neither the snapshots nor a memory of them",
+            next="drill on another machine, with a --state of its own",
+        )
 
 
 def _check_outside(place: bytes, sources: Sequence[str], state: HostState) -> None:

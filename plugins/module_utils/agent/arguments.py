@@ -219,9 +219,11 @@ VERBS: Dict[str, Verb] = {
             Option("--keep", "leave what came back where it is"),
             Option(
                 "--scenario",
-                "restore (default); damaged, ransomware: is that noticed, and does the snapshot before it come back? lost-vault: does the first copy do?",
+                "restore (default); damaged, ransomware: is that noticed, and does the snapshot before it come back? lost-vault: does the first copy do?"
+                " lost-host: this machine stands in for the host",
                 "WHAT",
             ),
+            Option("--spent", "with --scenario lost-host: so long it took to come so far, which counts in the time to recover", "SECONDS"),
             Option("--asked-by", "who wants it, for the evidence; nobody checks that", "TEXT"),
             Option("--on-vault", "this is the vault: no program and no database of a host is opened"),
             Option("--scheduled", "what a schedule starts: drill if `objectives.drill_every` asks for it soon, and a day after a drill that failed"),

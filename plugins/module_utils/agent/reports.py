@@ -83,6 +83,8 @@ def _suite(result: Result) -> List[str]:
         "rto": result["rto"],
         "rpo": result["rpo"],
         "target": result["target"],
+        "scenario": result["scenario"],
+        "loss": result["loss"],
         "asked_by": _who(result),
         **{"version_" + what: version for what, version in result["versions"].items()},
     }
@@ -125,6 +127,9 @@ def fleet_markdown(found: Sequence[Rehearsed]) -> str:
     who = sorted({_who(item.result) for item in found if item.is_drill})
     if who:
         lines += ["Asked by: %s." % _plain(", ".join(who)), ""]
+    what = sorted({_scenario(item.result) for item in found if item.is_drill})
+    if what:
+        lines += ["Scenario: %s." % _plain(", ".join(what)), ""]
     for item in bad:
         if item.is_drill:
             lines += _page(item.result, "##")
@@ -151,6 +156,7 @@ def _page(result: Result, level: str) -> List[str]:
         "%s Drill of %s, policy %s: %s" % (level, _plain(result["host"]), _plain(result["policy"]), result["verdict"]),
         "",
         "- snapshot: %s in %s" % (_plain(str(result["snapshot_id"] or "none")), _plain(result["target"])),
+        "- scenario: %s" % _scenario(result),
         "- the state of: %s" % (result["state_as_of"] or "unknown"),
         "- holds: {:,} files, {}".format(result["files"], format_bytes(result["bytes"])),
         "- drilled: %s to %s" % (result["started"], result["finished"]),
@@ -168,6 +174,11 @@ def _page(result: Result, level: str) -> List[str]:
     ]
     warnings = ["- warning: %s" % _plain(text) for text in result.get("warnings", ())]
     return lines + (warnings + [""] if warnings else [])
+
+
+def _scenario(result: Result) -> str:
+    """What was rehearsed, and what it would cost where that is more than ``rpo`` says."""
+    return str(result["scenario"]) + ("" if result["loss"] is None else ", which costs %s more" % format_duration(result["loss"]))
 
 
 def _who(result: Result) -> str:

@@ -284,12 +284,12 @@ def _verify(job: Job) -> Outcome:
 
 
 def _drill(job: Job) -> Outcome:
-    from ..action.drill import SCENARIOS, drill
+    from ..action.drill import LOST_HOST, SCENARIOS, drill
     from .reports import junit, markdown
 
     request = job.request
     if request.scheduled:
-        clash = [flag for flag in ("snapshot", "host", "junit", "markdown", "keep", "dry_run", "scenario") if getattr(request, flag)]
+        clash = [flag for flag in ("snapshot", "host", "junit", "markdown", "keep", "dry_run", "scenario", "spent") if getattr(request, flag)]
         if clash:
             flag = "--" + clash[0].replace("_", "-")
             allowed = "--scheduled with --scratch, --asked-by, --on-vault, --quiet or --json"
@@ -305,10 +305,9 @@ def _drill(job: Job) -> Outcome:
             asked_by=request.asked_by or "the schedule",
         )
         return Outcome(scheduled.to_dict(), scheduled.failure())
-    if request.scenario not in (None, *SCENARIOS):
-        raise UsageError(
-            "drill: there is no scenario %s" % printable(request.scenario), field="--scenario", found=request.scenario, allowed=", ".join(SCENARIOS)
-        )
+    if request.scenario not in (None, *SCENARIOS, LOST_HOST):
+        allowed = ", ".join([*SCENARIOS, LOST_HOST])
+        raise UsageError("drill: there is no scenario %s" % printable(request.scenario), field="--scenario", found=request.scenario, allowed=allowed)
     reports = [(os.path.abspath(path), write) for path, write in ((request.junit, junit), (request.markdown, markdown)) if path is not None]
     if reports and request.dry_run:
         raise UsageError("drill: a prediction has nothing to report", field="--dry-run", allowed="--dry-run without --junit and --markdown")
@@ -327,12 +326,25 @@ def _drill(job: Job) -> Outcome:
         on_vault=request.on_vault,
         asked_by=request.asked_by,
         scenario=request.scenario or "restore",
+        spent=_spent(request.spent, request.scenario),
     )
     result = done.to_dict()
     for path, write in reports:
         with open(path, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(write(result))
     return Outcome(result, done.failure())
+
+
+def _spent(text: Optional[str], scenario: Optional[str]) -> float:
+    from ..action.drill import LOST_HOST
+
+    if text is None:
+        return 0.0
+    if scenario != LOST_HOST or re.fullmatch("[0-9]{1,9}([.][0-9]{1,9})?", text) is None:
+        raise UsageError(
+            "drill: --spent is %s" % printable(text), field="--spent", found=text, allowed="seconds such as 12.5, beside --scenario %s" % LOST_HOST
+        )
+    return float(text)
 
 
 def _prune(job: Job) -> Outcome:

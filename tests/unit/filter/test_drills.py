@@ -117,6 +117,30 @@ def test_a_wish_that_cannot_be_read_is_named(older_than: str, budget: Any, found
     assert all(name in text for name, text in zip(found, problems))
 
 
+def test_only_what_can_be_rehearsed_is_and_nobody_waits_for_a_turn_that_is_not_remembered() -> None:
+    assert [drill_problems("", "", scenario) for scenario in ("", None, "restore", "damaged", "lost-host")] == [[]] * 5
+    (problem,) = drill_problems("", "", "flood")
+    assert problem.startswith("openclaw_backup_drill_scenario is 'flood'. Allowed: restore, damaged") and "lost-host" in problem
+    assert "openclaw_backup_drill_older_than has no meaning with the scenario lost-host" in drill_problems("30d", "", "lost-host")[0]
+    assert "openclaw_backup_drill_budget has no meaning" in drill_problems("", {"time": "2h"}, "lost-host")[0]
+
+
+def test_a_machine_that_stands_in_takes_the_turns_of_those_that_are_lost() -> None:
+    def lost(*machines: str) -> Dict[str, Any]:
+        at_standby = [{"name": "vaulted"}, {"name": "own"}]
+        names = {"at_standby": at_standby, "standby": "spare1", "vault": "vault1", "granted": ["vaulted"], "lost": list(machines)}
+        return {"__openclaw_backup_" + name: value for name, value in names.items()}
+
+    plan = drill_plan(["web1", "web2", "web3"], {"web1": lost(), "web2": lost("vault1"), "web3": lost("spare1", "vault1")}, "", "", NOW)
+    assert plan["now"] == {"web1": ["own", "vaulted"], "web2": ["own"]}, "what cannot be read takes no turn"
+
+
+def test_a_machine_that_was_lost_on_the_way_has_proven_nothing() -> None:
+    item = {"item": {"name": "etc"}, "unreachable": True, "msg": "Failed to connect to the host via ssh", "changed": False}
+    (row,) = fleet_results(["web1"], variables_of(web1={"__openclaw_backup_there": {"results": [item]}}), "drill")["web1"]["drill"].values()
+    assert row["failed"] and row["msg"] == item["msg"]
+
+
 def drilled(host_name: str, ok: bool) -> Dict[str, Any]:
     made = DrillResult(host=host_name, policy="etc", target="/v", snapshot_id="S1", started="2026-11-20T09:15:00.123Z", finished="2026-11-20T09:16:00.123Z")
     made.objectives = {"rto": 60, "rpo": None, "drill_every": None}
