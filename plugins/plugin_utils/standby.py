@@ -82,6 +82,7 @@ def _move(
 ) -> Tuple[Dict[str, Any], List[_Needed]]:
     """The policy with every file that it names in ``directory``, and these files."""
     needed = []
+    policy.pop("copies", None)  # they name keys of the machine's own; it is the host that is lost, and not the vault
     if is_vaulted:
         what = "the key by which the vault is known. Next: play openclaw.backup.site for this host, which keeps it."
         needed.append(_Needed({"path": "ssh/known_hosts", "src": escrow + "/ssh/known_hosts"}, what))

@@ -28,10 +28,13 @@ def sources(made: Outfit) -> Dict[str, str]:
 
 
 def test_all_that_a_policy_names_is_its_own_copy_and_none_is_the_machines() -> None:
-    made = dress([{"name": "work", "profile": "mine"}, {"name": "etc", "profile": "/etc/far.json"}], profiles={"mine": {"exclude": ["/tmp/"]}})
+    made = dress(
+        [{"name": "work", "profile": "mine", "copies": ["ssh://far/"]}, {"name": "etc", "profile": "/etc/far.json"}], profiles={"mine": {"exclude": ["/tmp/"]}}
+    )
     work, etc = made.policies
     assert work["target"]["identity_file"] == PLACE + "/ssh/id_read_ed25519" and work["target"]["known_hosts_file"] == PLACE + "/ssh/known_hosts"
     assert work["target"]["url"].startswith("ssh://ocb-web1") and (work["host"], work["profile"]) == ("web1", PLACE + "/profiles/mine.json")
+    assert "copies" not in work
     assert etc["profile"] == PLACE + "/profiles/of-policy-etc.json"
     assert sources(made) == {
         "ssh/known_hosts": ESCROW + "/ssh/known_hosts",
