@@ -26,7 +26,7 @@ lab: setup-dev ## Make a vault and three hosts in containers and leave them up t
 
 test: lint ## Run the linters and every test
 	@echo "Not among these tests: kills at many random instants (make torture)."
-	@# In the order of pyproject.toml: the lab's stories take longest and begin. They often wait, so that there is one process more than processors.
+	@# What takes longest begins (tests/conftest.py). The stories often wait, so that there is one process more than processors.
 	$(PY) -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder --timeout 600 $(COVERAGE)
 
 coverage: COVERAGE := --cov --cov-report=term:skip-covered

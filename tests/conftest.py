@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Generator, Iterator, Set
+from typing import Any, Generator, Iterator, List, Set
 
 import pytest
 from hypothesis import settings
@@ -47,6 +47,12 @@ def no_process_left() -> Iterator[None]:
     others = _children()
     yield
     assert _children() <= others, "a process is left over"
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Files of which every test is slow begin, those of the lab first, so that no worker is left alone with one of them in the end."""
+    quick = {item.path for item in items if item.get_closest_marker("slow") is None}
+    items.sort(key=lambda item: item.path in quick)
 
 
 def _refuse_skip(report: Any) -> None:

@@ -638,7 +638,7 @@ def test_what_ransomware_left_to_be_looked_at_is_what_came_back(written: World) 
 
 
 def test_a_signal_that_is_switched_off_fails_that_drill(written: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = ransomware(written, policy=written.policy(anomaly={"encrypted_percent": 0}))
+    result = ransomware(written, policy=written.policy(anomaly={"encrypted_percent": 0, "changed_percent": 0}))
     assert set(failed(result)) == {"anomaly", "hold", "prune", "point before"} and result.rc == 7
     assert "anomaly.encrypted_percent: 0" in failed(result)["anomaly"] and "no signal was raised" in failed(result)["anomaly"]
     assert "removed" in failed(result)["prune"]

@@ -236,7 +236,7 @@ for number in range(3000):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if number % 3 == 0 or not os.path.exists(path):
         with open(path, "wb") as stream:
-            stream.write(os.urandom(2000))
+            stream.write(os.urandom(1000).hex().encode("ascii"))  # what cannot be compressed would be taken for encrypted
 print("{}")
 """
     host.python(program)
