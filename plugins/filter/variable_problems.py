@@ -47,7 +47,7 @@ _KNOWN = (
     + "asked_by drill drill_budget drill_older_than drill_on drill_scenario drill_standby evidence scratch".split()
     # The variables of the inventories and roles of this collection.
     + "source vault config_directory packages program profiles client_state schedule cron_file grant_seconds grant_hosts".split()
-    + "systemd_directory escrow_directory move move_lost copies".split()
+    + "systemd_directory escrow_directory move move_lost copies secrets".split()
     + "vault_address vault_decommissioned vault_directory vault_drill vault_drill_seconds vault_keeper vault_limits vault_maintenance vault_mount".split()
     + "vault_notify vault_packages vault_port vault_prune vault_replicate vault_replicate_seconds vault_scratch vault_state vault_storage".split()
     + "vault_verify vault_verify_slices vault_watch".split()

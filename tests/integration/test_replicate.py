@@ -25,7 +25,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.restore imp
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import verify_chain
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.target_spec import check_target
-from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import create_vault
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import create_vault, update_state
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 from ansible_collections.openclaw.backup.tests.torture import change, make_source
 
@@ -401,6 +401,15 @@ def test_tags_and_freshness_come_along(world: World, second: Second) -> None:
     assert until is not None and second.target.list()[0].unchanged_until != until
     assert not second.pull().changed
     assert second.target.list()[0].unchanged_until == until
+
+
+def test_a_vault_that_says_it_was_well_in_the_future_is_not_believed(world: World, second: Second) -> None:
+    first = fill(world, 1)[0]
+    update_state(world.target.history, first, {"unchanged_until": "2099-01-01T00:00:00.000Z"})
+    second.pull()
+    assert second.target.list()[0].unchanged_until is None
+    assert not second.pull().changed
+    assert second.target.list()[0].unchanged_until is None
 
 
 def test_mass_change_holds_the_copy_before_it(world: World, second: Second) -> None:

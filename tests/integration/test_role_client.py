@@ -13,14 +13,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAY = [
+PLAY: List[Dict[str, Any]] = [
     {
         "hosts": "all",
         "gather_facts": False,
@@ -471,6 +471,16 @@ def test_bad_variables_are_named_before_anything_is_touched(fleet: Fleet) -> Non
         text = json.loads(failures[name])["msg"]
         assert re.search(message, text) and next(iter(variables)) in text, text
     assert {name: tree(home) for name, home in homes.items()} == before
+
+
+def test_what_a_machine_answers_does_not_come_before_the_inventory(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = fleet.add("web1")
+    liar: Dict[str, Any] = {"ansible.builtin.set_fact": {"openclaw_backup_policies": [fleet.policy("web1", hooks={"before": [["/bin/touch", "/tmp/x"]]})]}}
+    liar["ansible.builtin.set_fact"]["cacheable"] = True
+    monkeypatch.setitem(PLAY[0], "pre_tasks", [liar])
+    done = fleet.play()
+    assert done.returncode == 2 and "openclaw_backup_policies came as a fact of web1, which only the inventory may say" in " ".join(done.stdout.split())
+    assert not (home / "etc" / "policies" / "tree.json").exists()
 
 
 def test_a_host_that_would_move_to_another_vault_is_left_as_it_is_and_told_of(fleet: Fleet) -> None:

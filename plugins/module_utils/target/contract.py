@@ -103,6 +103,8 @@ class Receipt:
         for name, kind in _RECEIPT_TYPES.items():
             if type(item[name]) is not kind and not (name == "parent" and item[name] is None):
                 refuse(name, item[name], "a number" if kind is int else "text")
+            if kind is int and not 0 <= item[name] < 1 << 63:
+                refuse(name, "%.20s" % item[name], "a number from 0 to 2^63 - 1")
         if not is_time(item["created"]):
             refuse("created", item["created"], _A_TIME)
         if not _DIGEST.fullmatch(item["digest"]):

@@ -75,6 +75,14 @@ def test_a_receipt_of_other_types_is_refused(key: str, value: Any) -> None:
         assert type(getattr(receipt, key)) in (type(getattr(RECEIPT, key)), str if key == "parent" else type(None))
 
 
+@pytest.mark.parametrize("key", ["sequence", "files", "bytes", "linked"])
+@pytest.mark.parametrize("value", [-1, -(10**400), 1 << 63, 10**400])
+def test_a_receipt_with_numbers_that_nothing_has_is_refused(key: str, value: int) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        Receipt.from_dict({**RECEIPT.to_dict(), key: value}, "x")
+    assert caught.value.allowed == "a number from 0 to 2^63 - 1" and len(str(caught.value)) < 400
+
+
 def test_everything_that_is_made_is_private(tmp_path: Path) -> None:
     old = os.umask(0)
     try:

@@ -150,7 +150,11 @@ class CopySession(TreeSession):
         return self.origin.receipt
 
     def _publish(self, snapshot: bytes, manifest: Manifest, receipt: Receipt) -> None:
-        facts = {"copied": {"at": rfc3339(time.time()), "from": self.source}, "unchanged_until": self.origin.unchanged_until}
+        now = time.time()
+        until = self.origin.unchanged_until
+        if until is not None and seconds_of(until) > now + CLOCK_SLACK:
+            until = None  # nobody knows that yet, and nothing would ever be too old
+        facts = {"copied": {"at": rfc3339(now), "from": self.source}, "unchanged_until": until}
         layout.update_state(self.history, receipt.id, facts)
         super()._publish(snapshot, manifest, receipt)
 
