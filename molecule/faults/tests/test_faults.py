@@ -107,7 +107,11 @@ class Cut:
             for one, other in ((vault, web3), (web3, vault)):
                 one.from_outside("net", "ip", "route", "del", "blackhole", other.address + "/32")
         with vault.unharmed("web3", "silent", new=1):
-            self.again = web3.back_up("silent").expect(0)
+            again = web3.back_up("silent")
+        # Meanwhile another test may have the vault's clock wrong.
+        others = [text for text in again.result.get("warnings", []) if "the clocks of vault and host" not in text]
+        assert again.rc in (0, 3) and not others, again
+        self.again = again.result
 
 
 def test_an_unchanged_host_opens_no_connection_between_heartbeats_and_a_changed_one_opens_one(lab: Any) -> None:
