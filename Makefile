@@ -13,7 +13,7 @@ export LC_ALL := C.UTF-8
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # This checkout, not a copy that was installed on this machine before.
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
-# Variables given to make reach the programs: SOURCE=dir (demo), LAB=down (lab), TREES=names TURNS=n (bench), INSTANTS=n RACES=n (torture), PYTHON=program (setup).
+# Variables given to make reach the programs: SOURCE=dir (demo), LAB=down (lab), TREES=names TURNS=n WITHOUT=tools (bench), INSTANTS=n RACES=n (torture), PYTHON=program (setup).
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +40,7 @@ lint: setup-dev ## Run the linters alone
 	$(PY) -m ansiblelint
 	$(PY) -m antsibull_changelog lint
 
-bench: setup-bench ## Measure beside rsync, rsnapshot, restic and borg (TREES=small,history,million,large,openclaw TURNS=5)
+bench: setup-bench ## Measure beside rsync, rsnapshot, restic and borg (TREES=small,history,million,large,openclaw TURNS=5 WITHOUT=borg)
 	@$(PY) tests/benchmarks/bench.py
 
 bench-lab: setup-dev ## Measure backups from one host of the lab to another, beside rsync over SSH (TURNS=5)

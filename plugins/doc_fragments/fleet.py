@@ -28,3 +28,15 @@ options:
     choices: [backup, drill, prune, restore, status, verify]
     required: true
 """
+
+    COPIES = r"""
+options:
+  _input:
+    description: The groups of the inventory, C(groups).
+    type: dict
+    required: true
+  variables:
+    description: The variables of all hosts, C(hostvars), of which C(openclaw_backup_copies) and C(openclaw_backup_vault) are looked at.
+    type: dict
+    required: true
+"""

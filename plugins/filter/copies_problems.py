@@ -17,15 +17,8 @@ author:
   - The openclaw.backup contributors (@openclaw)
 description:
   - Looks for hosts of the group C(backup_clients) whose snapshots are to lie on more vaults than the inventory has for them.
-options:
-  _input:
-    description: The groups of the inventory, C(groups).
-    type: dict
-    required: true
-  variables:
-    description: The variables of all hosts, C(hostvars), of which C(openclaw_backup_copies) and C(openclaw_backup_vault) are looked at.
-    type: dict
-    required: true
+extends_documentation_fragment:
+  - openclaw.backup.fleet.copies
 positional: variables
 """
 

@@ -20,16 +20,10 @@ author:
   - The openclaw.backup contributors (@openclaw)
 description:
   - Those that nobody has drilled for longest, as many as the budget allows, and at least one.
+  - The playbook C(drill) has asked the hosts and their vaults for their status.
+extends_documentation_fragment:
+  - openclaw.backup.fleet
 options:
-  _input:
-    description: The names of the hosts.
-    type: list
-    elements: str
-    required: true
-  variables:
-    description: The variables of all hosts by name, C(hostvars); the playbook C(drill) has asked the hosts and their vaults for their status.
-    type: dict
-    required: true
   older_than:
     description: How long ago the last drill that found nothing wrong must be, such as V(30d); without it all are due.
     type: str

@@ -149,6 +149,7 @@ def describe_machine(everyone: Sequence[Type[Peer]]) -> Dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Measure openclaw-backup side by side with the other tools that are installed.")
     parser.add_argument("--trees", default=os.environ.get("TREES") or TREES, metavar="NAMES", help="of %s (default: %s)" % (",".join(KINDS), TREES))
+    parser.add_argument("--without", default=os.environ.get("WITHOUT") or "", metavar="NAMES", help="tools to leave out, as the tables name them")
     parser.add_argument("--turns", type=int, default=os.environ.get("TURNS") or TURNS, metavar="N", help="of which the median counts (default: %d)" % TURNS)
     parser.add_argument("--scale", type=float, default=1, metavar="F", help="size of the trees; the bars are for the default, 1")
     parser.add_argument("--directory", type=Path, default=MEMORY, metavar="DIR", help="where, best in memory (default: %(default)s)")
@@ -163,12 +164,17 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("there is no tree %s; there are %s" % (", ".join(unknown), ", ".join(KINDS)))
     if options.turns < 1 or not 0 < options.scale <= 1:
         parser.error("at least 1 turn, and a scale above 0 and up to 1")
+    left_out = options.without.split(",") if options.without else []
+    unknown = sorted(set(left_out) - {cls.name for cls in PEERS})
+    if unknown:
+        parser.error("there is no tool %s; there are %s" % (", ".join(unknown), "; ".join(cls.name for cls in PEERS)))
     for name in names:
         _check_space(options.directory, KINDS[name], options.scale)
 
-    missing = {cls.name: cls.lacks() for cls in PEERS if cls.lacks()}
-    for name, lacks in missing.items():
-        _say("%s is not measured: this machine lacks %s." % (name, lacks))
+    lacking = {cls.name: "the machine lacks %s" % cls.lacks() for cls in PEERS if cls.lacks()}
+    missing = {**dict.fromkeys(left_out, "left out"), **lacking}
+    for name, why in missing.items():
+        _say("%s is not measured: %s." % (name, why))
     busy = os.getloadavg()[0]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no tree stays behind
     measured: Dict[str, Any] = {}

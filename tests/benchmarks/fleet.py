@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from machines import Machines
+from measure import Failed
 
-ROOT = Path(__file__).resolve().parents[2]
 HOSTS, FILES, SIZE, BAR = 20, 2000, 4096, 180.0
 VAULTS = ("vault1", "spare1")
 # On a vault: the histories of the hosts that are its arguments, and what it is told of them. The program runs as the account that keeps the snapshots.
@@ -47,31 +47,12 @@ for host in sys.argv[1:]:
 """ % (FILES, SIZE)
 
 
-class Lab:
-    """The machines, and the inventory of the fleet on them."""
+class Fleet(Machines):
+    """The vaults, and the inventory of the fleet on them."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.inventory = directory / "fleet.json"
-        self.environ = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-            "LC_ALL": "C.UTF-8",
-            "MOLECULE_EPHEMERAL_DIRECTORY": str(directory),
-            "MOLECULE_GLOB": "molecule/*/molecule.yml",
-            "PATH": "%s:%s" % (Path(sys.executable).parent, os.environ["PATH"]),
-        }
+    scenario = "drill"
 
-    def __enter__(self) -> Lab:
-        try:
-            self._make()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _make(self) -> None:
-        self._molecule("create")
+    def set_up(self) -> None:
         known = yaml.safe_load((self.directory / "inventory" / "lab.yml").read_text())["all"]["hosts"]
         vaults = {name: known[name] for name in VAULTS}
         policies = [{"name": "work", "sources": ["/"], "objectives": {"rto": "10m"}}]
@@ -80,41 +61,35 @@ class Lab:
             for number in range(HOSTS)
         }
         groups = {"backup_vaults": {"hosts": vaults}, "backup_clients": {"hosts": clients}}
-        self.inventory.write_text(json.dumps({"all": {"children": groups}}))
-        self._call([*self._ansible("playbook"), "--limit", "backup_vaults", "playbooks/site.yml"])
+        self._inventory.write_text(json.dumps({"all": {"children": groups}}))
+        self.ansible("ansible-playbook", self._inventory, "--limit", "backup_vaults", "playbooks/site.yml")
         for vault in VAULTS:
             own = [name for name, variables in clients.items() if variables["openclaw_backup_vault"] == vault]
             send = {"argv": ["python3", "-c", _SEND, *own]}
-            self._call([*self._ansible("ansible"), vault, "-m", "ansible.builtin.command", "-a", json.dumps(send)])
-
-    def __exit__(self, *_: object) -> None:
-        self._molecule("destroy")
+            self.ansible("ansible", self._inventory, vault, "-m", "ansible.builtin.command", "-a", json.dumps(send))
 
     def play(self, name: str, **variables: Any) -> float:
         """Seconds that a playbook takes."""
         given = {"openclaw_backup_" + key: value for key, value in variables.items()}
         began = time.monotonic()
-        self._call([*self._ansible("playbook"), "-e", json.dumps(given), "playbooks/%s.yml" % name])
+        self.ansible("ansible-playbook", self._inventory, "-e", json.dumps(given), "playbooks/%s.yml" % name)
         return time.monotonic() - began
 
-    def _ansible(self, name: str) -> "list[str]":
-        program = Path(sys.executable).parent / ("ansible" if name == "ansible" else "ansible-" + name)
-        return [str(program), "--inventory", str(self.inventory)]
-
-    def _molecule(self, verb: str) -> None:
-        self._call([sys.executable, "-m", "molecule", "--base-config", ".config/molecule/config.yml", verb, "--scenario-name", "drill"])
-
-    def _call(self, argv: "list[str]") -> None:
-        done = subprocess.run(argv, cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit("%s\nended with %d: %s" % (" ".join(argv), done.returncode, (done.stdout + done.stderr)[-2000:]))
+    @property
+    def _inventory(self) -> Path:
+        return self.directory / "fleet.json"
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is not left behind
-    with tempfile.TemporaryDirectory(prefix="openclaw-backup-bench-") as directory, Lab(Path(directory)) as lab:
+    with tempfile.TemporaryDirectory(prefix="openclaw-backup-bench-") as directory:
         evidence = Path(directory) / "evidence"
-        took = lab.play("drill", evidence=str(evidence))
+        try:
+            with Fleet(Path(directory)) as fleet:
+                took = fleet.play("drill", evidence=str(evidence))
+        except Failed as error:
+            print("bench: %s" % error, file=sys.stderr)
+            return 1
         (report,) = evidence.glob("*.md")
         (headline, *_) = report.read_text().splitlines()
     load = round(os.getloadavg()[0], 1)

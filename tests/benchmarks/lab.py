@@ -14,15 +14,15 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List
 
 from bench import TURNS, describe_machine, measure
+from machines import Machines
 from measure import Failed, remove, run
-from peers import ROOT, Argv, Engine, Rsync
+from peers import Argv, Engine, Rsync
 from report import MISS, judge, read_results, table, tables, write_page, write_results
 from tree import KINDS, Tree
 
@@ -32,24 +32,13 @@ _HOST, _VAULT = "web1", "vault1"
 _KIND = KINDS["small"]._replace(title="a Python environment, from one host of the lab to another over SSH", cases=("first", "unchanged", "changed", "again"))
 
 
-class Lab:
+class Lab(Machines):
     """Two hosts, set up by the playbook site. ``pids``: of the first process of each, by which its files and namespaces are reached."""
 
+    scenario = "backup_restore"
     pids: Dict[str, int] = {}
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.environ = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-            "LC_ALL": "C.UTF-8",
-            "MOLECULE_EPHEMERAL_DIRECTORY": str(directory),
-            "MOLECULE_GLOB": "molecule/*/molecule.yml",
-            "PATH": "%s:%s" % (Path(sys.executable).parent, os.environ["PATH"]),
-        }
-
-    def __enter__(self) -> Lab:
-        self._molecule("create")
+    def set_up(self) -> None:
         for name in (_HOST, _VAULT):
             self.pids[name] = self._pid(name)
             mount = "mkdir -p %s && mount -t tmpfs -o size=6G,mode=0711 tmpfs %s" % (_ROOM, _ROOM)
@@ -57,19 +46,7 @@ class Lab:
         work = {"name": "work", "sources": ["/etc/ssh"]}
         given = {"openclaw_backup_vault_directory": str(_ROOM / "vault"), "openclaw_backup_policies": [work], "openclaw_backup_schedule": "none"}
         more = ["--limit", "%s,%s" % (_HOST, _VAULT), "--extra-vars", json.dumps(given)]
-        self._call([sys.executable, "-m", "ansible", "playbook", "--inventory", str(self.directory / "inventory"), *more, "playbooks/site.yml"])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._molecule("destroy")
-
-    def _molecule(self, verb: str) -> None:
-        self._call([sys.executable, "-m", "molecule", "--base-config", ".config/molecule/config.yml", verb, "--scenario-name", "backup_restore"])
-
-    def _call(self, argv: Sequence[str]) -> None:
-        done = subprocess.run(argv, cwd=ROOT, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode:
-            raise Failed("%s\nended with %d: %s" % (" ".join(argv), done.returncode, (done.stdout + done.stderr)[-2000:]))
+        self.ansible("ansible-playbook", self.directory / "inventory", *more, "playbooks/site.yml")
 
     def _pid(self, name: str) -> int:
         mine = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:8]  # as molecule/default/vars/lab.yml names it

@@ -185,7 +185,7 @@ def caption(taken: Taken) -> str:
     text = "{turns} turns; {cpus} CPUs ({cpu}), {memory_gib} GiB of memory, Linux {kernel}, Python {python}, {tools}, run by {user}.".format(
         **{**taken["machine"], "turns": taken["turns"], "tools": tools}
     )
-    return text + "".join(" Not measured: %s (the machine lacks %s)." % item for item in taken["missing"].items())
+    return text + "".join(" Not measured: %s (%s)." % item for item in taken["missing"].items())
 
 
 def plot_seconds(taken: Taken) -> str:

@@ -88,13 +88,19 @@ def test_a_tree_that_there_is_not_is_refused(tmp_path: Path) -> None:
     assert "there is no tree huge; there are small, history, million, large, openclaw" in done.stderr
 
 
+def test_a_tool_that_there_is_not_cannot_be_left_out(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "bench.py"), "--without", "borg,tar"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no tool tar; there are openclaw-backup; openclaw-backup, btrfs; rsync -aHAX; rsnapshot; restic; borg; floor" in done.stderr
+
+
 def _results() -> Dict[str, Any]:
     """As of a measurement of the tree `small` in which the engine takes 1, 1.2 and 9 s for everything, rsync 1, 1 and 6, and restic 10."""
     taken = {"openclaw-backup": [1.0, 1.2, 9.0], "rsync -aHAX": [1.0, 1.0, 6.0], "restic": [10.0, 10.0, 10.0]}
     cases = ("first", "unchanged", "task", "changed", "again", "verify", "restore", "repair")
     numbers = {name: {"seconds": seconds, "cpu": seconds, "memory": 10 << 20} for name, seconds in taken.items()}
     machine = {"cpus": 2, "cpu": "any", "memory_gib": 4, "kernel": "6.1", "tools": {"rsync": "3.2.7"}, "python": "3.11.2", "user": "root"}
-    made = {"title": "a tree", "files": 5, "bytes": 10, "turns": 3, "machine": machine, "missing": {"borg": "borg"}}
+    made = {"title": "a tree", "files": 5, "bytes": 10, "turns": 3, "machine": machine, "missing": {"borg": "the machine lacks borg"}}
     return {"small": {**made, "cases": {case: dict(numbers) for case in cases}}}
 
 

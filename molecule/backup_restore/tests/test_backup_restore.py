@@ -7,57 +7,31 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import pytest
-import testinfra
+from ansible_collections.openclaw.backup.tests.lab.fleet import Fleet
 
-ROOT = Path(__file__).resolve().parents[3]
 FILE = "/srv/work/file"
 HISTORY = "/srv/openclaw-backup/%s/work/snapshots"
 
 
-class Fleet:
-    """The lab, by its playbooks and by its hosts."""
+class Lab(Fleet):
+    """``first``: the oldest snapshot of web1."""
 
-    def __init__(self, inventory: str) -> None:
-        self.inventory = inventory
-        self.output = ""
-        self.first = ""
-
-    def run(self, name: str, *arguments: str, code: int = 0, **variables: Any) -> str:
-        """Run a playbook; what it says."""
-        given = json.dumps({"openclaw_backup_" + key: value for key, value in variables.items()})
-        command = ["ansible-playbook", "-i", self.inventory, str(ROOT / "playbooks" / (name + ".yml")), "-e", given, *arguments]
-        environment = {**os.environ, "ANSIBLE_SHOW_CUSTOM_STATS": "true", "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false"}
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        self.output = done.stdout + done.stderr
-        assert done.returncode == code, self.output
-        return done.stdout
-
-    def play(self, name: str, *arguments: str, code: int = 0, verb: str = "", **variables: Any) -> Dict[str, Any]:
-        """Run a playbook; what it passed on of itself, or of ``verb``, by host and policy."""
-        match = re.search(r"^\tRUN: (\{.*\})$", self.run(name, *arguments, code=code, **variables), re.M)
-        assert match, self.output
-        passed: Dict[str, Dict[str, Any]] = json.loads(match.group(1))["openclaw_backup"]
-        return {host: results.get(verb or name, {}) for host, results in passed.items()}
-
-    def host(self, name: str) -> Any:
-        return testinfra.get_host("ansible://" + name, ansible_inventory=self.inventory)
+    first = ""
 
     def snapshots(self, name: str) -> List[str]:
         return sorted(self.host("vault1").file(HISTORY % name).listdir())
 
 
 @pytest.fixture(scope="module")
-def fleet(request: pytest.FixtureRequest) -> Fleet:
-    return Fleet(request.config.getoption("ansible_inventory"))
+def fleet(request: pytest.FixtureRequest) -> Lab:
+    return Lab(request.config.getoption("ansible_inventory"))
 
 
-def test_a_backup_of_everybody_now(fleet: Fleet) -> None:
+def test_a_backup_of_everybody_now(fleet: Lab) -> None:
     (fleet.first,) = fleet.snapshots("web1")
     for name in ("web1", "web2"):
         fleet.host(name).run_expect([0], "echo two >>%s && openclaw-backup run --quiet work && echo three >>%s" % (FILE, FILE))
@@ -72,14 +46,14 @@ def test_a_backup_of_everybody_now(fleet: Fleet) -> None:
 
 
 @pytest.fixture(scope="module")
-def down(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
+def down(fleet: Lab, tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
     """Arguments that make web2 unreachable."""
     path = tmp_path_factory.mktemp("down") / "down.json"
     path.write_text(json.dumps({"all": {"hosts": {"web2": {"ansible_host": "127.0.0.1", "ansible_port": 1}}}}))
     return ("-i", str(path))
 
 
-def test_the_vault_proves_what_it_has_of_a_host_that_is_down(fleet: Fleet, down: Sequence[str]) -> None:
+def test_the_vault_proves_what_it_has_of_a_host_that_is_down(fleet: Lab, down: Sequence[str]) -> None:
     passed = fleet.play("verify", *down, code=2, hosts="backup_clients")
     for name in ("web1", "web2"):
         result = passed[name]["work"]
@@ -89,7 +63,7 @@ def test_the_vault_proves_what_it_has_of_a_host_that_is_down(fleet: Fleet, down:
     assert fleet.play("verify", *down, hosts="backup_clients", policy="work", slice="1/2")["web2"]["work"]["slice"] == "1/2"
 
 
-def test_the_vault_prunes(fleet: Fleet, down: Sequence[str]) -> None:
+def test_the_vault_prunes(fleet: Lab, down: Sequence[str]) -> None:
     predicted = fleet.play("prune", "--check", *down, hosts="backup_clients")
     assert {name: [item["id"] for item in results["work"]["removed"]] for name, results in predicted.items()} == {
         name: [fleet.snapshots(name)[0]] for name in ("web1", "web2")
@@ -99,7 +73,7 @@ def test_the_vault_prunes(fleet: Fleet, down: Sequence[str]) -> None:
     assert (len(fleet.snapshots("web1")), len(fleet.snapshots("web2"))) == (3, 2)
 
 
-def test_everybody_is_protected_and_one_who_is_not_is_a_failure(fleet: Fleet) -> None:
+def test_everybody_is_protected_and_one_who_is_not_is_a_failure(fleet: Lab) -> None:
     passed = fleet.play("status", hosts="backup_clients")
     assert passed["web2"]["work"]["snapshots"] == 2 and passed["web1"]["here"]["ok"] and '"2 hosts: 4 ok"' in fleet.output
     vault = fleet.host("vault1")
@@ -114,7 +88,7 @@ def test_everybody_is_protected_and_one_who_is_not_is_a_failure(fleet: Fleet) ->
     assert fleet.play("verify", hosts="web2", policy="work")["web2"]["work"]["ok"]
 
 
-def test_one_path_as_it_was_at_a_point_in_time(fleet: Fleet) -> None:
+def test_one_path_as_it_was_at_a_point_in_time(fleet: Lab) -> None:
     host = fleet.host("web1")
     lines = ["work of web1", "two", "three"]
     assert host.file(FILE).content_string.split("\n") == [*lines, ""]
@@ -131,13 +105,13 @@ def test_one_path_as_it_was_at_a_point_in_time(fleet: Fleet) -> None:
     assert host.file("/srv/undo" + FILE).content_string.split("\n") == [*lines, ""]
 
 
-def test_onto_another_host(fleet: Fleet) -> None:
+def test_onto_another_host(fleet: Lab) -> None:
     done = fleet.play("restore", hosts="web2", policy="work", from_host="web1", dest="/srv/of-web1")["web2"]["work"]
     assert done["snapshot_id"] == fleet.snapshots("web1")[-1]
     assert fleet.host("web2").file("/srv/of-web1" + FILE).content_string == "work of web1\ntwo\nthree\n"
 
 
-def test_nothing_of_it_lets_anybody_read_afterwards(fleet: Fleet) -> None:
+def test_nothing_of_it_lets_anybody_read_afterwards(fleet: Lab) -> None:
     vault = fleet.host("vault1")
     assert vault.file("/etc/openclaw-backup/grants").listdir() == []
     assert vault.run("cat /var/lib/openclaw-ingest/*/.ssh/authorized_keys").stdout.count("\n") == 2
@@ -159,13 +133,13 @@ exit 1
 _SSH_WITH_OLD_KEY = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$file; echo; done 2>/dev/null | grep '^ssh .*/root/old/'"
 
 
-def receipts(fleet: Fleet, name: str) -> List[Dict[str, Any]]:
+def receipts(fleet: Lab, name: str) -> List[Dict[str, Any]]:
     """Of all snapshots, in their order."""
     found = [json.loads(fleet.host("vault1").file("%s/%s/receipt.json" % (HISTORY % name, snapshot)).content_string) for snapshot in fleet.snapshots(name)]
     return sorted(found, key=lambda receipt: int(receipt["sequence"]))
 
 
-def test_a_bare_machine_in_the_place_of_one_that_was_lost(fleet: Fleet) -> None:
+def test_a_bare_machine_in_the_place_of_one_that_was_lost(fleet: Lab) -> None:
     host = fleet.host("web1")
     host.run_expect([0], "mkdir /srv/work/deep && echo last >/srv/work/deep/file && openclaw-backup run --quiet work")
     before = receipts(fleet, "web1")
@@ -191,13 +165,13 @@ def test_a_bare_machine_in_the_place_of_one_that_was_lost(fleet: Fleet) -> None:
     assert [receipt["parent"] for receipt in after] == [None, *[receipt["id"] for receipt in after[:-1]]]
 
 
-def test_nobody_had_to_adopt_it(fleet: Fleet) -> None:
+def test_nobody_had_to_adopt_it(fleet: Lab) -> None:
     runs = [json.loads(line) for line in fleet.host("web1").file("/var/lib/openclaw-backup/web1/work/runs.jsonl").content_string.splitlines()]
     assert "adopt" not in [run["verb"] for run in runs]
     assert runs[-1]["result"] == "ok"
 
 
-def test_the_old_key_opens_nothing_and_what_it_had_open_is_ended(fleet: Fleet) -> None:
+def test_the_old_key_opens_nothing_and_what_it_had_open_is_ended(fleet: Lab) -> None:
     host = fleet.host("web1")
     account = host.file("/root/old/account").content_string.strip()
     for key in ("id_ed25519", "id_read_ed25519"):
@@ -209,7 +183,7 @@ def test_the_old_key_opens_nothing_and_what_it_had_open_is_ended(fleet: Fleet) -
     assert keys.count("\n") == 1 and host.file("/etc/openclaw-backup/ssh/id_ed25519.pub").content_string.split()[1] in keys
 
 
-def test_the_escrow_has_what_another_machine_would_need(fleet: Fleet) -> None:
+def test_the_escrow_has_what_another_machine_would_need(fleet: Lab) -> None:
     host, escrow = fleet.host("web1"), Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "escrow"
     found = {str(path.relative_to(escrow)) for path in escrow.rglob("*") if path.is_file()}
     same = {"policies/work.json", "policies/here.json", "ssh/known_hosts", "ssh/id_ed25519.pub"}
@@ -219,7 +193,7 @@ def test_the_escrow_has_what_another_machine_would_need(fleet: Fleet) -> None:
     assert {path.stat().st_mode & 0o777 for path in escrow.rglob("*") if path.is_file()} == {0o600}
 
 
-def test_a_vault_in_maintenance_takes_nothing_and_then_everything(fleet: Fleet) -> None:
+def test_a_vault_in_maintenance_takes_nothing_and_then_everything(fleet: Lab) -> None:
     host, vault = fleet.host("web1"), fleet.host("vault1")
     fleet.run("site", "--limit", "vault1", vault_maintenance=True)
     assert not vault.file("/etc/cron.d/openclaw-backup-vault").exists

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 from xml.etree import ElementTree
 
 import pytest
-import testinfra
+from ansible_collections.openclaw.backup.tests.lab.fleet import Fleet
 
-ROOT = Path(__file__).resolve().parents[3]
 KEEPER = "openclaw-vault"
 MEMORY = "/var/lib/openclaw-backup-vault/%s/work"
 HOSTS = ("web1", "web2")
@@ -28,30 +25,17 @@ _EVERYTHING = (
 )
 
 
-class Fleet:
-    """The lab, by its playbooks and by its hosts."""
+class Lab(Fleet):
+    """``evidence``: where the playbook leaves its reports."""
 
     def __init__(self, inventory: str, evidence: Path) -> None:
-        self.inventory = inventory
+        super().__init__(inventory)
         self.evidence = evidence
-        self.output = ""
 
     def drill(self, *arguments: str, code: int = 0, **variables: Any) -> Dict[str, Dict[str, Any]]:
         """Play the playbook; the results of the policy work, by the hosts that have one."""
-        variables = {"hosts": "backup_clients", "evidence": str(self.evidence), "asked_by": "Ann", **variables}
-        given = json.dumps({"openclaw_backup_" + key: value for key, value in variables.items()})
-        command = ["ansible-playbook", "-i", self.inventory, str(ROOT / "playbooks" / "drill.yml"), "-e", given, *arguments]
-        environment = {**os.environ, "ANSIBLE_SHOW_CUSTOM_STATS": "true", "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false"}
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        self.output = done.stdout + done.stderr
-        assert done.returncode == code, self.output
-        match = re.search(r"^\tRUN: (\{.*\})$", done.stdout, re.M)
-        assert match, self.output
-        passed: Dict[str, Dict[str, Any]] = json.loads(match.group(1))["openclaw_backup"]
-        return {host: results["drill"]["work"] for host, results in passed.items() if results["drill"]}
-
-    def host(self, name: str) -> Any:
-        return testinfra.get_host("ansible://" + name, ansible_inventory=self.inventory)
+        passed = self.play("drill", *arguments, code=code, **{"hosts": "backup_clients", "evidence": str(self.evidence), "asked_by": "Ann", **variables})
+        return {host: results["work"] for host, results in passed.items() if results}
 
     def report(self) -> Dict[str, Dict[str, str]]:
         """The newest report for build servers: what became of each check (``ok``, ``skipped``, ``failure``), by host."""
@@ -71,11 +55,11 @@ def _state(case: ElementTree.Element) -> str:
 
 
 @pytest.fixture(scope="module")
-def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet(request.config.getoption("ansible_inventory"), tmp_path_factory.mktemp("evidence"))
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(request.config.getoption("ansible_inventory"), tmp_path_factory.mktemp("evidence"))
 
 
-def test_the_vault_rehearses_for_all_and_opens_nothing_of_theirs(fleet: Fleet) -> None:
+def test_the_vault_rehearses_for_all_and_opens_nothing_of_theirs(fleet: Lab) -> None:
     passed = fleet.drill()
     assert {host: result["verdict"] for host, result in passed.items()} == dict.fromkeys(HOSTS, "passed")
     assert passed["web1"]["asked_by"] == {"user": KEEPER, "sudo_user": None, "claimed": "Ann"}
@@ -91,19 +75,19 @@ def test_the_vault_rehearses_for_all_and_opens_nothing_of_theirs(fleet: Fleet) -
         assert state["problems"] == [] and state["newest"]["drilled"], "the host knows of it"
 
 
-def test_a_host_rehearses_for_itself_while_it_may_read(fleet: Fleet) -> None:
+def test_a_host_rehearses_for_itself_while_it_may_read(fleet: Lab) -> None:
     passed = fleet.drill(hosts="web1", drill_on="host")
     assert (passed["web1"]["verdict"], passed["web1"]["counts"]["skipped"]) == ("passed", 0)
     assert fleet.report() == {"web1": dict.fromkeys(fleet.report()["web1"], "ok")} and "probe 2: command grep (control)" in fleet.report()["web1"]
     assert "--read" not in fleet.host("vault1").run_expect([0], "cat /var/lib/openclaw-ingest/*/.ssh/authorized_keys").stdout
 
 
-def test_nobody_is_drilled_again_before_it_is_time(fleet: Fleet) -> None:
+def test_nobody_is_drilled_again_before_it_is_time(fleet: Lab) -> None:
     assert fleet.drill(drill_older_than="1h", drill_budget={"time": "1h"}) == {}
     assert "2 were drilled within 1h" in fleet.output
 
 
-def test_the_schedule_drills_what_is_due_and_nothing_else(fleet: Fleet) -> None:
+def test_the_schedule_drills_what_is_due_and_nothing_else(fleet: Lab) -> None:
     vault = fleet.host("vault1")
     upkeep = "runuser -u %s -- /usr/local/libexec/openclaw-backup/upkeep drill" % KEEPER
     vault.run_expect([0], upkeep)
@@ -114,12 +98,12 @@ def test_the_schedule_drills_what_is_due_and_nothing_else(fleet: Fleet) -> None:
     assert fleet.records("web2")[0]["asked_by"]["claimed"] == "the schedule"
 
 
-def everything(fleet: Fleet, name: str) -> str:
+def everything(fleet: Lab, name: str) -> str:
     """Every path of a machine with its type, mode, owner, size and time."""
     return str(fleet.host(name).run_expect([0], _EVERYTHING).stdout)
 
 
-def assert_nothing_is_left(fleet: Fleet, name: str, before: str) -> None:
+def assert_nothing_is_left(fleet: Lab, name: str, before: str) -> None:
     assert everything(fleet, name) == before
     vault = fleet.host("vault1")
     assert vault.file("/etc/openclaw-backup/grants").listdir() == []
@@ -133,7 +117,7 @@ def unreachable(tmp_path: Path) -> List[str]:
     return ["-i", str(tmp_path / "hosts.json")]
 
 
-def test_a_bare_machine_stands_in_for_hosts_that_are_lost(fleet: Fleet, unreachable: List[str]) -> None:
+def test_a_bare_machine_stands_in_for_hosts_that_are_lost(fleet: Lab, unreachable: List[str]) -> None:
     before = everything(fleet, "spare1")
     began = time.monotonic()
     passed = fleet.drill(*unreachable, drill_scenario="lost-host", drill_standby="spare1")
@@ -148,7 +132,7 @@ def test_a_bare_machine_stands_in_for_hosts_that_are_lost(fleet: Fleet, unreacha
     assert_nothing_is_left(fleet, "spare1", before)
 
 
-def test_a_machine_that_is_a_host_itself_stands_in_and_keeps_what_it_has(fleet: Fleet) -> None:
+def test_a_machine_that_is_a_host_itself_stands_in_and_keeps_what_it_has(fleet: Lab) -> None:
     before = everything(fleet, "web2")
     passed = fleet.drill(code=2, drill_scenario="lost-host", drill_standby="web2")
     assert list(passed) == ["web1"] and passed["web1"]["verdict"] == "passed"
@@ -156,7 +140,7 @@ def test_a_machine_that_is_a_host_itself_stands_in_and_keeps_what_it_has(fleet: 
     assert_nothing_is_left(fleet, "web2", before)
 
 
-def test_what_cannot_stand_in_is_told_before_anything_is_done(fleet: Fleet, tmp_path: Path) -> None:
+def test_what_cannot_stand_in_is_told_before_anything_is_done(fleet: Lab, tmp_path: Path) -> None:
     before = everything(fleet, "spare1")
     spare: Dict[str, Any] = {}
 
@@ -175,7 +159,7 @@ def test_what_cannot_stand_in_is_told_before_anything_is_done(fleet: Fleet, tmp_
     assert_nothing_is_left(fleet, "spare1", before)
 
 
-def test_a_machine_without_room_says_so_and_keeps_nothing(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_machine_without_room_says_so_and_keeps_nothing(fleet: Lab, tmp_path: Path) -> None:
     spare = fleet.host("spare1")
     spare.run_expect([0], "fallocate -l $(($(stat -f -c '%a * %S' /dev/shm) - (4 << 20))) /dev/shm/full")
     before = everything(fleet, "spare1")
@@ -187,7 +171,7 @@ def test_a_machine_without_room_says_so_and_keeps_nothing(fleet: Fleet, tmp_path
     spare.run_expect([0], "rm /dev/shm/full")
 
 
-def test_a_host_whose_key_was_lost_from_the_escrow_would_be_lost(fleet: Fleet) -> None:
+def test_a_host_whose_key_was_lost_from_the_escrow_would_be_lost(fleet: Lab) -> None:
     before = everything(fleet, "spare1")
     escrow = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "escrow"
     known = escrow / "web1" / "ssh" / "known_hosts"
@@ -205,13 +189,13 @@ def test_a_host_whose_key_was_lost_from_the_escrow_would_be_lost(fleet: Fleet) -
     assert_nothing_is_left(fleet, "spare1", before)
 
 
-def test_an_objective_that_the_installing_alone_breaks_is_missed(fleet: Fleet) -> None:
+def test_an_objective_that_the_installing_alone_breaks_is_missed(fleet: Lab) -> None:
     policy = {"name": "work", "sources": ["/srv/work"], "objectives": {"rto": "1s"}}
     passed = fleet.drill(code=2, hosts="web1", drill_scenario="lost-host", drill_standby="spare1", policies=[policy])
     assert (passed["web1"]["verdict"], fleet.report()["web1"]["rto"], fleet.report()["web1"]["bytes"]) == ("missed", "failure", "ok")
 
 
-def test_a_wrong_byte_on_the_vault_fails_one_drill_and_no_other(fleet: Fleet) -> None:
+def test_a_wrong_byte_on_the_vault_fails_one_drill_and_no_other(fleet: Lab) -> None:
     stored = "/srv/openclaw-backup/web2/work/snapshots/*/tree/srv/work/file"
     fleet.host("vault1").run_expect([0], "chmod u+w %s && printf W | dd of=$(echo %s) conv=notrunc status=none" % (stored, stored))
     passed = fleet.drill(code=2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 from datetime import datetime
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-import testinfra
+from ansible_collections.openclaw.backup.tests.lab.fleet import ROOT, Fleet
 
-ROOT = Path(__file__).resolve().parents[3]
 FILE = "/srv/work/file"
 HISTORY = "/srv/openclaw-backup/%s/work/snapshots"
 KEEPER = "openclaw-vault"
@@ -28,30 +26,13 @@ KEY = "/var/lib/openclaw-backup-vault/id_copies"
 REPLICATE = "runuser -u %s -- /usr/local/libexec/openclaw-backup/upkeep replicate" % KEEPER
 
 
-class Fleet:
-    """The lab, by its playbooks and by its hosts. ``copied``: the snapshots of web1 that were copied before vault1 burnt; ``known``: what the host says
-    of the run that made the newest of them."""
+class Lab(Fleet):
+    """``copied``: the snapshots of web1 that were copied before vault1 burnt; ``known``: what the host says of the run that made the newest of them."""
 
     def __init__(self, inventory: str) -> None:
-        self.inventory = inventory
-        self.output = ""
+        super().__init__(inventory)
         self.copied: List[str] = []
         self.known: Dict[str, Any] = {}
-
-    def play(self, name: str, *arguments: str, code: int = 0, verb: str = "", **variables: Any) -> Dict[str, Any]:
-        """Run a playbook; what it passed on of ``verb``, or else of itself, by host and policy."""
-        given = json.dumps({"openclaw_backup_" + key: value for key, value in variables.items()})
-        command = ["ansible-playbook", "-i", self.inventory, str(ROOT / "playbooks" / (name + ".yml")), "-e", given, *arguments]
-        environment = {**os.environ, "ANSIBLE_SHOW_CUSTOM_STATS": "true", "ANSIBLE_NOCOLOR": "true", "ANSIBLE_FORCE_COLOR": "false"}
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        self.output = done.stdout + done.stderr
-        assert done.returncode == code, self.output
-        match = re.search(r"^\tRUN: (\{.*\})$", done.stdout, re.M)
-        passed: Dict[str, Dict[str, Any]] = json.loads(match.group(1))["openclaw_backup"] if match else {}
-        return {host: results.get(verb or name, {}) for host, results in passed.items()}
-
-    def host(self, name: str) -> Any:
-        return testinfra.get_host("ansible://" + name, ansible_inventory=self.inventory)
 
     def snapshots(self, vault: str, name: str) -> List[str]:
         return sorted(self.host(vault).file(HISTORY % name).listdir())
@@ -75,11 +56,11 @@ def seconds_of(moment: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def fleet(request: pytest.FixtureRequest) -> Fleet:
-    return Fleet(request.config.getoption("ansible_inventory"))
+def fleet(request: pytest.FixtureRequest) -> Lab:
+    return Lab(request.config.getoption("ansible_inventory"))
 
 
-def test_each_history_lies_on_both_vaults_as_soon_as_there_is_one(fleet: Fleet) -> None:
+def test_each_history_lies_on_both_vaults_as_soon_as_there_is_one(fleet: Lab) -> None:
     for name, first, second in (("web1", "vault1", "vault2"), ("web2", "vault2", "vault1")):
         (only,) = fleet.snapshots(first, name)
         assert fleet.snapshots(second, name) == [only]
@@ -88,7 +69,7 @@ def test_each_history_lies_on_both_vaults_as_soon_as_there_is_one(fleet: Fleet) 
         assert "copied" not in fleet.about(first, "list", name)["snapshots"][0] or not fleet.about(first, "list", name)["snapshots"][0]["copied"]
 
 
-def test_the_key_of_the_other_vault_reads_and_does_nothing_else(fleet: Fleet) -> None:
+def test_the_key_of_the_other_vault_reads_and_does_nothing_else(fleet: Lab) -> None:
     vault = fleet.host("vault2")
     assert (vault.file(KEY).user, vault.file(KEY).mode) == (KEEPER, 0o600)
     ssh = "ssh -n -o BatchMode=yes -o UserKnownHostsFile=%s/vault/known_hosts -i %s openclaw-copies@vault1" % (CONFIG, KEY)
@@ -98,12 +79,12 @@ def test_the_key_of_the_other_vault_reads_and_does_nothing_else(fleet: Fleet) ->
     assert [rule.split(":")[-1].strip() for rule in rules if rule.strip()] == ['/usr/local/libexec/openclaw-backup/session-copies ""']
 
 
-def test_no_host_can_send_to_the_vault_that_copies_from_its_own(fleet: Fleet) -> None:
+def test_no_host_can_send_to_the_vault_that_copies_from_its_own(fleet: Lab) -> None:
     keys = fleet.host("vault2").run("cat /var/lib/openclaw-ingest/ocb-web1-*/.ssh/authorized_keys")
     assert (keys.rc, keys.stdout) == (0, "")
 
 
-def test_cron_fetches_what_is_new_and_then_nothing(fleet: Fleet) -> None:
+def test_cron_fetches_what_is_new_and_then_nothing(fleet: Lab) -> None:
     fleet.known = fleet.work("web1")
     vault = fleet.host("vault2")
     assert len(fleet.snapshots("vault2", "web1")) == 1
@@ -117,7 +98,7 @@ def test_cron_fetches_what_is_new_and_then_nothing(fleet: Fleet) -> None:
     assert policy["objectives"] == {"rpo": "732d1h"}
 
 
-def test_a_host_that_moves_takes_its_history_along(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_host_that_moves_takes_its_history_along(fleet: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     fleet.work("web2")
     before = fleet.snapshots("vault2", "web2")
     assert len(fleet.snapshots("vault1", "web2")) == len(before) - 1
@@ -133,7 +114,7 @@ def test_a_host_that_moves_takes_its_history_along(fleet: Fleet, tmp_path_factor
     assert (keys.rc, keys.stdout) == (0, ""), "what it left lets it in no more"
 
 
-def test_a_vault_burns(fleet: Fleet) -> None:
+def test_a_vault_burns(fleet: Lab) -> None:
     last = fleet.work("web1")
     assert last["snapshot_id"] not in fleet.copied
     lab = hashlib.sha256(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"].encode()).hexdigest()[:8]
@@ -143,7 +124,7 @@ def test_a_vault_burns(fleet: Fleet) -> None:
     assert fleet.snapshots("vault2", "web1") == fleet.copied
 
 
-def test_how_much_is_lost_is_what_the_other_vault_says(fleet: Fleet) -> None:
+def test_how_much_is_lost_is_what_the_other_vault_says(fleet: Lab) -> None:
     status = fleet.about("vault2", "status", "web1")
     assert status["newest"]["id"] == fleet.known["snapshot_id"] == fleet.copied[-1]
     begun, ended = (seconds_of(fleet.known[key]) for key in ("started", "finished"))
@@ -151,7 +132,7 @@ def test_how_much_is_lost_is_what_the_other_vault_says(fleet: Fleet) -> None:
     assert abs(seconds_of(status["as_of"]) - status["age"] - seconds_of(status["protected_until"])) < 1
 
 
-def test_a_host_gets_its_files_back_from_the_other_vault(fleet: Fleet) -> None:
+def test_a_host_gets_its_files_back_from_the_other_vault(fleet: Lab) -> None:
     host = fleet.host("web1")
     before = host.file(FILE).content_string.splitlines()
     host.run_expect([0], "rm -r /srv/work && mkdir /srv/work")
@@ -164,20 +145,20 @@ def test_a_host_gets_its_files_back_from_the_other_vault(fleet: Fleet) -> None:
     assert "--read" not in fleet.host("vault2").run("cat /var/lib/openclaw-ingest/*/.ssh/authorized_keys").stdout
 
 
-def test_a_host_does_not_leave_a_lost_vault_without_a_word(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_host_does_not_leave_a_lost_vault_without_a_word(fleet: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     inventory = tmp_path_factory.mktemp("inventory")
     shutil.copytree(ROOT / "molecule" / "multi_vault" / "inventory" / "group_vars", inventory / "group_vars")
     shutil.copy(Path(fleet.inventory) / "lab.yml", inventory)
     groups = {"backup_vaults": {"hosts": {"vault2": {}}}, "backup_clients": {"hosts": {"web1": {}, "web2": {}}}}
     (inventory / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
     fleet.inventory = str(inventory)
-    fleet.play("site", "--limit", "vault2", code=2)
+    fleet.run("site", "--limit", "vault2", code=2)
     assert "web1 has openclaw_backup_copies 2, and there is 1 vault for it: vault2" in fleet.output
-    fleet.play("site", "--limit", "web1", code=2, copies=1, move=True)
+    fleet.run("site", "--limit", "web1", code=2, copies=1, move=True)
     assert "(vault1) does not answer" in " ".join(fleet.output.split()) and "openclaw_backup_move_lost=true" in fleet.output
 
 
-def test_the_other_vault_goes_on_where_the_lost_one_ended(fleet: Fleet) -> None:
+def test_the_other_vault_goes_on_where_the_lost_one_ended(fleet: Lab) -> None:
     copies = fleet.snapshots("vault2", "web1")
     passed = fleet.play("site", verb="backup", copies=1, move=True, move_lost=True)
     assert not passed["web1"]["work"]["changed"], "what was restored is what is there"
@@ -186,7 +167,7 @@ def test_the_other_vault_goes_on_where_the_lost_one_ended(fleet: Fleet) -> None:
     assert [item["sequence"] for item in history] == [3, 2, 1] and [item["id"] for item in history][1:] == copies[::-1]
 
 
-def test_what_nobody_wants_any_more_is_gone_and_no_copy_is(fleet: Fleet) -> None:
+def test_what_nobody_wants_any_more_is_gone_and_no_copy_is(fleet: Lab) -> None:
     vault = fleet.host("vault2")
     for path in (CRON, KEY, KEY + ".pub", CONFIG + "/vault/known_hosts", CONFIG + "/vault/replicate/web1"):
         assert not vault.file(path).exists, path
