@@ -11,7 +11,7 @@ import stat
 from typing import AbstractSet, Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import pool
-from ..manifest.content import Copied, copy_file, copy_to_prove, reads_back
+from ..manifest.content import Copied, copy_file, copy_to_prove, hash_file, reads_back
 from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
 from ..manifest.metadata import Losses, apply, apply_open, create_special, device_of, entry_type, mtime_ns, path_of, read_xattrs
 from ..manifest.walk import CREATE_FLAGS, FILE_FLAGS, Descent, list_directory, open_file, remove_tree
@@ -57,9 +57,11 @@ class Placer:
         self._kept: Set[bytes] = set()
         self._mark = TEMPORARY + os.urandom(8).hex().encode("ascii")
 
-    def write_files(self, tree: Descent, entries: Sequence[Entry], advance: Callable[[int, int], None]) -> List[Failed]:
-        """Copy the content of ``entries`` from a snapshot's ``tree``, in several processes where that pays; what failed."""
+    def write_files(self, tree: Descent, entries: Sequence[Entry], advance: Callable[[int, int], None], *, is_own: bool = False) -> List[Failed]:
+        """Bring the content of ``entries`` from a snapshot's ``tree``, in several processes where that pays; what failed. ``is_own``: what is there was
+        made for this restore alone, which may take it away instead of copying it."""
         failed: List[Failed] = []
+        is_own = is_own and not _is_labelled(tree)
 
         def work(start: int, stop: int) -> Tuple[List[Failed], Dict[bytes, State], Dict[str, int], int, int, int]:
             with Descent(b".", dir_fd=self.root.root_fd) as root, Descent(b".", dir_fd=tree.root_fd) as source:
@@ -67,7 +69,7 @@ class Placer:
                 try:
                     own = Placer(root, undo, self.replaced, self.verify)
                     own._kept = self._kept
-                    bad = [found for found in (own._write_file(source, entry) for entry in entries[start:stop]) if found is not None]
+                    bad = [found for found in (own._write_file(source, entry, is_own) for entry in entries[start:stop]) if found is not None]
                 finally:
                     if undo is not None:
                         undo.close()
@@ -81,7 +83,7 @@ class Placer:
             advance(count, size)
         return sorted(failed)
 
-    def _write_file(self, source: Descent, entry: Entry) -> Optional[Failed]:
+    def _write_file(self, source: Descent, entry: Entry, is_own: bool) -> Optional[Failed]:
         """Write one file; why it was left as it was, or None."""
         try:
             old_parent, old_name = source.parent(entry.path)
@@ -91,32 +93,41 @@ class Placer:
         except OSError:
             return Failed(entry.path, "")
         try:
-            return self._place(entry, fd, found)
+            return self._place(entry, _Content(fd, found, (old_parent, old_name) if is_own and found.st_nlink == 1 else None))
         finally:
             os.close(fd)
 
     def write_special(self, entry: Entry) -> Optional[Failed]:
         """Make a symlink, FIFO, socket or device; why it was left as it was, or None."""
-        return self._place(entry, -1, None)
+        return self._place(entry, None)
 
-    def _place(self, entry: Entry, content: int, source: Optional[os.stat_result]) -> Optional[Failed]:
+    def _place(self, entry: Entry, content: Optional[_Content]) -> Optional[Failed]:
         temporary = self._mark
         parent = -1
+        copied: Optional[Copied] = None
+        is_taken = False
         try:
             parent, name = self.root.parent(entry.path)
-            if source is not None:
+            if content is not None and content.name is not None:
+                if hash_file(content.fd, size=content.found.st_size) != (bytes.fromhex(entry.hash), entry.size):
+                    return Failed(entry.path, "")
+                is_taken = _take(content.name, parent, temporary)
+                os.lseek(content.fd, 0, os.SEEK_SET)
+            if content is None:
+                create_special(parent, entry, temporary)
+                apply(parent, temporary, entry, self.losses)
+            elif is_taken:
+                apply_open(content.fd, entry, self.losses)
+            else:
                 out = os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=parent)
                 try:
-                    copied = copy_to_prove(content, out, source)
+                    copied = copy_to_prove(content.fd, out, content.found)
                     if copied[0].hex() != entry.hash or copied[1] != entry.size:
                         os.unlink(temporary, dir_fd=parent)
                         return Failed(entry.path, "")
                     apply_open(out, entry, self.losses)
                 finally:
                     os.close(out)
-            else:
-                create_special(parent, entry, temporary)
-                apply(parent, temporary, entry, self.losses)
             if entry.path in self.replaced:
                 self._make_way(entry.path, parent, name)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
@@ -126,8 +137,13 @@ class Placer:
             if not isinstance(error, OSError) or error.errno in HOPELESS:
                 raise
             return Failed(entry.path, error.strerror or str(error))
-        if source is not None and self.verify:
+        if self.verify and copied is not None:
             self._prove(parent, name, entry, copied)
+        elif self.verify and is_taken and content is not None:
+            # Its bytes were read where it lay. Whoever wrote into it since then has moved its time.
+            found = os.fstat(content.fd)
+            if (mtime_ns(found), found.st_size) == (entry.mtime, entry.size) and read_xattrs(content.fd) == entry.xattrs:
+                self.proven[entry.path] = state_of(found)
         return None
 
     def _prove(self, parent: int, name: bytes, entry: Entry, copied: Copied) -> None:
@@ -233,6 +249,33 @@ class Placer:
                 os.unlink(name, dir_fd=parent)
         except FileNotFoundError:
             pass
+
+
+class _Content(NamedTuple):
+    """An open file, its ``fstat``, and where it lies (directory and name) if it may be taken away from there."""
+
+    fd: int
+    found: os.stat_result
+    name: Optional[Tuple[int, bytes]]
+
+
+def _take(place: Tuple[int, bytes], parent: int, name: bytes) -> bool:
+    """Give a file another place; False where the file system does not let it."""
+    try:
+        # A rename between directories waits for all others in the file system.
+        os.link(place[1], name, src_dir_fd=place[0], dst_dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    os.unlink(place[1], dir_fd=place[0])
+    return True
+
+
+def _is_labelled(tree: Descent) -> bool:
+    """Whether files bear a label of where they were made, as under SELinux, which a file that is taken elsewhere would keep."""
+    try:
+        return any(name.startswith("security.") for name in os.listxattr(tree.root_fd))
+    except OSError:
+        return False
 
 
 def _unlink(name: bytes, parent: int) -> None:

@@ -204,6 +204,7 @@ class _Restore:
         self.progress = progress
         self.result = RestoreResult()
         self.as_root = os.geteuid() == 0
+        self._is_fetched = policy.target.scheme != "file" or policy.target.layout != "tree"  # content comes to this machine first
         self.target = open_target(policy.target, policy.host, policy.name)
 
     def go(self, dry_run: bool, is_own_history: bool) -> None:
@@ -256,7 +257,7 @@ class _Restore:
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""
         scratch = b""
-        if self.policy.target.scheme != "file" or self.policy.target.layout != "tree":
+        if self._is_fetched:
             scratch = stack.enter_context(self.state.scratch())
             os.mkdir(scratch, 0o700)
         for portion in self.target.portions(snapshot, plan.content):
@@ -477,7 +478,7 @@ class _Restore:
             self.progress.stage("restore", files=len(plan.content), bytes=self.result.bytes_restored)
             failed: List[Failed] = []
             for tree, entries in content:
-                failed += placer.write_files(tree, entries, self.progress.advance)
+                failed += placer.write_files(tree, entries, self.progress.advance, is_own=self._is_fetched)
             failed += self._place_rest(placer, plan, {item.path: item.reason for item in failed})
             for entry in plan.metadata:
                 if entry.type != DIRECTORY:

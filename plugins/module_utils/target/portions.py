@@ -9,7 +9,7 @@ from typing import List, Sequence
 
 from ..manifest.entry import Entry
 
-# What a restore holds twice for a moment (bytes).
+# What lies beside its place for a moment (bytes), twice where it has to be copied from there.
 _PORTION = 256 << 20
 
 
