@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
-from typing import Callable, Iterator, Optional, Tuple
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from .walk import open_file
 
 _BLOCK = 1 << 18
+_WIDE = 1 << 20  # where one thread hashes what the other compares
 _buffer = bytearray(_BLOCK)
 _view = memoryview(_buffer)
 _zeros = bytes(_BLOCK)
 _PAGE = 4096  # what file systems share and copy by
 # Smaller holes than this are not worth a look at the file.
 SPARSE_FROM = 1 << 16
-_AHEAD = 8 << 20  # how much of an old version is read from the disk while the new one is read
 
 # SHA-256, bytes, and of a small file without holes the bytes themselves.
 Copied = Tuple[bytes, int, Optional[bytes]]
@@ -96,28 +99,69 @@ def reads_back(fd: int, copied: Copied) -> bool:
     return hash_file(fd) == (digest, size) if data is None else os.read(fd, size + 1) == data
 
 
-def patch_file(source: int, destination: int, *, tell: Optional[Callable[[int], None]] = None) -> int:
-    """Make an open file, readable and writable, like another, and write only where they differ; bytes written. ``tell``: as of ``copy_file``."""
-    other = bytearray(_BLOCK)
+class Patched(NamedTuple):
+    """SHA-256 and bytes of what a file has after it was patched, all of it read or written on the way; ``written``: bytes that were other ones before."""
+
+    digest: bytes
+    size: int
+    written: int
+
+
+def patch_file(source: int, destination: int, *, tell: Optional[Callable[[int], None]] = None) -> Patched:
+    """Make an open file, readable and writable, like another, and write only where they differ. ``tell``: as of ``copy_file``."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    digest = hashlib.sha256()
     at = written = 0
-    for block in _blocks(source):
-        if at % _AHEAD == 0:
-            os.posix_fadvise(destination, at + _AHEAD, _AHEAD, os.POSIX_FADV_WILLNEED)
-        size = len(block)
-        got = os.preadv(destination, [memoryview(other)[:size]], at)
-        other[got:size] = bytes(size - got)  # beyond its end, and a hole there stays one
-        if size < _BLOCK or _buffer != other:
-            for start in range(0, size, _PAGE):
-                end = min(start + _PAGE, size)
-                if _buffer[start:end] != other[start:end]:
-                    os.lseek(destination, at + start, os.SEEK_SET)
-                    _write_all(destination, block[start:end])
-                    written += end - start
-        at += size
-        if tell is not None:
-            tell(size)
+    with ThreadPoolExecutor(1) as thread, _reading_once(destination) as read:
+        hashing: Optional[Future[None]] = None  # of one block, while it is compared and the next is read
+        for block in _blocks(source, buffers=(bytearray(_WIDE), bytearray(_WIDE))):
+            if hashing is not None:
+                hashing.result()
+            hashing = thread.submit(digest.update, block)
+            size = len(block)
+            other = read(at, size).ljust(size, b"\0")  # beyond its end, and a hole there stays one
+            if (block.obj if size == _WIDE else bytes(block)) != other:
+                for start in range(0, size, _PAGE):
+                    page = block[start : start + _PAGE]
+                    if page != other[start : start + _PAGE]:
+                        os.lseek(destination, at + start, os.SEEK_SET)
+                        _write_all(destination, page)
+                        written += len(page)
+            at += size
+            if tell is not None:
+                tell(size)
     os.ftruncate(destination, at)
-    return written
+    return Patched(digest.digest(), at, written)
+
+
+@contextmanager
+def _reading_once(fd: int) -> Iterator[Callable[[int, int], bytes]]:
+    """What reads an open file at a place, ``_WIDE`` bytes at most, and past the system's memory where that can be: an old version is read this once, and
+    should not push out what others read again."""
+    buffer = mmap.mmap(-1, _WIDE)  # such reads want memory that begins with a page
+    try:
+        direct = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        direct = -1
+
+    def read(at: int, size: int) -> bytes:
+        nonlocal direct
+        if direct >= 0:
+            try:
+                return buffer[: os.preadv(direct, [buffer], at)][:size]
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                os.close(direct)
+                direct = -1
+        return os.pread(fd, size, at)
+
+    try:
+        yield read
+    finally:
+        if direct >= 0:
+            os.close(direct)
 
 
 def end_of_last_line(fd: int, size: int) -> int:
@@ -132,14 +176,16 @@ def end_of_last_line(fd: int, size: int) -> int:
     return size
 
 
-def _blocks(fd: int, total: int = 0, most: Optional[int] = None) -> Iterator[memoryview]:
-    """What is left of an open file of which ``total`` bytes were read, ``most`` bytes in all; each block is valid until the next."""
+def _blocks(fd: int, total: int = 0, most: Optional[int] = None, buffers: Sequence[bytearray] = (_buffer,)) -> Iterator[memoryview]:
+    """What is left of an open file of which ``total`` bytes were read, ``most`` bytes in all. Each block is valid until its buffer's turn comes again."""
     enough = _GROWTH
+    views = cycle([memoryview(buffer) for buffer in buffers])
     while total < enough and (most is None or total < most):
-        got = os.readv(fd, [_buffer if most is None else _view[: most - total]])
+        view = next(views)
+        got = os.readv(fd, [view if most is None else view[: most - total]])
         if not got:
             return
-        yield _view[:got]
+        yield view[:got]
         total += got
         if enough == _GROWTH <= total:  # small files do without this call
             enough += os.fstat(fd).st_size

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import random
@@ -26,6 +27,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.content i
 
 MIB = 1 << 20
 BLOCK = content._BLOCK
+WIDE = content._WIDE
 
 
 @contextlib.contextmanager
@@ -266,7 +268,7 @@ def test_a_file_without_a_size_is_read_to_its_end(tmp_path: Path) -> None:
         assert hash_file(fd)[1] == size
 
 
-@pytest.mark.parametrize("old, new", [(0, 3 * BLOCK), (3 * BLOCK, 0), (2 * BLOCK + 5, 2 * BLOCK + 9), (BLOCK, 3 * BLOCK - 4097), (3 * BLOCK, BLOCK + 1)])
+@pytest.mark.parametrize("old, new", [(0, 3 * WIDE), (3 * WIDE, 0), (2 * WIDE + 5, 2 * WIDE + 9), (WIDE, 3 * WIDE - 4097), (3 * WIDE, WIDE + 1)])
 def test_a_patched_file_is_like_the_new_one_and_only_pages_that_differ_are_written(tmp_path: Path, old: int, new: int) -> None:
     luck = random.Random(old + new)
     before = luck.randbytes(old)
@@ -277,14 +279,32 @@ def test_a_patched_file_is_like_the_new_one_and_only_pages_that_differ_are_writt
     (tmp_path / "old").write_bytes(before)
     source, destination = os.open(tmp_path / "new", os.O_RDONLY), os.open(tmp_path / "old", os.O_RDWR)
     try:
-        written = patch_file(source, destination)
+        digest, size, written = patch_file(source, destination)
     finally:
         os.close(source)
         os.close(destination)
     assert (tmp_path / "old").read_bytes() == after
+    assert (digest, size) == (hashlib.sha256(after).digest(), new)
     padded = before.ljust(new, b"\0")
     pages = [at for at in range(0, new, 4096) if padded[at : at + 4096][: new - at] != after[at : at + 4096]]
     assert written == sum(min(4096, new - at) for at in pages)
+
+
+@pytest.mark.parametrize("refused", ["open", "preadv"])
+def test_where_a_file_cannot_be_read_past_memory_it_is_read_through_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    known = getattr(os, refused)
+
+    def refuse(what: object, how: object, *more: object, **others: object) -> object:
+        if refused == "preadv" or (isinstance(how, int) and how & os.O_DIRECT):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return known(what, how, *more, **others)
+
+    (tmp_path / "new").write_bytes(random.Random(1).randbytes(WIDE) + b"a" * 5000)
+    (tmp_path / "old").write_bytes(random.Random(1).randbytes(WIDE) + b"b" * 5000)
+    with open(tmp_path / "new", "rb") as source, open(tmp_path / "old", "r+b") as destination:
+        monkeypatch.setattr(os, refused, refuse)
+        assert patch_file(source.fileno(), destination.fileno()).written == 5000
+    assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
 
 
 def test_holes_of_both_versions_stay_holes_in_a_patched_file(tmp_path: Path) -> None:
@@ -293,6 +313,6 @@ def test_holes_of_both_versions_stay_holes_in_a_patched_file(tmp_path: Path) -> 
             stream.write(name.encode())
             stream.truncate(size)
     with open(tmp_path / "new", "rb") as source, open(tmp_path / "old", "r+b") as destination:
-        assert patch_file(source.fileno(), destination.fileno()) == 4096
+        assert patch_file(source.fileno(), destination.fileno()).written == 4096
     assert (tmp_path / "old").read_bytes() == (tmp_path / "new").read_bytes()
     assert (tmp_path / "old").stat().st_blocks * 512 < MIB

@@ -70,7 +70,7 @@ def receive(
                 is_proven, size = _copy(source, into, entry, entry.path in laid, resume and not is_staged, native, losses, told, pace)
                 written += size
                 if is_proven:
-                    hashed += size
+                    hashed += entry.size
                 else:
                     unproven.append(number)
         return unproven, written, hashed
@@ -119,8 +119,10 @@ def _copy(
             out = os.open(last, _PATCH_FLAGS, dir_fd=at) if is_laid else _create(at, last)
             try:
                 if is_laid:
-                    return False, patch_file(fd, out, tell=tell_block)
-                digest, size = copy_file(fd, out, found=found, tell=tell_block)
+                    digest, size, written = patch_file(fd, out, tell=tell_block)
+                else:
+                    digest, size = copy_file(fd, out, found=found, tell=tell_block)
+                    written = size
                 if pace is not None and found.st_blocks * 512 >= found.st_size:  # of one with holes every block was told
                     pace(size - read)
             except OSError as error:
@@ -133,7 +135,7 @@ def _copy(
                     finish_file(out, entry, native, losses)
                     if not native:
                         os.utime(out, ns=(entry.mtime, entry.mtime))
-                return is_proven, size
+                return is_proven, written
             finally:
                 os.close(out)
         finally:
