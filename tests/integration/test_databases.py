@@ -1112,7 +1112,7 @@ def test_a_restore_that_is_killed_after_it_moved_a_journal_has_kept_the_database
     undo = world.root / "undo"
     pid = os.fork()
     if pid == 0:
-        restore_module.Placer.write_files = lambda *_arguments: os.kill(os.getpid(), 9)  # type: ignore[method-assign]
+        restore_module.Placer.write_files = lambda *_arguments, **_options: os.kill(os.getpid(), 9)  # type: ignore[method-assign]
         world.restore(snapshot=snapshot, undo=undo)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
