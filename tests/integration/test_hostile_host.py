@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 import stat
@@ -15,21 +16,25 @@ import threading
 import time
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper
 from ansible_collections.openclaw.backup.plugins.module_utils.agent.conversation import Conversation
 from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Keeper, Limits
-from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import RefusedError, TargetError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.delta import make_delta
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import DIRECTORY, FILE, SYMLINK, Entry
+from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import rfc3339
+from ansible_collections.openclaw.backup.plugins.module_utils.target.remote import wire
 from ansible_collections.openclaw.backup.plugins.module_utils.target.remote.wire import MAX_JSON, PROTOCOL, Wire
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import layout
 
-from .world import World, fingerprint, needs_root
+from .world import World, differences, fingerprint, needs_root
 
 CONTENT = {b"src/a": b"one", b"src/b": b"two"}
 
@@ -37,12 +42,15 @@ CONTENT = {b"src/a": b"one", b"src/b": b"two"}
 class Host:
     """The other end of a conversation, which says what it likes."""
 
-    def __init__(self, world: World, *, readable: Sequence[str] = (), **limits: Any) -> None:
+    def __init__(
+        self, world: World, *, readable: Sequence[str] = (), may_add: bool = True, look_again: Optional[Callable[[], Keeper]] = None, **limits: Any
+    ) -> None:
         ours, theirs = socket.socketpair()
         self._sockets = (ours, theirs)
         self.ask_more: Dict[str, Any] = {}  # what else the host says at begin
-        keeper = Keeper(str(world.vault), "h", tuple(readable), storage=world.storage, limits=Limits(**{"idle": 10, "wait": 1, **limits}), may_make=True)
-        self.conversation = Conversation(Wire(os.dup(theirs.fileno()), os.dup(theirs.fileno())), keeper)
+        bounds = Limits(**{"idle": 10, "wait": 1, **limits})
+        known = Keeper(str(world.vault), "h", tuple(readable), storage=world.storage, limits=bounds, may_make=True, may_add=may_add)
+        self.conversation = Conversation(Wire(os.dup(theirs.fileno()), os.dup(theirs.fileno())), known, look_again or (lambda: known))
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
         self.wire = Wire(ours.fileno(), ours.fileno(), patience=10)
@@ -603,6 +611,122 @@ def test_another_hosts_history_can_be_read_where_granted_and_never_written(vault
     other.hang_up()
 
 
+def test_a_key_that_a_grant_lets_in_reads_and_adds_nothing(vault: World) -> None:
+    host = Host(vault)
+    host.hello()
+    receipt = commit(host, vault, CONTENT)["ok"]["receipt"]
+    host.hang_up()
+    before = fingerprint(vault.history)
+    granted = Host(vault, readable=["h"], may_add=False)
+    assert "ok" in granted.hello()
+    for verb, arguments in (
+        ("begin", {"tx": "a" * 32, "parent": receipt["id"], "tags": []}),
+        ("sweep", {}),
+        ("heartbeat", {"id": receipt["id"], "digest": receipt["digest"]}),
+        ("tag", {"id": receipt["id"], "add": ["x"]}),
+        ("bury", {}),
+    ):
+        assert granted.refused(verb, **arguments) == "scope"
+    assert differences(fingerprint(vault.history), before) == []
+    assert "ok" in granted.ask("fetch", b"src/a", id=receipt["id"])
+    assert b"one" in b"".join(granted.wire.receive_stream(1 << 20))
+    granted.hang_up()
+    others = Host(vault, readable=["web2"], may_add=False)
+    assert others.hello()["error"]["kind"] == "scope", "a grant for another host's history opens this one"
+    others.hang_up()
+
+
+def with_grant(vault: World, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Tuple[Host, Path]:
+    """A host with a grant of an hour, and the file that grants it; the vault looks at it again a hundred times a second."""
+    etc = vault.root / "etc"
+    for name, text in (
+        ("vault.json", '{"directory": "%s", "keeper": "x"}' % vault.vault),
+        ("accounts/ocb-h.json", '{"host": "h"}'),
+        ("grants/ocb-h.json", json.dumps({"until": rfc3339(time.time() + 3600), "hosts": ["h"]})),
+    ):
+        (etc / name).parent.mkdir(parents=True, exist_ok=True)
+        (etc / name).write_text(text)
+    monkeypatch.setattr(keeper, "DIRECTORY", str(etc))
+    monkeypatch.setattr(keeper, "refuse_foreign_writers", lambda path: None)
+    monkeypatch.setattr(wire, "WATCH_SECONDS", 0.01)
+    look_again = partial(keeper.keeper_of, "ocb-h", 0, may_read=True, is_open=True)
+    made = Host(vault, readable=["h"], may_add=False, look_again=look_again, **limits)
+    assert "ok" in made.hello()
+    return made, etc / "grants" / "ocb-h.json"
+
+
+def test_a_grant_that_is_revoked_ends_the_conversation_that_waits(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = Host(vault)
+    backup.hello()
+    receipt = commit(backup, vault, CONTENT)["ok"]["receipt"]
+    backup.hang_up()
+    for ends in ("revoked", "over", "for another host"):
+        host, grant = with_grant(vault, monkeypatch)
+        assert "ok" in host.ask("fetch", b"src/a", id=receipt["id"])
+        assert b"one" in b"".join(host.wire.receive_stream(1 << 20))
+        if ends == "revoked":
+            grant.unlink()
+        else:
+            until = time.time() + (-1 if ends == "over" else 3600)
+            grant.write_text(json.dumps({"until": rfc3339(until), "hosts": ["h" if ends == "over" else "web2"]}))
+        assert host.hear()["error"]["kind"] == "scope"
+        host.thread.join(10)
+        assert not host.thread.is_alive(), "the conversation goes on after its grant was %s" % ends
+        host.hang_up()
+
+
+def test_a_grant_that_is_revoked_ends_a_stream_at_once(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = {b"src/large": os.urandom(16 << 20)}
+    backup = Host(vault)
+    backup.hello()
+    receipt = commit(backup, vault, content)["ok"]["receipt"]
+    backup.hang_up()
+    host, grant = with_grant(vault, monkeypatch)
+    assert "ok" in host.ask("fetch", b"src/large", id=receipt["id"])
+    stream = host.wire.receive_stream(1 << 30)
+    next(stream)
+    grant.unlink()
+    host.thread.join(10)
+    assert not host.thread.is_alive()
+    with pytest.raises(TargetError, match="connection"):  # it stood still in the middle of a frame
+        b"".join(stream)
+    host.hang_up()
+    host, grant = with_grant(vault, monkeypatch)
+    assert "ok" in host.ask("fetch", b"src/large", id=receipt["id"])
+    stream = host.wire.receive_stream(1 << 30)
+    real = wire.Wire.write
+
+    def revoked(self: Wire, data: bytes) -> None:
+        grant.unlink(missing_ok=True)  # between two frames
+        time.sleep(0.02)
+        real(self, data)
+
+    monkeypatch.setattr(wire.Wire, "write", revoked)
+    with pytest.raises(RefusedError, match="nobody granted it"):
+        b"".join(stream)
+    host.hang_up()
+
+
+def test_a_host_whose_account_is_taken_away_commits_nothing_more(vault: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, _grant = with_grant(vault, monkeypatch)
+    host.hang_up()
+    account = vault.root / "etc" / "accounts" / "ocb-h.json"
+    host = Host(vault, look_again=partial(keeper.keeper_of, "ocb-h", 0, may_read=False, is_open=True))
+    host.hello()
+    host.begin()
+    manifest = manifest_of(CONTENT)
+    host.propose(manifest)
+    deliver(vault, CONTENT)
+    (vault.root / "etc" / "vault.json").write_text('{"directory": "%s", "keeper": "x", "maintenance": true}' % vault.vault)
+    assert "ok" in host.ask("alive"), "what is under way goes on in maintenance"
+    account.unlink()
+    error = host.hear()["error"]
+    assert (error["kind"], error["field"]) == ("scope", "account")
+    host.thread.join(10)
+    assert not host.thread.is_alive() and vault.snapshots() == []
+    host.hang_up()
+
+
 def test_only_a_canary_is_buried(host: Host, vault: World) -> None:
     commit(host, vault, CONTENT)
     assert host.refused("bury") == "scope"
@@ -884,4 +1008,4 @@ def test_a_session_with_another_group_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SUDO_UID", str(os.getuid()))
     monkeypatch.setattr(os, "getegid", lambda: 54321)
     with pytest.raises(UsageError, match="group of its own account"):
-        serve._keeper_for_caller("write")
+        serve._keeper_for_caller("write", False)

@@ -46,11 +46,15 @@ Answer = Dict[str, Any]
 
 
 class Conversation:
-    """One host, from its first word to its last."""
+    """One host, from its first word to its last.
 
-    def __init__(self, wire: Wire, keeper: Keeper) -> None:
+    ``look_again`` gives the vault as this host sees it by now, or raises ``BackupError`` where it is let in no more: then all is over, in a second or two."""
+
+    def __init__(self, wire: Wire, keeper: Keeper, look_again: Callable[[], Keeper]) -> None:
         self._wire = wire
         self._keeper = keeper
+        self._find_keeper = look_again
+        self._is_over = False
         self._stack = ExitStack()
         self._turn = ExitStack()  # the slots of an open session
         self._target: Optional[TreeTarget] = None
@@ -84,6 +88,7 @@ class Conversation:
         limits = self._keeper.limits
         self._wire.patience = limits.idle
         self._wire.deadline = time.monotonic() + limits.session
+        self._wire.watch = self._look_again
         try:
             with self._stack, self._turn:
                 self._wire.write(GREETING)
@@ -101,6 +106,8 @@ class Conversation:
             if error.kind != "connection":
                 self._refuse(error)
             return False
+        except BackupError as error:  # it is over
+            return self._refuse(error)
         try:
             result = answer(request)
             if result is not None:
@@ -123,10 +130,23 @@ class Conversation:
 
     def _refuse(self, error: BackupError) -> bool:
         """Tell the other side; whether to go on. What was on its way as a stream is in disorder after a protocol's error."""
+        if self._is_over:
+            self._wire.watch = None
         with suppress(TargetError):
             self._wire.send({"error": pack_error(error)})
-            return error.kind != "protocol"
+            return error.kind != "protocol" and not self._is_over
         return False
+
+    def _look_again(self) -> None:
+        """Whether this host is still let in, and what it may read by now."""
+        try:
+            keeper = self._find_keeper()
+            if keeper.host != self._keeper.host or (self._target is not None and not keeper.may_open(self._target.host, time.time())):
+                raise RefusedError("This key opens another history by now", kind="scope", field="host", found=self._keeper.host, allowed=keeper.host)
+        except BackupError:
+            self._is_over = True
+            raise
+        self._keeper = keeper
 
     # ---- who and what ----------------------------------------------------------------------------------------------------
 
@@ -146,7 +166,7 @@ class Conversation:
         if not is_name(host) or not is_name(policy):
             raise UsageError("The host's or the policy's name is none", field="host", found=printable(str(host)), allowed="letters, digits, '.', '_' and '-'")
         self._is_own = host == keeper.host
-        if not self._is_own and not keeper.may_read(str(host), time.time()):
+        if not keeper.may_open(str(host), time.time()):
             raise RefusedError(
                 "This key belongs to host %s, and the policy speaks of host %s" % (keeper.host, host),
                 kind="scope",
@@ -230,7 +250,16 @@ class Conversation:
         return verb(request)
 
     def _write(self) -> None:
-        """``RefusedError`` where this history is another host's."""
+        """``RefusedError`` where this history is another host's, or the key reads alone."""
+        if self._is_own and not self._keeper.may_add:
+            raise RefusedError(
+                "This key may read from the history of %s, and not add to it" % self.target.host,
+                kind="scope",
+                field="scope",
+                found="read",
+                allowed="the key that this host was enrolled with",
+                next="back up with the policy's own identity_file: the key for reading is for restores alone",
+            )
         if not self._is_own:
             raise RefusedError(
                 "Another host's history can only be read",
@@ -243,7 +272,8 @@ class Conversation:
 
     def _read(self) -> None:
         """``RefusedError`` where content may not be read. What a host has just sent to prove the way it may see again."""
-        if not self._keeper.may_read(self.target.host, time.time()) and not (self._is_own and is_canary(self.target.policy)):
+        may_add = self._is_own and self._keeper.may_add
+        if not self._keeper.may_read(self.target.host, time.time()) and not (may_add and is_canary(self.target.policy)):
             raise RefusedError(
                 "This key may add to the history of %s, and not read from it" % self.target.host,
                 kind="scope",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pwd
 import time
 from dataclasses import dataclass, fields, replace
 from typing import AbstractSet, Any, Dict, Mapping, Optional, Tuple
@@ -66,8 +67,8 @@ class Keeper:
     """A vault as one conversation sees it.
 
     ``host``: whose key opened it; ``readable``: hosts whose content may be read, ``until`` a time (s since the epoch); ``group``: of the ingest account
-    where that is another one than the vault's own; ``may_make``: a vault that is not there is made, not missed. ``reads_all``: every host's content may
-    be read, as another vault does that keeps copies.
+    where that is another one than the vault's own; ``may_make``: a vault that is not there is made, not missed. ``may_add``: the key adds to its host's
+    history; one that a grant lets in reads and does nothing else. ``reads_all``: every host's content may be read, as another vault does that keeps copies.
     """
 
     directory: str
@@ -79,11 +80,16 @@ class Keeper:
     group: Optional[int] = None
     limits: Limits = Limits()
     may_make: bool = False
+    may_add: bool = True
     reads_all: bool = False
 
     def may_read(self, host: str, now: float) -> bool:
         """Whether a host's content may be read at the time ``now``."""
         return self.reads_all or (host in self.readable and now <= self.until)
+
+    def may_open(self, host: str, now: float) -> bool:
+        """Whether a host's history may be spoken of at the time ``now``."""
+        return (self.may_add and host == self.host) or self.may_read(host, now)
 
 
 def read_vault() -> Dict[str, Any]:
@@ -161,23 +167,40 @@ def _refused(why: str) -> RefusedError:
     )
 
 
-def keeper_of(account: str, group: int, *, may_read: bool) -> Keeper:
-    """The vault as the session of an ingest account sees it. ``TargetError`` (kind ``maintenance``) while it begins none; sessions that are open go on."""
-    vault = _vault_at_work()
+def keeper_of(account: str, group: int, *, may_read: bool, is_open: bool = False) -> Keeper:
+    """The vault as the session of an ingest account sees it. ``is_open``: the session has begun, and asks whether it may go on. ``RefusedError`` where the
+    account stands for no host any more, or its grant is over. ``TargetError`` (kind ``maintenance``) while none begins; those that are open go on."""
+    vault = _vault_at_work(is_open)
+    if is_open and not os.path.exists(os.path.join(DIRECTORY, "accounts/%s.json" % account)):
+        raise _locked_out("host")
     host = read_account(account)
     readable, until = read_grant(account, time.time()) if may_read else ((), math.inf)
-    return Keeper(vault["directory"], host, readable, until, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"])
+    return Keeper(vault["directory"], host, readable, until, vault.get("storage"), vault.get("clone", "auto"), group, vault["limits"], may_add=not may_read)
 
 
-def keeper_for_copies() -> Keeper:
-    """The vault as another one sees it that keeps copies. ``TargetError`` as ``keeper_of``."""
-    vault = _vault_at_work()
-    return Keeper(vault["directory"], COPIES, storage=vault.get("storage"), clone=vault.get("clone", "auto"), limits=vault["limits"], reads_all=True)
+def keeper_for_copies(account: str, *, is_open: bool = False) -> Keeper:
+    """The vault as another one sees it that keeps copies, through ``account``. Errors as of ``keeper_of``."""
+    vault = _vault_at_work(is_open)
+    try:
+        pwd.getpwnam(account)
+    except KeyError:
+        raise _locked_out("vault") from None
+    storage, clone = vault.get("storage"), vault.get("clone", "auto")
+    return Keeper(vault["directory"], COPIES, storage=storage, clone=clone, limits=vault["limits"], may_add=False, reads_all=True)
 
 
-def _vault_at_work() -> Dict[str, Any]:
+def _locked_out(whose: str) -> RefusedError:
+    return RefusedError(
+        "The account of this %s was taken away from the vault meanwhile" % whose,
+        kind="scope",
+        field="account",
+        next="what was published stays; if the %s is to go on, have the playbook site set it up again" % whose,
+    )
+
+
+def _vault_at_work(is_open: bool) -> Dict[str, Any]:
     vault = read_vault()
-    if vault.get("maintenance", False):
+    if vault.get("maintenance", False) and not is_open:
         raise TargetError(
             "The vault is in maintenance, and begins nothing meanwhile",
             kind="maintenance",

@@ -17,6 +17,7 @@ import shutil
 import signal
 import stat
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Callable, NoReturn, Optional
 
 from ..errors import EXIT_DONE, BackupError, RefusedError, TargetError, UsageError, printable
@@ -62,14 +63,16 @@ def serve(*, vault: Optional[str], host: Optional[str], storage: Optional[str], 
     everything and add nothing. Raises ``BackupError``.
     """
     if session is not None:
-        return _converse(lambda: _keeper_for_caller(session))
+        return _converse(lambda is_open: _keeper_for_caller(session, is_open))
     asked = os.fsencode(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
     if copies:
         return _serve_copies(asked, vault, host, storage, may_read)
     if asked == REQUEST:
         if vault is not None:
-            return _converse(lambda: _own_keeper(vault, host, storage, may_read))
-        return _converse(lambda: _hand_over("read" if may_read else "write"))
+            return _converse(lambda _is_open: _own_keeper(vault, host, storage, may_read))
+        return _converse(lambda _is_open: _hand_over("read" if may_read else "write"))
+    if may_read and vault is None:
+        raise _refused_request(asked, "This key reads, and sends nothing", REQUEST.decode("ascii"))
     from .keeper import read_account, read_vault
 
     if vault is not None:
@@ -91,16 +94,14 @@ def _serve_copies(asked: bytes, vault: Optional[str], host: Optional[str], stora
             allowed="serve --copies, serve --vault DIR --copies",
         )
     if asked != REQUEST:
-        raise RefusedError(
-            "This key reads copies alone",
-            kind="scope",
-            field="SSH_ORIGINAL_COMMAND",
-            found=printable(asked[:200]) or "a shell",
-            allowed=REQUEST.decode("ascii"),
-        )
+        raise _refused_request(asked, "This key reads copies alone", REQUEST.decode("ascii"))
     if vault is None:
-        return _converse(lambda: _hand_over("copies"))
-    return _converse(lambda: Keeper(vault, COPIES, reads_all=True))
+        return _converse(lambda _is_open: _hand_over("copies"))
+    return _converse(lambda _is_open: Keeper(vault, COPIES, may_add=False, reads_all=True))
+
+
+def _refused_request(asked: bytes, why: str, allowed: str) -> RefusedError:
+    return RefusedError(why, kind="scope", field="SSH_ORIGINAL_COMMAND", found=printable(asked[:200]) or "a shell", allowed=allowed)
 
 
 def _own_keeper(vault: str, host: Optional[str], storage: Optional[str], may_read: bool) -> Keeper:
@@ -128,8 +129,8 @@ def _hand_over(scope: str) -> NoReturn:
     os.execv(program, ["sudo", "-n", "-u", owner, "--", SESSION % scope])
 
 
-def _keeper_for_caller(scope: str) -> Keeper:
-    """The vault as the account sees it that called sudo."""
+def _keeper_for_caller(scope: str, is_open: bool) -> Keeper:
+    """The vault as the account sees it that called sudo; ``is_open``: it does so since a while."""
     from .keeper import keeper_for_copies, keeper_of
 
     caller = os.environ.get("SUDO_UID", "")
@@ -139,20 +140,27 @@ def _keeper_for_caller(scope: str) -> Keeper:
     if os.getegid() != owner.pw_gid:
         # sudo lets any of the vault's groups be chosen, and they are those of other hosts' accounts.
         raise UsageError("A session has the group of its own account", kind="vault_config", field="gid", found=os.getegid(), allowed=str(owner.pw_gid))
+    account = _account_of(int(caller))
     if scope == "copies":  # sudo lets no host's account start it
-        return keeper_for_copies()
-    account = pwd.getpwuid(int(caller))
-    return keeper_of(account.pw_name, account.pw_gid, may_read=scope == "read")
+        return keeper_for_copies(account.pw_name, is_open=is_open)
+    return keeper_of(account.pw_name, account.pw_gid, may_read=scope == "read", is_open=is_open)
 
 
-def _converse(find_keeper: Callable[[], Keeper]) -> int:
-    """Hold the conversation on standard input and output; what stands in its way is told there, too."""
+@lru_cache(maxsize=1)
+def _account_of(caller: int) -> pwd.struct_passwd:
+    """The caller's account as it was at first: a number may be another's by and by."""
+    return pwd.getpwuid(caller)
+
+
+def _converse(find_keeper: Callable[[bool], Keeper]) -> int:
+    """Hold the conversation on standard input and output; what stands in its way is told there, too. ``find_keeper`` is asked again, with True, while it
+    lasts."""
     from ..target.remote.wire import GREETING, Wire, pack_error
 
     wire = Wire(0, 1, patience=_LAST_WORD_SECONDS)
     try:
         _settle()
-        keeper = find_keeper()
+        keeper = find_keeper(False)
     except BackupError as error:
         with suppress(TargetError):
             wire.write(GREETING)
@@ -161,7 +169,7 @@ def _converse(find_keeper: Callable[[], Keeper]) -> int:
     from .conversation import Conversation
 
     with suppress(TargetError), collector_at_rest():
-        Conversation(wire, keeper).hold()
+        Conversation(wire, keeper, lambda: find_keeper(True)).hold()
     return EXIT_DONE
 
 
@@ -204,13 +212,7 @@ def _run_rsync(asked: bytes, vault: str, host: str, *, is_apart: bool = False) -
         text = ""
     match = _RSYNC.fullmatch(text)
     if match is None or not is_name(match.group(2)) or re.search("/[.][.](?:[/ ]|$)", text):
-        raise RefusedError(
-            "This key serves openclaw-backup alone",
-            kind="scope",
-            field="SSH_ORIGINAL_COMMAND",
-            found=printable(asked[:200]) or "a shell",
-            allowed="%s, and rsync into a session of this host" % REQUEST.decode("ascii"),
-        )
+        raise _refused_request(asked, "This key serves openclaw-backup alone", "%s, and rsync into a session of this host" % REQUEST.decode("ascii"))
     command, policy, tx, place = match.groups()
     program = shutil.which("rrsync")
     if program is None:

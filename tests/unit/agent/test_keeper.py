@@ -40,7 +40,8 @@ def test_a_whole_configuration_is_read(etc: Path) -> None:
     assert (found.directory, found.host, found.readable, found.group, found.may_make) == ("/srv/vault", "web1", (), 1234, False)
     assert found.limits == Limits()
     grant(etc, hosts=["web1", "web2"])
-    assert keeper_of("ocb-web1", 1234, may_read=True).readable == ("web1", "web2")
+    granted = keeper_of("ocb-web1", 1234, may_read=True)
+    assert granted.readable == ("web1", "web2") and (found.may_add, granted.may_add) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,9 @@ def test_nothing_begins_in_maintenance_and_the_host_is_to_try_again(etc: Path) -
     assert (caught.value.kind, caught.value.rc) == ("maintenance", 6)
     assert caught.value.kind not in _LASTING
     with pytest.raises(TargetError, match="maintenance"):
-        keeper_for_copies()
+        keeper_for_copies("root")
+    assert keeper_of("ocb-web1", 1234, may_read=False, is_open=True).host == "web1"
+    assert keeper_for_copies("root", is_open=True).reads_all
     assert read_vault()["directory"] == "/srv/vault"  # what is under way goes on
     (etc / "vault.json").write_text(json.dumps({**VAULT, "maintenance": False}))
     assert keeper_of("ocb-web1", 1234, may_read=False).host == "web1"
@@ -92,9 +95,12 @@ def test_a_file_that_is_no_configuration_is_refused(etc: Path, text: str) -> Non
 
 
 def test_another_vault_reads_every_history_and_has_none_to_add_to(etc: Path) -> None:
-    found = keeper_for_copies()
+    found = keeper_for_copies("root")
     assert (found.directory, found.host, found.reads_all, found.group, found.may_make) == ("/srv/vault", "*", True, None, False)
-    assert found.may_read("any", 1e12)
+    assert found.may_read("any", 1e12) and not found.may_add
+    with pytest.raises(RefusedError) as caught:
+        keeper_for_copies("nobody-of-that-name", is_open=True)
+    assert (caught.value.kind, caught.value.field) == ("scope", "account")
 
 
 def test_files_that_others_could_write_are_not_believed(etc: Path) -> None:

@@ -163,11 +163,17 @@ def test_everything_else_is_refused(monkeypatch: pytest.MonkeyPatch, started: Li
 def test_the_key_of_another_vault_starts_the_session_that_reads_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: List[str] = []
     monkeypatch.setattr(serve, "_hand_over", handed.append)
-    monkeypatch.setattr(serve, "_converse", lambda find_keeper: find_keeper() or 0)
+    monkeypatch.setattr(serve, "_converse", lambda find_keeper: find_keeper(False) or 0)
     assert ask(monkeypatch, "openclaw-backup serve", vault=None, host=None, copies=True) == 0
     assert handed == ["copies"]
     with pytest.raises(RefusedError, match="reads copies alone"):
         ask(monkeypatch, SERVER, vault=None, host=None, copies=True)
+
+
+def test_a_key_that_a_grant_lets_in_brings_no_content(monkeypatch: pytest.MonkeyPatch, started: List[Any]) -> None:
+    with pytest.raises(RefusedError, match="reads, and sends nothing"):
+        ask(monkeypatch, SERVER, vault=None, host=None, may_read=True)
+    assert started == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import os
 import select
 import struct
 import time
-from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
 from ...errors import BackupError, IntegrityError, LockedError, PolicyError, RefusedError, TargetError, UsageError, printable
 
@@ -24,6 +24,7 @@ REQUEST = b"openclaw-backup serve"
 GREETING = b"openclaw-backup vault\n"
 MAX_JSON = 4 << 20
 PIECE = 1 << 18
+WATCH_SECONDS = 1.0
 _MAX_PIECE = 1 << 20
 _HEAD = struct.Struct(">cI")
 _JSON, _DATA, _END = b"J", b"D", b"E"
@@ -35,7 +36,8 @@ class Wire:
     """One end of a conversation over two descriptors, which somebody else closes.
 
     ``patience``: seconds that one frame may take to come or to be taken, None for ever. ``deadline`` (``time.monotonic()``), where it is set, ends
-    every wait. What breaks is a ``TargetError`` of kind ``connection``, what is not the protocol one of kind ``protocol``.
+    every wait. ``watch``, where it is set, is called about once a second, whatever happens, and ends by what it raises what is under way.
+    What breaks is a ``TargetError`` of kind ``connection``, what is not the protocol one of kind ``protocol``.
     """
 
     def __init__(self, source: int, sink: int, *, patience: Optional[float] = None) -> None:
@@ -43,6 +45,8 @@ class Wire:
         self._sink = sink
         self.patience = patience
         self.deadline: Optional[float] = None
+        self.watch: Optional[Callable[[], None]] = None
+        self._watched = time.monotonic()
         self._buffer = bytearray()
         os.set_blocking(source, False)
         os.set_blocking(sink, False)
@@ -60,12 +64,17 @@ class Wire:
         """Write bytes as they are."""
         rest = memoryview(data)
         until = self._until()
-        self._check_deadline()
+        self._check_end()
         while rest:
             try:
                 rest = rest[os.write(self._sink, rest) :]
             except BlockingIOError:
-                self._wait(self._sink, select.POLLOUT, until)
+                try:
+                    self._wait(self._sink, select.POLLOUT, until)
+                except TargetError:
+                    raise
+                except BackupError as error:  # in the middle of a frame, so that no other can follow
+                    raise lost() from error
             except OSError as error:
                 raise lost() from error
 
@@ -104,21 +113,17 @@ class Wire:
         kind, data = self._frame()
         if kind != _JSON:
             raise foul("a frame of kind %r where a message belongs" % kind)
-        try:
-            message = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise foul("a message that is not JSON") from error
-        if type(message) is not dict:
-            raise foul("a message that is no object")
-        return message
+        return _object(data)
 
     def receive_stream(self, limit: int) -> Iterator[bytes]:
-        """The pieces of a stream, to be read to their end; ``limit`` bytes at most."""
+        """The pieces of a stream, to be read to their end; ``limit`` bytes at most. Where the other side breaks it off with an error, that is raised."""
         total = 0
         while True:
             kind, data = self._frame()
             if kind == _END:
                 return
+            if kind == _JSON and "error" in (message := _object(data)):
+                raise unpack_error(message["error"])
             if kind != _DATA:
                 raise foul("a frame of kind %r inside a stream" % kind)
             total += len(data)
@@ -128,7 +133,7 @@ class Wire:
 
     def _frame(self) -> Tuple[bytes, bytes]:
         until = self._until()
-        self._check_deadline()
+        self._check_end()
         self._need(_HEAD.size, until)
         kind, length = _HEAD.unpack_from(self._buffer)
         if (not length and kind != _END) or length > (MAX_JSON if kind == _JSON else _MAX_PIECE if kind == _DATA else 0):
@@ -162,21 +167,39 @@ class Wire:
             ends.append(self.deadline)
         return min(ends, default=None)
 
-    def _check_deadline(self) -> None:
+    def _check_end(self) -> None:
         """Also where the other side never lets us wait."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise TargetError("The conversation took too long", kind="connection", field="target", next="run again: what has arrived is used")
+        if self.watch is not None and time.monotonic() >= self._watched + WATCH_SECONDS:
+            self._watched = time.monotonic()
+            self.watch()
 
     def _wait(self, fd: int, event: int, until: Optional[float]) -> None:
         poller = select.poll()
         poller.register(fd, event)
-        left = None if until is None else (until - time.monotonic()) * 1000
-        if left is not None and (left <= 0 or not poller.poll(left)):
-            raise TargetError(
-                "The other side of the connection stands still", kind="connection", field="target", next="look at the network and the vault; run again"
-            )
-        if left is None:
-            poller.poll()
+        while True:
+            waits = [] if until is None else [until - time.monotonic()]
+            if waits and waits[0] <= 0:
+                raise TargetError(
+                    "The other side of the connection stands still", kind="connection", field="target", next="look at the network and the vault; run again"
+                )
+            if self.watch is not None:
+                waits.append(WATCH_SECONDS)
+            if poller.poll(1000 * min(waits) if waits else None):
+                return
+            self._check_end()
+
+
+def _object(data: bytes) -> Dict[str, Any]:
+    """The JSON object of a frame."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise foul("a message that is not JSON") from error
+    if type(message) is not dict:
+        raise foul("a message that is no object")
+    return message
 
 
 def lost() -> TargetError:
