@@ -392,8 +392,9 @@ error:
       type: str
 """
 
-from ..module_utils.action.drill import SCENARIOS, drill
+from ..module_utils.action.drill import drill
 from ..module_utils.ansible_module import HISTORY_OPTIONS, HISTORY_RULES, BackupModule, policy_of
+from ..module_utils.policy.scenarios import SCENARIOS
 
 
 def main() -> None:

@@ -9,11 +9,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..module_utils.action.drill import LOST_HOST, SCENARIOS
 from ..module_utils.errors import PolicyError
-from ..module_utils.observe.audit import seconds_of
+from ..module_utils.observe.audit import is_time, seconds_of
 from ..module_utils.policy.durations import parse_duration
-from ..module_utils.target.contract import is_time
+from ..module_utils.policy.scenarios import LOST_HOST, SCENARIOS
 from .values import plain
 
 # Under these names the playbook registers what hosts, and the vault for hosts, have told of their drills.

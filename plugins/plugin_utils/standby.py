@@ -9,10 +9,10 @@ import json
 import os
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-from ..module_utils.action.drill import LOST_HOST
 from ..module_utils.errors import PolicyError
-from ..module_utils.manifest.survey import selects
+from ..module_utils.manifest.selection import selects
 from ..module_utils.policy.model import Policy
+from ..module_utils.policy.scenarios import LOST_HOST
 from ..module_utils.policy.target_spec import check_target
 from .values import UNSEEN
 

@@ -95,6 +95,7 @@ class Fleet:
             ANSIBLE_COLLECTIONS_PATH=str(self.collections),
             ANSIBLE_COLLECTIONS_SCAN_SYS_PATH="false",
             ANSIBLE_NOCOLOR="1",
+            ANSIBLE_PIPELINING="1",
             LC_ALL="C.UTF-8",
             TMPDIR=str(self.base / "controller"),
             **environment,

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Tuple
@@ -131,3 +133,14 @@ def test_the_oldest_python_of_a_host_can_read_every_file() -> None:
 def test_every_file_states_its_licence() -> None:
     texts = [(path, path.read_text()) for path in [BRIDGE, *ENGINE_FILES, *MODULE_FILES]]
     assert [path for path, text in texts if text and "\n# SPDX-License-Identifier: GPL-3.0-or-later\n" not in text[:400]] == []
+
+
+def test_filters_load_little() -> None:
+    """Ansible compiles all filters of a collection, and what they import, in each process that uses one: for every task of every host anew."""
+    names = [".".join((*NAMESPACE, "filter", path.stem)) for path in sorted((PLUGINS / "filter").glob("*.py"))]
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    rooms = {name.split(".")[5] for name in done.stdout.split() if name.startswith(".".join((*NAMESPACE, "module_utils", "")))}
+    assert "policy" in rooms and not rooms & {"action", "target", "transfer"}, sorted(rooms)

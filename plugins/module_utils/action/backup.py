@@ -20,8 +20,8 @@ from ..manifest.document import Header, Manifest
 from ..manifest.entry import DIRECTORY, FILE, Entry
 from ..manifest.recall import recall
 from ..manifest.scan import Hashed, Scan, Staging, hash_changed
-from ..manifest.selection import Selection
-from ..manifest.survey import Survey, selects, survey
+from ..manifest.selection import Selection, selects
+from ..manifest.survey import Survey, survey
 from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress

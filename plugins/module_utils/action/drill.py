@@ -25,6 +25,7 @@ from ..observe.audit import rfc3339, seconds_of, verify_chain
 from ..observe.progress import Progress
 from ..policy.durations import format_duration
 from ..policy.model import Policy
+from ..policy.scenarios import LOST_HOST
 from ..target.contract import Snapshot
 from ..target.tree.layout import make_private
 from ..transfer.rsync import probe as probe_rsync
@@ -42,9 +43,6 @@ from .status import protected_until
 
 SAMPLE = 20
 LISTED = 100
-SCENARIOS = ("restore", "damaged", "lost-vault", "ransomware")
-# Another machine stands in for the host: what the playbook `drill` starts there, and no host for itself.
-LOST_HOST = "lost-host"
 LONGEST_ASKER = 200
 LONGEST_REASON = 300
 _SCRATCH = re.compile(rb"openclaw-backup-drill-[0-9a-f]{32}")

@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Callable, Optional
 
 from ..errors import LockedError
-from ..observe.audit import rfc3339, seconds_of
+from ..observe.audit import is_time, rfc3339, seconds_of
 from ..observe.progress import Progress
 from ..policy.model import Notify, Policy
 from ..policy.schedule import is_within, splay_of
-from ..target.contract import is_time
 from .drill import DrillResult, drill
 from .state import HostState
 

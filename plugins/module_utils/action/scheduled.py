@@ -14,11 +14,10 @@ from datetime import datetime, timedelta
 from typing import Callable, List, Optional
 
 from ..errors import EXIT_LOCKED, EXIT_UNREACHABLE, BackupError
-from ..observe.audit import seconds_of
+from ..observe.audit import is_time, seconds_of
 from ..observe.progress import Progress
 from ..policy.model import Policy
 from ..policy.schedule import is_within, last_due, splay_of
-from ..target.contract import is_time
 from .backup import BackupResult, backup
 from .state import HostState
 

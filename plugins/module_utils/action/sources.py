@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Dict, FrozenSet, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import RefusedError, printable
-from ..manifest.selection import Matcher, Selection
-from ..manifest.survey import DeviceInode, check_source, selects
+from ..manifest.selection import Matcher, Selection, selects
+from ..manifest.survey import DeviceInode, check_source
 from ..manifest.walk import Descent, open_file
 from ..policy.guards import Removal, check_guards
 from ..policy.model import Policy

@@ -9,10 +9,10 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ..errors import EXIT_DONE, EXIT_WARNINGS, BackupError
-from ..observe.audit import rfc3339, seconds_of
+from ..observe.audit import is_time, rfc3339, seconds_of
 from ..policy.durations import format_duration
 from ..policy.model import Policy
-from ..target.contract import Snapshot, is_time
+from ..target.contract import Snapshot
 from .history import bounded
 from .locate import open_target
 from .state import HostState

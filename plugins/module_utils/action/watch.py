@@ -23,7 +23,8 @@ from typing import AbstractSet, Callable, List, NamedTuple, Sequence
 from ..errors import EXIT_FAILED, BackupError, LockedError, RefusedError, refused_by_system
 from ..manifest.cache import Cache
 from ..manifest.inotify import Change, Watches, most_watches
-from ..manifest.survey import selects, survey
+from ..manifest.selection import selects
+from ..manifest.survey import survey
 from ..manifest.walk import Descent
 from ..observe.progress import Progress
 from ..policy.model import Policy

@@ -140,8 +140,7 @@ def read_grant(account: str, now: float) -> Tuple[Tuple[str, ...], float]:
     """The hosts whose content an account may read at the time ``now``, and until when (s since the epoch).
 
     ``RefusedError`` where there is no grant, or it is over."""
-    from ..observe.audit import seconds_of
-    from ..target.contract import is_time
+    from ..observe.audit import is_time, seconds_of
 
     name = "grants/%s.json" % account
     if not os.path.exists(os.path.join(DIRECTORY, name)):

@@ -284,7 +284,8 @@ def _verify(job: Job) -> Outcome:
 
 
 def _drill(job: Job) -> Outcome:
-    from ..action.drill import LOST_HOST, SCENARIOS, drill
+    from ..action.drill import drill
+    from ..policy.scenarios import LOST_HOST, SCENARIOS
     from .reports import junit, markdown
 
     request = job.request
@@ -336,7 +337,7 @@ def _drill(job: Job) -> Outcome:
 
 
 def _spent(text: Optional[str], scenario: Optional[str]) -> float:
-    from ..action.drill import LOST_HOST
+    from ..policy.scenarios import LOST_HOST
 
     if text is None:
         return 0.0

@@ -334,3 +334,23 @@ def _class(glob: bytes, i: int) -> Tuple[Set[int], int]:
         members = set(range(1, 256)) - members
     members.discard(ord("/"))
     return members, i + 1
+
+
+def selects(matcher: Matcher, sources: Sequence[bytes], path: bytes, is_dir: bool) -> bool:
+    """Whether a walk of ``sources`` would come to ``path`` and keep it, going by names alone."""
+    for source in sources:
+        if not source or path == source or path.startswith(source + b"/"):
+            break
+    else:
+        return False
+    if matcher.trivial or path == source:
+        return True
+    parts = path[len(source) + 1 if source else 0 :].split(b"/")
+    included = not matcher.has_include
+    for length in range(1, len(parts) + 1):
+        here = b"/".join(parts[:length])
+        below = is_dir or length < len(parts)
+        if matcher.excluded(here, below):
+            return False
+        included = included or matcher.included(here, below)
+    return included

@@ -23,7 +23,7 @@ from .cache import DATABASE, RACY, ROW, VOLATILE_SECONDS, Cache, Record
 from .database import JOURNAL, MAGIC, SHARED, SIDECARS, WAL, database_of
 from .entry import MAX_COMPONENT, MAX_PATH
 from .metadata import NS_MAX, NS_MIN, Xattrs, path_of, read_xattrs
-from .selection import Matcher, Selection
+from .selection import Matcher, Selection, selects
 from .walk import Descent, Listed, list_directory
 
 CACHE_TAG = b"CACHEDIR.TAG"
@@ -512,23 +512,3 @@ def survey(
     if not result.unreadable and len(result.folders) == len(cache) and all(folder.known is not None for folder in result.folders):
         result.content_digest = cache.content_digest
     return result
-
-
-def selects(matcher: Matcher, sources: Sequence[bytes], path: bytes, is_dir: bool) -> bool:
-    """Whether a walk of ``sources`` would come to ``path`` and keep it, going by names alone."""
-    for source in sources:
-        if not source or path == source or path.startswith(source + b"/"):
-            break
-    else:
-        return False
-    if matcher.trivial or path == source:
-        return True
-    parts = path[len(source) + 1 if source else 0 :].split(b"/")
-    included = not matcher.has_include
-    for length in range(1, len(parts) + 1):
-        here = b"/".join(parts[:length])
-        below = is_dir or length < len(parts)
-        if matcher.excluded(here, below):
-            return False
-        included = included or matcher.included(here, below)
-    return included

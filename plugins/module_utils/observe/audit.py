@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from typing import Any, Iterator, Mapping, NamedTuple, Optional, Tuple
@@ -27,6 +28,9 @@ START = "0" * 64
 RESERVED = frozenset(("at", "seq", "prev", "hash"))
 MAX_LINE = 1 << 20  # bytes; bounds what a damaged file can make a reader hold
 TORN_SHOWN = 2048  # bytes of a torn line that its record repeats, for the people who read it
+
+_TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
+_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -47,6 +51,15 @@ def seconds_of(text: str) -> float:
     from datetime import datetime, timezone  # slow to import, and only reports read times
 
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def is_time(value: Any) -> bool:
+    """Whether ``value`` is the text of a time that was or will be, RFC 3339, UTC, with milliseconds."""
+    if type(value) is not str or not _TIME.fullmatch(value):
+        return False
+    year, month, day = int(value[:4]), int(value[5:7]), int(value[8:10])
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return year > 0 and day <= _MONTHS[month - 1] and (is_leap or (month, day) != (2, 29))
 
 
 def open_regular(path: bytes, flags: int) -> int:

@@ -15,6 +15,7 @@ from ..errors import IntegrityError
 from ..manifest.document import Manifest
 from ..manifest.entry import Entry
 from ..manifest.walk import Descent
+from ..observe.audit import is_time
 from ..transfer.rsync import Options
 
 if TYPE_CHECKING:
@@ -22,19 +23,8 @@ if TYPE_CHECKING:
 
 Tell = Callable[[int, int], None]  # (files, bytes) done since the last call
 
-_TIME = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
 _DIGEST = re.compile("[0-9a-f]{64}")
 _A_TIME = "a time such as 2026-11-20T09:15:00.123Z"
-_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-
-
-def is_time(value: Any) -> bool:
-    """Whether ``value`` is the text of a time that was or will be, RFC 3339, UTC, with milliseconds."""
-    if type(value) is not str or not _TIME.fullmatch(value):
-        return False
-    year, month, day = int(value[:4]), int(value[5:7]), int(value[8:10])
-    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    return year > 0 and day <= _MONTHS[month - 1] and (is_leap or (month, day) != (2, 29))
 
 
 def _refuser(complaint: str, kind: str, advice: str) -> Callable[[str, Any, str], NoReturn]:

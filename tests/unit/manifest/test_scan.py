@@ -31,8 +31,8 @@ from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document 
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry, decode, encode
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.recall import recall
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.scan import Hashed, Scan, Staging, hash_changed, reread
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import Selection
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.survey import Survey, check_source, selects, survey
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import Selection, selects
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.survey import Survey, check_source, survey
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent, Listed, list_directory, remove_tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

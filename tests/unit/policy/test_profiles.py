@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import PolicyError
-from ansible_collections.openclaw.backup.plugins.module_utils.manifest.survey import selects
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.selection import selects
 from ansible_collections.openclaw.backup.plugins.module_utils.policy import profiles
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.checks import read, write
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy

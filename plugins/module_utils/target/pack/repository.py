@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
-from ..contract import Receipt, Snapshot, check_manifest, check_state, is_time
+from ...observe.audit import is_time
+from ..contract import Receipt, Snapshot, check_manifest, check_state
 from ..tree.layout import make_id
 from .claims import alone
 from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, is_id, open_object, read_body, read_head, seal_object

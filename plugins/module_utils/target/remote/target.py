@@ -14,9 +14,9 @@ from ...errors import RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_lines
 from ...manifest.entry import Entry
 from ...manifest.walk import Descent
-from ...observe.audit import rfc3339, seconds_of
+from ...observe.audit import is_time, rfc3339, seconds_of
 from ...version import VERSION
-from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Thresholds, Verification, check_manifest, check_state, is_time
+from ..contract import Damage, Heartbeat, Receipt, Session, Size, Snapshot, Target, Tell, Thresholds, Verification, check_manifest, check_state
 from ..portions import portions_of
 from ..sources import NATIVE, PORTABLE
 from ..tree.layout import make_id

@@ -15,8 +15,9 @@ from ...manifest.content import copy_file
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent, open_file, remove_tree
+from ...observe.audit import is_time
 from ...observe.progress import format_bytes
-from ..contract import Delivery, Sent, Shortfall, Tell, is_time
+from ..contract import Delivery, Sent, Shortfall, Tell
 from .build import take_in
 from .clone import clone_file
 from .session import PATCH_FROM, TreeSession, explain
