@@ -134,6 +134,13 @@ pending:
   returned: success
   type: str
   sample: 5d2c7a90
+restoring:
+  description:
+    - The complete restore in place that was begun and has not come to its end, with its C(snapshot), C(delete), C(undo) and C(at); V(null) where there is none.
+    - Until it has, nothing is backed up.
+  returned: success
+  type: dict
+  sample: {snapshot: 20261120T091500.123Z-9f1c3e1f, delete: false, undo: null, at: "2026-11-20T10:15:00.000Z"}
 running:
   description:
     - Whether a run is under way.

@@ -755,8 +755,10 @@ def test_what_is_damaged_in_the_vault_replaces_nothing(world: World, spoil: Any)
     assert not temporaries(world.src)
     failure = result.failure()
     assert failure is not None and failure.rc == 7
-    # A damaged restore is no baseline.
+    # A damaged restore is no baseline, and what is here since is none of what it was.
     world.state.joinpath("h/p/targets").rename(world.root / "lost")
+    assert error_of(world.backup).kind == "restore_unfinished"
+    world.state.joinpath("h/p/restoring.json").unlink()
     assert error_of(world.backup).kind == "restore_first"
 
 

@@ -30,12 +30,13 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
             next="check the target, host and name; a new history begins with `openclaw-backup run POLICY`",
         )
     before = state.baseline()
-    changed = before is None or before.id != newest.id
+    changed = before is None or before.id != newest.id or state.unfinished() is not None
     if changed and not dry_run:
         manifest = target.manifest(newest)
         state.prepare()
         with state.locked():
             state.set_baseline(newest.receipt, manifest)
+            state.set_unfinished(None)
             now = rfc3339(time.time())
             run = {
                 "finished": now,

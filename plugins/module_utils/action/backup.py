@@ -34,7 +34,7 @@ from ..version import VERSION
 from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
 from .sources import Marked, application_of, check_sources, never_entered, with_sources
-from .state import HostState, Pending, new_transaction, user_names
+from .state import HostState, Pending, new_transaction, refuse_unfinished, user_names
 
 if TYPE_CHECKING:
     from ..transfer.rsync import Options
@@ -218,6 +218,8 @@ class _Run:
             self.now = time.time()
             self.go(dry_run=False)
             self.result.warnings += self.target.remarks()
+            if self.adopt:
+                self.state.set_unfinished(None)
         except BaseException as error:  # noqa: BLE001 - returned
             failure, told = error, _told(error)
         asked = self.target.requests
@@ -242,6 +244,8 @@ class _Run:
 
     def go(self, *, dry_run: bool) -> None:
         """The whole run; leaves what it found in ``result``."""
+        if not self.adopt:
+            refuse_unfinished(self.state)
         self.policy, warnings = with_sources(self.policy, self.state)
         check_apart(self.policy)
         self.result.warnings += warnings

@@ -34,7 +34,7 @@ from .locate import history_lost, name_of, open_target
 from .placement import Failed, Placer, attempt
 from .result import Result
 from .sources import foreign_sources, never_entered
-from .state import HostState
+from .state import HostState, Unfinished
 
 SAMPLE = 20
 DAMAGED = 100
@@ -248,9 +248,13 @@ class _Restore:
             content = stack.enter_context(closing(self._content(stack, snapshot, plan)))
             tree, first = next(content)  # a target that does not give it says so before anything is touched
             self._check_space(root, tree, plan)
+            is_whole = in_place and is_own_history and not request.paths
+            if is_whole and not plan.is_empty:
+                self.state.set_unfinished(Unfinished(snapshot.id, request.delete, request.undo, rfc3339(time.time())))
             failed = self._write(root, chain([(tree, first)], content), scope, plan)
-            if in_place and is_own_history and not request.paths and not failed:
+            if is_whole and not failed:
                 self._take_baseline(snapshots[0])
+                self.state.set_unfinished(None)
         if self.is_recorded:
             self._record(snapshot)
 

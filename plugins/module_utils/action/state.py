@@ -17,11 +17,11 @@ import time
 from contextlib import contextmanager
 from typing import AbstractSet, Any, Callable, Dict, FrozenSet, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..errors import BackupError, IntegrityError, printable
+from ..errors import BackupError, IntegrityError, RefusedError, printable
 from ..manifest.database import Facts
 from ..manifest.document import Manifest, read_manifest
 from ..manifest.walk import remove_tree
-from ..observe.audit import AuditLog
+from ..observe.audit import AuditLog, fsync_parent
 from ..observe.runs import RunLog
 from ..policy.model import Policy
 from ..process import lock
@@ -55,6 +55,15 @@ class Pending(NamedTuple):
     tx: str
     parent: Optional[str]
     digest: str
+
+
+class Unfinished(NamedTuple):
+    """A complete restore in place that was begun and has not come to its end: which snapshot, whether with ``delete``, the ``undo`` directory, and when."""
+
+    snapshot: str
+    delete: bool = False
+    undo: Optional[str] = None
+    at: str = ""
 
 
 class Rehearsal:
@@ -273,6 +282,24 @@ class HostState:
         make_private(self.target_directory)
         write_json(self.target_directory + b"/told.json", {name: when for name, when in after.items() if when is not None})
 
+    def unfinished(self) -> Optional[Unfinished]:
+        """The restore that has to be finished before the next backup, whatever target it came from. A damaged mark stands for one of the newest snapshot."""
+        try:
+            item = read_json(self.directory + b"/restoring.json")
+            return None if item is None else Unfinished(**item)
+        except (BackupError, TypeError):
+            return Unfinished("latest")
+
+    def set_unfinished(self, restore: Optional[Unfinished]) -> None:
+        """Record, durably, that a restore begins to write; or that it has come to its end."""
+        path = self.directory + b"/restoring.json"
+        if restore is not None:
+            write_json(path, restore._asdict())
+            fsync_parent(path)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
     def owes_after(self) -> bool:
         """Whether a run began its hooks and died before those that come after it had run."""
         return os.path.lexists(self.directory + b"/after-owed")
@@ -353,6 +380,19 @@ class HostState:
         """Write the record of a run, and the operation into the audit log of this machine."""
         self.runs.append(run)
         AuditLog(self.audit).append({"host": self.policy.host, "policy": self.policy.name, "target": self.policy.target.url, **event}, now=time.time())
+
+
+def refuse_unfinished(state: HostState) -> None:
+    """``RefusedError`` (kind ``restore_unfinished``) where a restore was broken off: what is on this disk is neither what was there nor the snapshot."""
+    restore = state.unfinished()
+    if restore is not None:
+        raise RefusedError(
+            "A restore of snapshot %s was begun and not finished: what is here is a mixture, and is not backed up" % restore.snapshot,
+            kind="restore_unfinished",
+            field="restore",
+            found=restore.snapshot,
+            next="finish it with `openclaw-backup restore POLICY --if-needed`; or go on from what is on this disk with `openclaw-backup adopt POLICY`",
+        )
 
 
 def new_transaction() -> str:

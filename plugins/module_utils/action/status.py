@@ -26,6 +26,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
     ``last_drill``, ``last_good_drill`` (drill records), ``anomalies`` (those of the problems that tell of one),
     ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
+    ``restoring`` (the restore in place that has not come to its end, or None),
     ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
@@ -71,7 +72,10 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     problems += anomalies
     if newest is not None and baseline is not None and baseline.id != newest.id:
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
-    if newest is not None and baseline is None and is_own_history:
+    restoring, running = state.unfinished() if is_own_history else None, state.is_running()
+    if restoring is not None and not running:
+        problems.append("a restore of snapshot %s was not finished: no backup until `openclaw-backup restore POLICY --if-needed` has" % restoring.snapshot)
+    elif newest is not None and baseline is None and is_own_history:
         problems.append("this host has no baseline: restore or adopt before the next backup")
     if age is not None and rpo is not None and allowed is not None and age > allowed:
         beside = "" if allowed == rpo else ", beside a heartbeat every %s" % format_duration(policy.heartbeat)
@@ -107,7 +111,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "rpo": rpo,
         "baseline": baseline.id if baseline else None,
         "pending": pending.tx if pending else None,
-        "running": state.is_running(),
+        "restoring": restoring._asdict() if restoring else None,
+        "running": running,
         "last_run": last,
         "last_success": success,
         "last_drill": last_drill,

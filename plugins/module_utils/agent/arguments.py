@@ -172,6 +172,11 @@ VERBS: Dict[str, Verb] = {
             Option("--path", "only this path and what lies below; can be repeated", "P", repeats=True),
             Option("--delete", "remove what the snapshot does not have"),
             Option("--undo", "keep what is replaced or removed in this directory", "DIR"),
+            Option(
+                "--if-needed",
+                "at the start of a container: restore if nothing is here, a key file is missing, this machine knows nothing of the history, another went on "
+                "from what it knows, or a restore was broken off; keep what that replaces (default: in the state); never ask",
+            ),
             Option("--dry-run", "say what would be done; write nothing anywhere"),
             Option("--no-verify", "do not read back what was written"),
             Option("--yes", "do not ask"),
@@ -183,6 +188,7 @@ VERBS: Dict[str, Verb] = {
             ("restore web --undo /root/undo", "everything, keeping what is replaced"),
             ("restore web --snapshot 2026-11-19 --path /srv/www/index.html", "one file as it was yesterday"),
             ("restore web --host web1 --dest /mnt/web1", "another host's files"),
+            ("restore web --if-needed", "before a container's application starts"),
         ),
     ),
     "verify": Verb(

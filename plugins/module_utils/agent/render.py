@@ -187,6 +187,9 @@ def _differences(result: Result, _request: Namespace) -> Iterator[str]:
 def _restored(result: Result, request: Namespace) -> Iterator[str]:
     """What a restore did."""
     place = "its own place" if result["dest"] == "/" else result["dest"]
+    if request.if_needed and result["needed"] is None:
+        yield "no restore is needed"
+        return
     if not result["changed"]:
         yield "nothing to do: %s as in snapshot %s" % (place, result["snapshot_id"])
         return
@@ -344,7 +347,7 @@ def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
 
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
     """Whether a policy's host is protected."""
-    newest, last, drill = result["newest"], result["last_run"], result["last_drill"]
+    newest, last, drill, restoring = result["newest"], result["last_run"], result["last_drill"], result["restoring"]
     yield from fields(
         ("policy", "%s of host %s in %s" % (result["policy"], result["host"], result["target"])),
         ("protected", _protected(result)),
@@ -354,6 +357,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("immutable", {True: "yes, while it is young", False: "no, whoever may delete here can delete all of it"}.get(result["immutable"])),
         ("running", "a run is under way" if result["running"] else None),
+        ("restoring", "snapshot %s, since %s UTC" % (restoring["snapshot"], _utc(restoring["at"])) if restoring else None),
         ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] and not result["running"] else None),
     )
     if result["ok"]:

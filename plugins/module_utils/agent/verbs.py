@@ -236,6 +236,8 @@ def _restore(job: Job) -> Outcome:
     from ..action.restore import RestoreRequest, RestoreResult, restore
 
     request = job.request
+    if request.if_needed:
+        return _restore_if_needed(job)
     wish = RestoreRequest(
         snapshot=request.snapshot or "latest",
         paths=tuple(map(os.path.abspath, request.path)),
@@ -259,6 +261,20 @@ def _restore(job: Job) -> Outcome:
     done = go(dry_run=request.dry_run)
     result = done.to_dict()
     return Outcome(result, done.failure())
+
+
+def _restore_if_needed(job: Job) -> Outcome:
+    from ..action.needed import restore_if_needed
+
+    request = job.request
+    clash = [flag for flag in ("snapshot", "dest", "path", "delete", "no_verify", "host") if getattr(request, flag)]
+    if clash:
+        flag = "--" + clash[0].replace("_", "-")
+        allowed = "--if-needed with --undo, --dry-run, --yes, --quiet or --json"
+        raise UsageError("restore: --if-needed decides by itself what is restored", field=flag, found=flag, allowed=allowed)
+    undo = os.path.abspath(request.undo) if request.undo is not None else None
+    done = restore_if_needed(job.policy, state_directory=job.state_directory, undo=undo, dry_run=request.dry_run, progress=job.progress)
+    return Outcome(done.to_dict())
 
 
 def _verify(job: Job) -> Outcome:

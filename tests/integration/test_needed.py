@@ -1,0 +1,254 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container comes up with its files whatever of it was lost, a restore that was broken off is finished before anything is backed up, and nothing that was
+here is lost by either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import NeededResult, restore_if_needed
+from ansible_collections.openclaw.backup.plugins.module_utils.action.placement import Placer
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+
+from .sshd import Away
+from .world import Packed, World, differences, error_of, fingerprint
+
+
+def needed(world: World, policy: "Policy | None" = None, **options: Any) -> NeededResult:
+    return restore_if_needed(policy or world.policy(), **{"state_directory": str(world.state), **options})
+
+
+def fill(src: Path) -> None:
+    (src / "openclaw.json").write_text("{}")
+    (src / "workspace").mkdir()
+    for number in range(30):
+        (src / "workspace" / ("note %d" % number)).write_text("note %d" % number * 50)
+
+
+@pytest.fixture
+def world(portable: World) -> World:
+    fill(portable.src)
+    portable.backup()
+    return portable
+
+
+@pytest.fixture(params=[World.make, Packed.make, Away.over], ids=["tree", "pack", "ssh"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = request.param("portable")
+    fill(made.src)
+    made.backup()
+    yield made
+    made.destroy()
+
+
+def broken_off(world: World, monkeypatch: pytest.MonkeyPatch, after: int, **request: Any) -> None:
+    """Restore, and be gone after so many files."""
+    whole = Placer._write_file
+    left = [after]
+
+    def write(self: Placer, *arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Placer, "_write_file", write)
+        with pytest.raises(KeyboardInterrupt):
+            world.restore(confirm=True, **request)
+
+
+def test_a_new_container_finds_its_history_wherever_that_is(anywhere: World) -> None:
+    before = fingerprint(anywhere.src, times=False)
+    shutil.rmtree(anywhere.src)
+    shutil.rmtree(anywhere.state)
+    done = needed(anywhere)
+    assert (done.rc, done.needed, done.undo) == (0, "empty", None)
+    assert fingerprint(anywhere.src, times=False) == before
+    assert needed(anywhere).needed is None
+    assert not anywhere.backup().changed
+    assert len(anywhere.snapshots()) == 1
+
+
+def test_the_first_start_of_all_needs_nothing(portable: World) -> None:
+    done = needed(portable)
+    assert (done.rc, done.needed, done.changed) == (0, None, False)
+
+
+def test_what_an_image_brought_gives_way_and_is_kept(world: World) -> None:
+    shutil.rmtree(world.state)
+    (world.src / "openclaw.json").write_text('{"from": "the image"}')
+    done = needed(world)
+    assert (done.rc, done.needed) == (3, "unknown")
+    assert (world.src / "openclaw.json").read_text() == "{}"
+    assert done.undo is not None and Path(done.undo + str(world.src) + "/openclaw.json").read_text() == '{"from": "the image"}'
+    assert not world.backup().changed
+
+
+def test_whoever_adopts_keeps_what_is_here(world: World) -> None:
+    shutil.rmtree(world.state)
+    (world.src / "openclaw.json").write_text('{"newer": true}')
+    world.adopt()
+    assert needed(world).needed is None
+    assert world.backup().modified == 1
+
+
+def test_a_key_file_that_is_missing_comes_back_and_one_that_nobody_has_does_not(world: World) -> None:
+    key = world.src / "openclaw.json"
+    policy = world.policy(guards={"require": [str(key), str(world.src / "never"), str(world.root / "mounted")]})
+    assert needed(world, policy).needed is None
+    key.unlink()
+    done = needed(world, policy)
+    assert done.needed == "missing" and key.read_text() == "{}"
+
+
+def test_a_source_of_several_that_is_gone_comes_back(world: World) -> None:
+    other = world.root / "other"
+    other.mkdir()
+    (other / "skill").write_text("s")
+    policy = world.policy(sources=[str(world.src), str(other)])
+    world.backup(policy=policy)
+    shutil.rmtree(other)
+    assert needed(world, policy).needed == "missing"
+    assert (other / "skill").read_text() == "s"
+
+
+def test_where_nothing_changed_a_machine_takes_what_another_made_of_it(world: World) -> None:
+    there = world.root / "there"
+    assert world.restore(confirm=True, state_directory=str(there)).rc == 0
+    (world.src / "workspace" / "note 0").unlink()
+    (world.src / "workspace" / "new").write_text("new")
+    world.backup(state_directory=str(there))
+    after = fingerprint(world.src, times=False)
+    world.restore(snapshot=world.snapshots()[1].id, delete=True, confirm=True, state_directory=str(world.root / "onlooker"))
+    done = needed(world)
+    assert done.needed == "newer" and done.kept == 1
+    assert differences(fingerprint(world.src, times=False), after) == []
+
+
+def test_where_something_changed_it_is_told_of_the_other_and_nothing_is_touched(world: World) -> None:
+    there = world.root / "there"
+    world.restore(confirm=True, state_directory=str(there))
+    (world.src / "workspace" / "theirs").write_text("theirs")
+    world.backup(state_directory=str(there))
+    (world.src / "workspace" / "theirs").unlink()
+    (world.src / "workspace" / "mine").write_text("mine")
+    before = fingerprint(world.src)
+    error = error_of(needed, world)
+    assert (error.rc, error.kind) == (4, "writer")
+    assert fingerprint(world.src) == before and len(world.snapshots()) == 2
+
+
+def test_a_lost_acknowledgement_is_no_other_machine(world: World) -> None:
+    (world.src / "openclaw.json").write_text("changed")
+    baseline = next((world.state / "h" / "p").glob("targets/*/baseline.json"))
+    old = baseline.read_bytes()
+    world.backup()
+    baseline.write_bytes(old)
+    receipts = baseline.with_name("receipts.json")
+    receipts.unlink()
+    newest = world.snapshots()[0]
+    pending = baseline.with_name("pending.json")
+    pending.write_text('{"tx": "%s", "parent": "%s", "digest": "%s"}' % (newest.receipt.tx, newest.receipt.parent, newest.receipt.digest))
+    assert needed(world).needed is None
+    assert not world.backup().changed and not pending.exists()
+
+
+@pytest.mark.parametrize("after", [0, 7, 29])
+def test_a_restore_that_was_broken_off_is_finished_before_anything_is_backed_up(world: World, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    before = fingerprint(world.src, times=False)
+    shutil.rmtree(world.src / "workspace")
+    (world.src / "openclaw.json").write_text("another")
+    broken_off(world, monkeypatch, after)
+    found = status(world.policy(), state_directory=str(world.state))
+    snapshot = world.snapshots()[0].id
+    assert found["restoring"]["snapshot"] == snapshot and found["rc"] == 3
+    assert "a restore of snapshot %s was not finished" % snapshot in found["problems"][0]
+    for dry_run in (False, True):
+        error = error_of(world.backup, dry_run=dry_run)
+        assert (error.rc, error.kind) == (4, "restore_unfinished")
+    assert len(world.snapshots()) == 1
+    done = needed(world)
+    assert done.needed == "unfinished" and fingerprint(world.src, times=False) == before
+    assert status(world.policy(), state_directory=str(world.state))["restoring"] is None
+    assert world.backup().rc == 0
+
+
+def test_one_of_an_older_snapshot_is_finished_as_that_also_when_it_is_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.src / "workspace" / "later").write_text("later")
+    world.backup()
+    old = world.snapshots()[1].id
+    shutil.rmtree(world.src / "workspace")
+    broken_off(world, monkeypatch, 3, snapshot=old, delete=True)
+    done = needed(world)
+    assert done.snapshot_id == old and not (world.src / "workspace" / "later").exists()
+    shutil.rmtree(world.src / "workspace")
+    broken_off(world, monkeypatch, 3, snapshot=old)
+    shutil.rmtree(world.history / "snapshots" / old)
+    done = needed(world)
+    assert (done.needed, done.snapshot_id) == ("unfinished", world.snapshots()[0].id)
+    assert (world.src / "workspace" / "later").exists()
+
+
+@pytest.mark.parametrize("way", ["adopt", "run --adopt", "the same restore"])
+def test_who_decides_otherwise_ends_the_wait(world: World, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    (world.src / "workspace" / "note 1").write_text("other")
+    (world.src / "openclaw.json").write_text("another")
+    broken_off(world, monkeypatch, 1)
+    if way == "adopt":
+        assert world.adopt()["changed"]
+    elif way == "run --adopt":
+        assert world.backup(adopt=True).changed
+    else:
+        world.restore(confirm=True)
+    assert world.backup().rc == 0
+
+
+def test_a_restore_that_failed_is_never_followed_by_a_backup(world: World) -> None:
+    stored = world.stored(world.snapshots()[0].id, "workspace/note 3")
+    stored.chmod(0o600)
+    stored.write_text("rot")
+    shutil.rmtree(world.src / "workspace")
+    error = error_of(needed, world, world.policy(guards={"require": [str(world.src / "workspace" / "note 5")]}))
+    assert error.rc == 7
+    assert (world.src / "workspace" / "note 5").exists() and not (world.src / "workspace" / "note 3").exists()
+    assert error_of(world.backup).kind == "restore_unfinished"
+    assert len(world.snapshots()) == 1
+
+
+def test_a_target_out_of_reach_does_not_stop_a_machine_that_has_all_it_needs(world: World) -> None:
+    world.vault.rename(world.root / "away")
+    world.vault.write_text("not a directory")
+    done = needed(world)
+    assert (done.rc, done.needed) == (3, None) and "is not known" in done.warnings[0]
+    shutil.rmtree(world.src)
+    assert error_of(needed, world).rc == 6
+    world.vault.unlink()
+    assert error_of(needed, world).kind == "history_lost"
+    assert not world.src.exists()
+
+
+def test_a_copy_serves_where_the_first_target_does_not(world: World) -> None:
+    copy = world.root / "copy"
+    shutil.copytree(world.vault, copy, symlinks=True)
+    shutil.rmtree(world.vault)
+    world.vault.write_text("not a directory")
+    shutil.rmtree(world.src)
+    shutil.rmtree(world.state)
+    done = needed(world, world.policy(copies=[str(copy)]))
+    assert (done.rc, done.needed) == (3, "empty") and len(os.listdir(world.src / "workspace")) == 30
+
+
+def test_a_prediction_touches_nothing(world: World) -> None:
+    shutil.rmtree(world.src)
+    shutil.rmtree(world.state)
+    done = needed(world, dry_run=True)
+    assert done.needed == "empty" and done.files_restored == 31
+    assert not world.src.exists() and not world.state.exists()
