@@ -47,12 +47,13 @@ RETURN = r"""
 _value:
   description:
     - C(now), the names of the policies to drill by host; C(recent) and C(later), how many were drilled lately and how many do not fit into the budget;
-      C(text), all that in words.
+      C(unclear), whose last drill could not be read from what their machine answered, so that they count as never drilled; C(text), all that in words.
   type: dict
   sample:
     now: {web1: [etc]}
     recent: 3
     later: 5
+    unclear: []
     text: "1 policy to drill, 1.2 GiB; 3 were drilled within 30d; 5 wait for another budget"
 """
 
@@ -61,7 +62,7 @@ def drill_plan(hosts: Sequence[Any], variables: Mapping[Any, Any], older_than: A
     """What is drilled now. Raises ``PolicyError`` for a wish that is not right."""
     at = time.time() if now is None else float(now)
     age = read_age(plain(older_than))
-    plan = choose(candidates_of(hosts, variables), at, age, read_budget(plain(budget)))
+    plan = choose(candidates_of(hosts, variables, at), at, age, read_budget(plain(budget)))
     chosen: Dict[str, List[str]] = {}
     for candidate in plan.now:
         chosen.setdefault(candidate.host, []).append(candidate.policy)
@@ -71,7 +72,11 @@ def drill_plan(hosts: Sequence[Any], variables: Mapping[Any, Any], older_than: A
         parts.append("%s drilled within %s" % ("1 was" if len(plan.recent) == 1 else "%d were" % len(plan.recent), older_than))
     if plan.later:
         parts.append("%s for another budget" % ("1 waits" if len(plan.later) == 1 else "%d wait" % len(plan.later)))
-    return {"now": chosen, "recent": len(plan.recent), "later": len(plan.later), "text": "; ".join(parts)}
+    unclear = ["%s %s: %s" % (one.host, one.policy, one.unclear) for one in (*plan.now, *plan.later) if one.unclear]
+    if unclear:
+        more = " (and %d more)" % (len(unclear) - 3) if unclear[3:] else ""
+        parts.append("what was answered cannot be read, and counts as never drilled: %s%s" % (", ".join(unclear[:3]), more))
+    return {"now": chosen, "recent": len(plan.recent), "later": len(plan.later), "unclear": unclear, "text": "; ".join(parts)}
 
 
 class FilterModule:

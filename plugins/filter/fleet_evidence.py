@@ -52,9 +52,20 @@ def fleet_evidence(hosts: Sequence[Any], variables: Mapping[Any, Any], form: str
     """The report of the drills on ``hosts``."""
     found: List[Rehearsed] = []
     for host, outcome in outcomes(hosts, variables, "drill", whole=True).items():
-        found += [Rehearsed(host, policy, result, str(result.get("msg") or "")) for policy, result in outcome.results.items()]
+        found += [_legible(host, policy, result) for policy, result in outcome.results.items()]
         found += [Rehearsed(host, "-", {}, text) for text in outcome.beside]
     return _FORMS[str(form)](found)
+
+
+def _legible(host: str, policy: str, result: Mapping[str, Any]) -> Rehearsed:
+    """What a machine has answered of its drill, under the inventory's name; in its place that it makes no report, where that is so."""
+    made = Rehearsed(host, policy, {**result, "host": host, "policy": policy}, str(result.get("msg") or ""))
+    try:
+        for form in _FORMS.values():
+            form([made])
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        return Rehearsed(host, policy, {}, "what it answered makes no report: %s: %s" % (type(error).__name__, error))
+    return made
 
 
 class FilterModule:

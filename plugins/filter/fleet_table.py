@@ -79,24 +79,24 @@ def fleet_table(hosts: Sequence[Any], variables: Mapping[Any, Any], verb: str, c
 
 
 def _backed_up(result: Result, check: bool) -> str:
-    if not result["changed"]:
-        return "unchanged since snapshot %s" % result["snapshot_id"]
+    if not result.get("changed"):
+        return "unchanged since snapshot %s" % result.get("snapshot_id")
     sent = "%s, %s" % (counted(result["files_sent"], "file"), format_bytes(result["bytes_sent"]))
-    return sent + " would be sent" if check else "%s sent for snapshot %s" % (sent, result["snapshot_id"])
+    return sent + " would be sent" if check else "%s sent for snapshot %s" % (sent, result.get("snapshot_id"))
 
 
 def _restored(result: Result, check: bool) -> str:
     where = "" if result["dest"] == "/" else " in " + result["dest"]
-    if not result["changed"]:
-        return "%s%s as in snapshot %s" % (counted(result["entries"], "path"), where, result["snapshot_id"])
+    if not result.get("changed"):
+        return "%s%s as in snapshot %s" % (counted(result["entries"], "path"), where, result.get("snapshot_id"))
     written = "%s, %s %s" % (counted(result["files_restored"], "file"), format_bytes(result["bytes_restored"]), "would be written" if check else "written")
-    read = ", read back" if result["verified"] else ""
-    return "%s and %d removed%s from snapshot %s%s" % (written, result["files_removed"], where, result["snapshot_id"], read)
+    read = ", read back" if result.get("verified") else ""
+    return "%s and %d removed%s from snapshot %s%s" % (written, result["files_removed"], where, result.get("snapshot_id"), read)
 
 
 def _verified(result: Result, _check: bool) -> str:
-    what = "snapshot %s" % result["snapshot_id"] if result["snapshot_id"] else "the sources"
-    share = ", slice %s" % result["slice"] if result["slice"] else ""
+    what = "snapshot %s" % result.get("snapshot_id") if result.get("snapshot_id") else "the sources"
+    share = ", slice %s" % result.get("slice") if result.get("slice") else ""
     return "%s%s: %s as backed up, %s read" % (what, share, counted(result["checked"], "path"), format_bytes(result["hashed_bytes"]))
 
 
@@ -106,7 +106,7 @@ def _pruned(result: Result, check: bool) -> str:
 
 
 def _drilled(result: Result, check: bool) -> str:
-    what = "%s, %s of snapshot %s" % (counted(result["files"], "file"), format_bytes(result["bytes"]), result["snapshot_id"])
+    what = "%s, %s of snapshot %s" % (counted(result["files"], "file"), format_bytes(result["bytes"]), result.get("snapshot_id"))
     if check:
         return "%s would be restored and proven" % what
     skipped = ", %d not" % result["counts"]["skipped"] if result["counts"]["skipped"] else ""

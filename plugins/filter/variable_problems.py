@@ -22,6 +22,11 @@ options:
     type: list
     elements: str
     required: true
+  host:
+    description: The host whose variables these are, where the text is to name it.
+    type: str
+    default: ""
+positional: host
 notes:
   - Other names are left alone, whatever they begin with.
 """
@@ -56,14 +61,15 @@ _KNOWN = (
 _ALIKE = 0.8
 
 
-def variable_problems(names: Iterable[Any]) -> List[str]:
+def variable_problems(names: Iterable[Any], host: Any = "") -> List[str]:
     """One text for each of ``names`` that is nearly, but not quite, a variable of the playbooks."""
     problems = []
+    whose = "%s: " % host if host else ""
     for name in sorted(str(item) for item in names):
         rest = name[len(_PREFIX) :]
         if name.startswith(_PREFIX) and rest not in _KNOWN:
             for meant in difflib.get_close_matches(rest, _KNOWN, 1, _ALIKE):
-                problems.append("%s is not a variable of the playbooks. Next: did you mean %s%s?" % (name, _PREFIX, meant))
+                problems.append("%s%s is not a variable of the playbooks. Next: did you mean %s%s?" % (whose, name, _PREFIX, meant))
     return problems
 
 

@@ -13,12 +13,14 @@ from ..module_utils.errors import PolicyError
 from ..module_utils.observe.audit import is_time, seconds_of
 from ..module_utils.policy.durations import parse_duration
 from ..module_utils.policy.scenarios import LOST_HOST, SCENARIOS
-from .values import plain
+from .values import is_number, plain, read_object
 
 # Under these names the playbook registers what hosts, and the vault for hosts, have told of their drills.
 _REGISTERED = ("__openclaw_backup_known_here", "__openclaw_backup_known_there")
 # What a history takes that was never drilled: slower than most, so that a budget of time is rather kept than broken.
 _BYTES_A_SECOND = 20 << 20
+# A vault's or a host's clock may be ahead of this one by so much (s).
+_AHEAD = 300
 _SIZE = re.compile("([0-9]{1,12})([kmgtKMGT]?)")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -26,7 +28,8 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 @dataclass(frozen=True)
 class Candidate:
     """The history of ``policy`` of ``host``. ``tried``, ``proven``: when the last drill ended, and the last one that found nothing wrong (s since the epoch),
-    None for never; ``bytes`` of its newest snapshot; ``seconds`` that a drill takes, as far as one can say."""
+    None for never; ``bytes`` of its newest snapshot; ``seconds`` that a drill takes, as far as one can say. ``unclear``: what of its status could not be
+    read, so that nothing of it counts; empty as a rule."""
 
     host: str
     policy: str
@@ -34,6 +37,7 @@ class Candidate:
     proven: Optional[float] = None
     bytes: int = 0
     seconds: float = 0.0
+    unclear: str = ""
 
 
 class Budget(NamedTuple):
@@ -107,51 +111,78 @@ def _turn(candidate: Candidate) -> Tuple[float, str, str]:
     return (float("-inf") if candidate.tried is None else candidate.tried, candidate.host, candidate.policy)
 
 
-def candidates_of(hosts: Iterable[Any], variables: Mapping[Any, Any]) -> List[Candidate]:
-    """The histories of all ``hosts`` on machines that were reached, with what their status told. One that told nothing was never drilled, as far as anybody
-    knows."""
+def candidates_of(hosts: Iterable[Any], variables: Mapping[Any, Any], now: float) -> List[Candidate]:
+    """The histories of all ``hosts`` on machines that were reached, with what their status told. One that told nothing, or what cannot be at ``now``, was never
+    drilled, as far as anybody knows."""
     found = []
     for host in map(str, hosts):
         told: Dict[str, Mapping[str, Any]] = {}
         for name in _REGISTERED:
-            registered = plain(variables[host].get(name)) or {}
-            for item in registered.get("results", ()):
+            for item in (variables[host].get(name) or {}).get("results", ()):
                 if not item.get("skipped"):
-                    told[item["item"]["name"]] = _status(item)
+                    told[str(item["item"]["name"])] = item
         lost, granted = (plain(variables[host].get(name)) or [] for name in ("__openclaw_backup_lost", "__openclaw_backup_granted"))
         vault, standby = (plain(variables[host].get(name)) for name in ("__openclaw_backup_vault", "__openclaw_backup_standby"))
         places = (("__openclaw_backup_at_host", host), ("__openclaw_backup_at_vault", vault), ("__openclaw_backup_at_standby", standby))
         closed = granted if vault in lost else []
         for where, machine in places:
             names = [policy["name"] for policy in plain(variables[host].get(where)) or [] if machine not in lost]
-            found += [_candidate(host, name, told.get(name, {})) for name in names if name not in closed]
+            found += [_candidate(host, name, told.get(name, {}), now) for name in names if name not in closed]
     return found
 
 
-def _status(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "cmd" not in item:
-        return item
-    import json
+class _UnclearError(Exception):
+    """What of an answer cannot be."""
 
+
+def _candidate(host: str, policy: str, item: Mapping[str, Any], now: float) -> Candidate:
+    """What ``item``, the answer of a machine, says of a history. It is looked at key by key: nobody knows what else is in it."""
     try:
-        status = json.loads(item.get("stdout") or "")
-    except ValueError:
-        return {}
-    return status if isinstance(status, dict) else {}
+        status = _status(item)
+        last, good, newest = (_part(status, name) for name in ("last_drill", "last_good_drill", "newest"))
+        size = int(_number(newest, "newest.bytes"))
+        took, drilled = _number(good, "last_good_drill.duration"), _number(good, "last_good_drill.bytes")
+        seconds = took * max(1.0, size / drilled if drilled else 1.0) if took else size / _BYTES_A_SECOND
+        return Candidate(host, policy, _ended(last, "last_drill.finished", now), _ended(good, "last_good_drill.finished", now), size, seconds)
+    except _UnclearError as error:
+        return Candidate(host, policy, unclear=str(error))
 
 
-def _candidate(host: str, policy: str, status: Mapping[str, Any]) -> Candidate:
-    last, good, newest = (status.get(name) or {} for name in ("last_drill", "last_good_drill", "newest"))
-    size = int(newest.get("bytes") or 0)
-    seconds = size / _BYTES_A_SECOND
-    if good.get("duration"):
-        seconds = float(good["duration"]) * max(1.0, size / good["bytes"] if good.get("bytes") else 1.0)
-    return Candidate(host, policy, _ended(last), _ended(good), size, seconds)
+def _status(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a module, or what the program on the vault has printed; nothing where it failed, and the drill finds out why."""
+    if "cmd" not in item or not item.get("stdout"):
+        return item
+    try:
+        return read_object(plain(item["stdout"]))
+    except ValueError as error:
+        raise _UnclearError("what it printed is no status") from error
 
 
-def _ended(record: Mapping[str, Any]) -> Optional[float]:
+def _part(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = status.get(name)
+    if part is not None and not isinstance(part, Mapping):
+        raise _UnclearError("%s is no mapping" % name)
+    return part or {}
+
+
+def _number(part: Mapping[str, Any], where: str) -> float:
+    value = part.get(where.rpartition(".")[2])
+    if value is not None and not is_number(value):
+        raise _UnclearError("%s is no number that a machine can have" % where)
+    return value or 0
+
+
+def _ended(record: Mapping[str, Any], where: str, now: float) -> Optional[float]:
     finished = record.get("finished")
-    return seconds_of(str(finished)) if is_time(finished) else None
+    if finished is None:
+        return None
+    text = plain(finished) if isinstance(finished, str) else None
+    if text is None or not is_time(text):
+        raise _UnclearError("%s is no time" % where)
+    at = seconds_of(text)
+    if at > now + _AHEAD:
+        raise _UnclearError("%s is a time to come" % where)
+    return min(at, now)
 
 
 def read_scenario(value: Any) -> str:

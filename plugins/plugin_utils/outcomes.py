@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple
 
-from .values import plain
+from .values import is_number, plain, read_object
 
 # The tasks that work on the hosts, and those that work for them on their vault, are registered under these names.
 _REGISTERED = ("__openclaw_backup_here", "__openclaw_backup_there")
@@ -38,6 +37,27 @@ KEYS: Dict[str, Iterable[str]] = {
 }
 
 
+class _Kind(NamedTuple):
+    """What a key must be: in words, and whether a value is that."""
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+_NUMBER = _Kind("a number that a machine can have", is_number)
+_PERHAPS = _Kind(_NUMBER.words + ", or none", lambda value: value is None or is_number(value))
+_LIST = _Kind("a list", lambda value: isinstance(value, list))
+_TEXT = _Kind("a text", lambda value: isinstance(value, str))
+_COUNTS = _Kind("a mapping of numbers", lambda value: isinstance(value, dict) and all(is_number(value.get(key)) for key in ("passed", "skipped")))
+# What is reckoned with, of a success.
+_SHAPES: Dict[str, Dict[str, _Kind]] = {
+    "backup": {"files_sent": _NUMBER, "bytes_sent": _NUMBER},
+    "restore": {**dict.fromkeys(("entries", "files_restored", "bytes_restored", "files_removed"), _NUMBER), "dest": _TEXT},
+    "verify": {"checked": _NUMBER, "hashed_bytes": _NUMBER},
+    "prune": {"kept": _LIST, "removed": _LIST, "bytes_freed": _NUMBER},
+    "drill": {"files": _NUMBER, "bytes": _NUMBER, "rto": _PERHAPS, "counts": _COUNTS},
+    "status": {"snapshots": _NUMBER, "age": _PERHAPS},
+}
 # What a report of drills tells besides.
 _EVIDENCE = ("host", "policy", "target", "digest", "entries", "checks", "started", "versions", "sample", "warnings")
 
@@ -65,41 +85,52 @@ class Outcome:
 def outcomes(hosts: Iterable[Any], variables: Mapping[Any, Any], verb: str, *, whole: bool = False) -> Dict[str, Outcome]:
     """The outcome of every host by its name. ``variables``: those of all hosts, by name; ``whole``: with all that a report of drills tells."""
     keys = (*_ALWAYS, *KEYS[verb], *(_EVIDENCE if whole else ()))
-    return {str(host): _outcome(variables[host], keys) for host in hosts}
+    return {str(host): _outcome(variables[host], keys, _SHAPES[verb]) for host in hosts}
 
 
-def _outcome(variables: Mapping[str, Any], keys: Iterable[str]) -> Outcome:
+def _outcome(variables: Mapping[str, Any], keys: Iterable[str], shape: Mapping[str, _Kind]) -> Outcome:
     if _FAILURE not in variables:
         return Outcome({}, "nothing is known of it: it failed before, or was lost on the way")
     results = {}
-    for name in _REGISTERED:
-        registered = plain(variables.get(name)) or {}
-        for item in registered.get("results", ()):
-            if not item.get("skipped"):
-                results[item["item"]["name"]] = _result(item, keys)
+    try:
+        for name in _REGISTERED:
+            registered = plain(variables.get(name)) or {}
+            for item in registered.get("results", ()):
+                if not item.get("skipped"):
+                    results[item["item"]["name"]] = _result(item, keys, shape)
+    except RecursionError:  # one machine's answer must not end the report of all
+        return Outcome({}, "what it answered is nested too deeply to be read")
     return Outcome(results, str(plain(variables[_FAILURE])))
 
 
-def _result(item: Dict[str, Any], keys: Iterable[str]) -> Dict[str, Any]:
+def _result(item: Dict[str, Any], keys: Iterable[str], shape: Mapping[str, _Kind]) -> Dict[str, Any]:
     """Of one policy, as the module has it, or as the program on the vault has printed it."""
     found = item
     if "cmd" in item:
         try:
-            found = json.loads(item.get("stdout") or "")
+            found = read_object(item.get("stdout"))
         except ValueError:
-            found = {"failed": True, "msg": " ".join((item.get("stderr") or item.get("msg") or "it printed nothing").split())}
+            found = {"failed": True, "msg": " ".join(str(item.get("stderr") or item.get("msg") or "it printed nothing").split())}
         found = {"changed": False, "rc": item.get("rc"), **found}
     passed = {key: found[key] for key in keys if key in found}
-    if found.get("warnings"):
-        passed["warnings"] = [str(text) for text in found["warnings"]]
+    warnings, problems = _texts(found.get("warnings")), _texts(found.get("problems"))
+    if warnings:
+        passed["warnings"] = warnings
     passed["failed"] = bool(found.get("failed") or item.get("unreachable"))  # a machine that was lost on the way has no word to say
-    if found.get("problems") and not passed["failed"]:
+    strange = [] if passed["failed"] else [key for key, kind in shape.items() if not kind.fits(found.get(key))]
+    if strange:
+        passed = {"changed": False, "failed": True, "msg": "its answer cannot be read: %s is not %s" % (strange[0], shape[strange[0]].words)}
+    if problems and not passed["failed"]:
         # To a fleet, a host that is not protected is a failure; to the program it is an answer.
-        passed.update(failed=True, msg="; ".join(found["problems"]))
+        passed.update(failed=True, msg="; ".join(problems))
     if not passed["failed"]:
         passed.pop("rc", None)
         passed.pop("msg", None)
     return passed
+
+
+def _texts(value: Any) -> List[str]:
+    return [str(text) for text in value] if isinstance(value, list) else [str(value)] if value else []
 
 
 def _words(result: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Dict
 
 from ..module_utils.policy.profiles import Profile
 
@@ -28,3 +29,19 @@ def plain(value: Any) -> Any:
         if isinstance(value, number):
             return number(value)
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a machine has answered a count, a size or a time in seconds, and nothing that no machine has."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 60
+
+
+def read_object(text: Any) -> Dict[str, Any]:
+    """The JSON object that a program printed. Raises ``ValueError`` for anything else, also where it is nested too deeply."""
+    try:
+        found = json.loads(text if isinstance(text, str) else "")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found

@@ -258,9 +258,13 @@ def test_hosts_that_the_inventory_does_not_have_are_an_error_before_anything_run
 
 
 def test_without_any_policies_the_variable_is_named(fleet: Fleet) -> None:
-    (fleet.home / "hosts.json").write_text(json.dumps({"all": {"hosts": {"web1": {"ansible_connection": "local"}}}}))
-    fleet.play("verify", code=2)
+    slip = {"openclaw_backup_policies": [fleet.policy("small", "web1")], "openclaw_backup_vault": "vault1", "ansible_connection": "local"}
+    hosts = {"web1": {"ansible_connection": "local"}, "web2": slip, "vault1": {"openclaw_backup_vault_notfy": {}}}
+    (fleet.home / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    fleet.play("verify", code=2, hosts="web1,web2")
     assert "openclaw_backup_policies is missing" in fleet.output
+    # Nor is a slip of the pen in the variables of a host's vault passed over.
+    assert "vault1: openclaw_backup_vault_notfy is not a variable of the playbooks. Next: did you mean openclaw_backup_vault_notify?" in fleet.output
 
 
 @pytest.mark.parametrize("arguments", [(), ("-e", "openclaw_backup_serial=1")])

@@ -458,6 +458,7 @@ BAD = {
     "secret-empty": ({"openclaw_backup_secrets": {"/etc/pack.key": " \n"}}, "openclaw_backup_secrets has '/etc/pack.key', whose content is empty"),
     "secret-number": ({"openclaw_backup_secrets": {"/etc/pack.key": 7}}, "openclaw_backup_secrets has '/etc/pack.key', whose content is no text"),
     "no-systemd": ({"openclaw_backup_schedule": "systemd", "booted": "cron"}, "openclaw_backup_schedule is 'systemd', and no-systemd was not booted with it"),
+    "misspelt": ({"openclaw_backup_secret": {}}, "openclaw_backup_secret is not a variable of the playbooks.*did you mean openclaw_backup_secrets"),
     "relative-path": ({"openclaw_backup_program": "openclaw-backup"}, "openclaw_backup_program is 'openclaw-backup'.*absolute path"),
 }
 
@@ -501,4 +502,10 @@ def test_a_host_that_would_move_to_another_vault_is_left_as_it_is_and_told_of(fl
     done = fleet.play("--limit", "web1", "-e", "openclaw_backup_move=true")
     assert done.returncode == 2 and tree(home) == before
     message = " ".join(done.stdout.split())
-    assert "the vault that has its history is no host of the inventory any more" in message and "openclaw_backup_move_lost=true" in message
+    assert "'ssh://ocb-web1@first.example.org:22/', which leads to no vault of the inventory" in message and "openclaw_backup_move_lost=true" in message
+    # A machine that has nothing of a vault is none, whatever the host says.
+    fleet.add("plain")
+    old["target"] = {"url": "ssh://ocb-web1@plain:22/"}
+    (home / "etc" / "policies" / "a.json").write_text(json.dumps(old))
+    done = fleet.play("--limit", "web1", "-e", "openclaw_backup_move=true")
+    assert done.returncode == 2 and "its history (plain) is no vault any more" in " ".join(done.stdout.split())

@@ -30,6 +30,10 @@ VAULT = '{"format":1,"layout":"tree","storage":"native"}'
 
 BAD: Dict[str, Any] = {
     "relative-path": ({"openclaw_backup_vault_directory": "vault"}, "openclaw_backup_vault_directory is 'vault'.*absolute path"),
+    "misspelt": (
+        {"openclaw_backup_vault_notfy": {}},
+        "openclaw_backup_vault_notfy is not a variable.*did you mean openclaw_backup_vault_notify",
+    ),
     "unknown-state": ({"openclaw_backup_vault_state": "gone"}, "openclaw_backup_vault_state must be one of: present, absent"),
     "unknown-storage": ({"openclaw_backup_vault_storage": "raw"}, "openclaw_backup_vault_storage must be one of: native, portable"),
     "keeper": ({"openclaw_backup_vault_keeper": "Vault Keeper"}, "openclaw_backup_vault_keeper is 'Vault Keeper'.*small letters"),

@@ -98,6 +98,48 @@ def test_the_plan_goes_by_what_hosts_and_vaults_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("[" * 100_000, "what it printed is no status"),
+        ("[1]", "what it printed is no status"),
+        ("nothing", "what it printed is no status"),
+        ('{"newest": {"bytes": 1e999}}', "newest.bytes is no number that a machine can have"),
+        ('{"newest": {"bytes": NaN}}', "newest.bytes is no number"),
+        ('{"newest": {"bytes": %s}}' % ("9" * 40), "newest.bytes is no number"),
+        ('{"newest": {"bytes": -5}}', "newest.bytes is no number"),
+        ('{"newest": {"bytes": "7"}}', "newest.bytes is no number"),
+        ('{"newest": {"bytes": true}}', "newest.bytes is no number"),
+        ('{"newest": 7}', "newest is no mapping"),
+        ('{"last_drill": ["x"]}', "last_drill is no mapping"),
+        ('{"last_good_drill": {"duration": "long"}}', "last_good_drill.duration is no number"),
+        ('{"last_good_drill": {"duration": 5, "bytes": {}}}', "last_good_drill.bytes is no number"),
+        ('{"last_drill": {"finished": 5}}', "last_drill.finished is no time"),
+        ('{"last_drill": {"finished": "2026-02-30T00:00:00.000Z"}}', "last_drill.finished is no time"),
+        ('{"last_good_drill": {"finished": "9999-12-31T23:59:59.999Z"}}', "last_good_drill.finished is a time to come"),
+    ],
+)
+def test_what_one_machine_answers_does_not_end_the_plan_of_the_fleet(told: str, words: str) -> None:
+    variables = {"web1": host({}, {"etc": status(NOW - 40 * DAY, NOW - 40 * DAY)}, []), "web2": host({}, {"etc": {}}, [])}
+    variables["web2"]["__openclaw_backup_known_there"]["results"][0]["stdout"] = told
+    plan = drill_plan(list(variables), variables, "30d", {"time": "1h"}, NOW)
+    assert plan["now"] == {"web1": ["etc"], "web2": ["etc"]} and list(plan["now"])[0] == "web2", "it counts as never drilled, and so comes first"
+    (text,) = plan["unclear"]
+    assert text.startswith("web2 etc: " + words) and text in plan["text"]
+    # A module's answer is no better.
+    try:
+        variables["web2"]["__openclaw_backup_known_there"]["results"][0] = {"item": {"name": "etc"}, **json.loads(told)}
+    except (ValueError, TypeError, RecursionError):
+        return
+    assert drill_plan(list(variables), variables, "30d", {"time": "1h"}, NOW)["unclear"] == plan["unclear"]
+
+
+def test_an_answer_without_what_is_asked_for_or_a_clock_that_is_a_little_ahead_is_no_problem() -> None:
+    variables = {"web1": host({"own": {}}, {"etc": status(NOW + 200, NOW + 200), "new": {"newest": None}}, [])}
+    plan = drill_plan(["web1"], variables, "30d", {"time": "1h"}, NOW)
+    assert (plan["now"], plan["recent"], plan["unclear"]) == ({"web1": ["new", "own"]}, 1, [])
+
+
+@pytest.mark.parametrize(
     "older_than, budget, found",
     [
         ("", "", []),
@@ -185,6 +227,21 @@ def test_a_report_of_a_fleet_leaves_out_no_host_and_no_failure() -> None:
     table = fleet_table(hosts, variables, "drill")
     assert table[1].endswith("3 files, 2.0 KiB of snapshot S1 came back in 1.5 s, 1 thing checked, 1 not")
     assert table[-1] == "5 hosts: 2 ok, 3 failed"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"checks": [7]}, {"checks": "all"}, {"asked_by": None}, {"objectives": ["x"]}, {"started": 5}, {"rpo": "soon"}, {"versions": ["x"]}, {"loss": {}}],
+)
+def test_a_report_of_a_fleet_stands_whatever_one_machine_answers(answer: Dict[str, Any]) -> None:
+    bad = {**drilled("web1", True), **answer, "host": "web2"}
+    variables = variables_of(
+        web1={"__openclaw_backup_here": {"results": [{**bad, "item": {"name": "etc"}}]}},
+        web2={"__openclaw_backup_here": {"results": [{**drilled("web2", True), "item": {"name": "etc"}}]}},
+    )
+    suites = ElementTree.fromstring(fleet_evidence(list(variables), variables, "junit").encode())
+    assert [(suite.get("hostname"), suite.get("failures")) for suite in suites] == [("web1", "1"), ("web2", "0")]
+    assert "| web1 | etc | failed |" in fleet_evidence(list(variables), variables, "markdown")
 
 
 def test_a_vault_is_told_what_to_look_for_of_the_policy_and_its_profile() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Optional
 
+import pytest
 from ansible_collections.openclaw.backup.plugins.filter.fleet_problems import fleet_problems
 from ansible_collections.openclaw.backup.plugins.filter.fleet_results import fleet_results
 from ansible_collections.openclaw.backup.plugins.filter.fleet_table import fleet_table
@@ -127,3 +128,43 @@ def test_what_ended_with_warnings_says_so_and_is_counted() -> None:
         "1 host: 1 changed, 1 failed, 1 with warnings",
     ]
     assert fleet_results(["web1"], variables, "backup")["web1"]["backup"]["etc"]["warnings"] == warned["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer", "words"),
+    [
+        ("backup", {"files_sent": "many", "bytes_sent": 1}, "files_sent is not a number that a machine can have"),
+        ("backup", {"files_sent": 1}, "bytes_sent is not a number"),
+        ("backup", {"files_sent": float("nan"), "bytes_sent": 10**40}, "files_sent is not a number"),
+        ("restore", {**dict.fromkeys(("entries", "files_restored", "bytes_restored", "files_removed"), 1), "dest": 5}, "dest is not a text"),
+        ("verify", {"checked": True, "hashed_bytes": 1}, "checked is not a number"),
+        ("prune", {"kept": 7, "removed": [], "bytes_freed": 1}, "kept is not a list"),
+        ("drill", {"files": 1, "bytes": 1, "rto": None, "counts": {"passed": []}}, "counts is not a mapping of numbers"),
+        ("status", {"snapshots": 1, "age": float("inf")}, "age is not a number that a machine can have, or none"),
+        ("status", {}, "snapshots is not a number"),
+    ],
+)
+def test_what_one_machine_answers_does_not_end_the_report_of_the_fleet(verb: str, answer: Dict[str, Any], words: str) -> None:
+    good = {"status": {"snapshots": 1, "age": 5}, "backup": SENT}.get(verb)
+    variables = {"web1": host(there={"etc": printed(answer)}), "web2": host({"etc": good} if good else {})}
+    table = fleet_table(list(variables), variables, verb)
+    assert table[-2].startswith("web1  etc     failed") and "its answer cannot be read: " + words in table[-2] and table[-3].startswith("web2  ")
+    assert fleet_problems(["web1"], variables, verb) == ["etc: its answer cannot be read: " + words + table[-2].partition(words)[2]]
+
+
+def test_answers_of_no_shape_at_all_fail_their_own_policy_alone() -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+    listed = {**printed({}), "stdout": "[1, 2]"}
+    variables = {
+        "web1": {"__openclaw_backup_failure": "", "__openclaw_backup_here": {"results": [{"item": {"name": "etc"}, "answer": deep}]}},
+        "web2": host(there={"etc": listed, "work": printed({**SENT, "warnings": 7, "problems": "all"}), "own": printed(SENT)}),
+    }
+    assert fleet_table(list(variables), variables, "backup")[1:] == [
+        "web2  own     changed  4 files, 2.0 KiB sent for snapshot S1",
+        "web1  -       failed   what it answered is nested too deeply to be read",
+        "web2  etc     failed   non-zero return code",
+        "web2  work    failed   all",
+        "2 hosts: 1 changed, 3 failed",
+    ]

@@ -29,3 +29,10 @@ def test_a_name_that_is_nearly_right_is_told_and_any_other_is_somebodys_own(wron
     found = variable_problems(["openclaw_backup_" + wrong, wrong, "openclaw_backup_dest", "__openclaw_backup_" + wrong])
     expected = "openclaw_backup_%s is not a variable of the playbooks. Next: did you mean openclaw_backup_%s?" % (wrong, right)
     assert found == ([expected] if right else [])
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("vault_notfy", "vault_notify"), ("vault_verfy_slices", "vault_verify_slices"), ("vault_of_mine", None)])
+def test_a_slip_in_the_variables_of_a_vault_is_told_with_the_vault(wrong: str, right: "str | None") -> None:
+    found = variable_problems({"openclaw_backup_" + wrong: 1, "openclaw_backup_vault_port": 22}, "vault1")
+    expected = "vault1: openclaw_backup_%s is not a variable of the playbooks. Next: did you mean openclaw_backup_%s?" % (wrong, right)
+    assert found == ([expected] if right else [])

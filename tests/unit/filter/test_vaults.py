@@ -12,6 +12,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.openclaw.backup.plugins.filter.copies_problems import copies_problems
 from ansible_collections.openclaw.backup.plugins.filter.copy_objectives import copy_objectives
 from ansible_collections.openclaw.backup.plugins.filter.vault_address import vault_address
+from ansible_collections.openclaw.backup.plugins.filter.vault_at import vault_at
 from ansible_collections.openclaw.backup.plugins.filter.vault_copies import vault_copies
 from ansible_collections.openclaw.backup.plugins.filter.vault_moves import vault_moves
 from ansible_collections.openclaw.backup.plugins.filter.vaults_of import vaults_of
@@ -96,3 +97,53 @@ def test_a_copy_may_be_older_by_what_lies_between_two_replications() -> None:
     for objectives, cron in (({"rpo": "soon"}, "29 * * * *"), ({"rpo": "1h"}, "never")):
         with pytest.raises(AnsibleFilterError):
             copy_objectives(objectives, cron)
+
+
+FLEET: Dict[str, Dict[str, Any]] = {
+    "vault1": {"ansible_host": "10.9.0.1"},
+    "vault2": {"openclaw_backup_vault_address": "Second.example.org", "openclaw_backup_vault_port": 2222},
+    "vault3": {"ansible_host": "10.9.0.1", "openclaw_backup_vault_port": 2223},
+    "old1": {"ansible_host": "fd00::7"},
+    "web1": {"openclaw_backup_vault": "web6"},
+    **{"web%d" % number: {} for number in range(2, 7)},
+    "*": {},
+}
+PLACES = {**GROUPS, "all": list(FLEET)}
+
+
+@pytest.mark.parametrize(
+    ("url", "vault", "known_as"),
+    [
+        ("ssh://ocb-web1@10.9.0.1:22/", "vault1", "10.9.0.1"),
+        ("ssh://ocb-web1@10.9.0.1:2223/", "vault3", "[10.9.0.1]:2223"),
+        ("ssh://ocb-web1@second.example.org:2222/", "vault2", "[second.example.org]:2222"),
+        ("ssh://ocb-web1@vault2/", "vault2", "vault2"),  # it had another address, or its group's variables are gone
+        ("ssh://ocb-web1@[fd00::7]:22/", "old1", "fd00::7"),  # taken out of the group
+        ("ssh://ocb-web1@web6:22/", "web6", "web6"),  # a vault that is named by hand
+    ],
+)
+def test_a_host_is_believed_where_it_names_a_vault_of_the_inventory(url: str, vault: str, known_as: str) -> None:
+    found = vault_at(url, PLACES, FLEET)
+    assert (found["vault"], found["known_as"], found["problem"]) == (vault, known_as, "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ssh://me@elsewhere.example.org:22/", "ssh://me@web2:22/", "ssh://me@10.9.0.1:99/"),
+        *(
+            "ssh://me@*:22/",
+            "ssh://me@vault?:22/",
+            "ssh://!vault1:22/",
+            "ssh://me@*,vault1@vault1:22/",
+            "ssh://@cert-authority:22/",
+            "ssh://me@vault1:22\n* key/",
+        ),
+        *("ssh://me@vault1:0/", "ssh://me@vault1:99999/", "ssh://me@vault1", "s3://vault1", "/vault1", "file:///vault1", ""),
+        *(None, 7, True, ["ssh://me@vault1:22/"], {"url": "ssh://me@vault1:22/"}),
+    ],
+)
+def test_a_host_that_names_anything_else_is_not_believed(url: Any) -> None:
+    found = vault_at(url, PLACES, FLEET)
+    assert found.pop("problem").startswith("target.url is '")
+    assert set(found.values()) == {""}
