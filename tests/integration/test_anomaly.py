@@ -125,6 +125,28 @@ def test_a_new_name_hides_nothing(lived: World) -> None:
     assert "the content of 60 of 65 files was removed; of 60 files with other content 60 were looked at" in str(result.anomaly)
 
 
+def test_what_keeps_the_beginning_of_each_file_and_has_added_as_many_is_seen(lived: World) -> None:
+    for number in range(FILES + 10):
+        (lived.src / ("added %d" % number)).write_text(prose())
+    assert lived.backup().rc == 0
+    for path in pages(lived):
+        with path.open("r+b") as stream:
+            stream.seek(16)
+            stream.write(os.urandom(path.stat().st_size - 16))
+    assert str(lived.backup().anomaly).endswith("of 60 files with other content 60 were looked at, and 60 of these seem encrypted or wiped")
+
+
+def test_shares_are_those_of_the_manifest_and_not_of_the_receipt(world: World) -> None:
+    """A copy's receipt is another vault's word, and of these numbers nothing else proves any."""
+    fill(world)
+    first = world.backup()
+    receipt = world.history / "snapshots" / str(first.snapshot_id) / "receipt.json"
+    world.edit_json(receipt, files=10**9, bytes=10**15)
+    world.edit_json(world.state / "h" / "p" / "targets" / os.listdir(world.state / "h" / "p" / "targets")[0] / "baseline.json", files=10**9, bytes=10**15)
+    upgrade(world)
+    assert "the content of 60 of 65 files was removed or replaced" in str(world.backup().anomaly)
+
+
 def test_a_part_of_a_large_tree_is_enough(world: World) -> None:
     """Between two runs of a busy schedule little is encrypted yet."""
     fill(world)

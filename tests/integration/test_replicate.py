@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -22,9 +23,11 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.locate impo
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.replicate import ReplicateResult, replicate
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, restore
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import verify_chain
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.target_spec import check_target
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import layout
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import create_vault, update_state
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 from ansible_collections.openclaw.backup.tests.torture import change, make_source
@@ -478,6 +481,69 @@ def test_a_snapshot_that_the_vault_has_pruned_is_found_in_the_copy(world: World,
     prune(world.policy(retention={"keep_last": 1, "protect": "0s"}), state_directory=str(world.state))
     done = world.restore(policy=with_copy(world, second), dest=world.root / "out", snapshot=ids[0])
     assert done.snapshot_id == ids[0] and (world.restored(world.root / "out") / "changing").read_text() == "number 0"
+
+
+def forge(second: Second, snapshot_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the copy another snapshot under the same id, whole and with a receipt of its own: whoever keeps the copies can, in 2^32 attempts."""
+    monkeypatch.setattr(layout, "make_id", lambda created, digest: snapshot_id)
+    place = second.history / "snapshots" / snapshot_id
+    snapshot = next(item for item in second.target.list() if item.id == snapshot_id)
+    evil = hashlib.sha256(b"evil").hexdigest()
+    entries = []
+    for entry in second.target.manifest(snapshot).entries:
+        if entry.path.endswith(b"/a"):
+            entry = entry._replace(size=4, hash=evil)
+            stored = Path(os.fsdecode(os.fsencode(place / "tree") + b"/" + entry.path))
+            stored.unlink()
+            stored.write_text("evil")
+        entries.append(entry)
+    forged = Manifest.from_entries(second.target.manifest(snapshot).header, entries)
+    (place / "manifest.jsonl.gz").write_bytes(forged.to_bytes())
+    second.world.edit_json(place / "receipt.json", digest=forged.digest, content_digest=forged.content_digest)
+
+
+@pytest.mark.parametrize("lost", ["content", "manifest"])
+def test_a_copy_gives_what_the_vault_has_told_of_or_nothing(world: World, second: Second, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    (only,) = fill(world, 1)
+    second.pull()
+    damage(world.stored(only, "a") if lost == "content" else world.history / "snapshots" / only / "manifest.jsonl.gz")
+    policy = with_copy(world, second)
+    assert world.restore(policy=policy, dest=world.root / "honest").verified
+    forge(second, only, monkeypatch)
+    if lost == "manifest":
+        assert error_of(world.restore, policy=policy, dest=world.root / "out").kind == "manifest"
+        assert not (world.root / "out").exists()
+        return
+    done = world.restore(policy=policy, dest=world.root / "out")
+    assert done.damaged == [str(world.src / "a")] and done.rc == 7
+    assert not (world.restored(world.root / "out") / "a").exists()
+    (said,) = done.warnings
+    assert str(second.vault) in said and "receipts differ" in said
+    shutil.rmtree(world.vault)  # the copy is all that there is, and what it says must do
+    assert world.restore(policy=policy, dest=world.root / "alone").verified
+
+
+def test_a_copy_that_lags_gives_nothing_where_the_vault_has_named_a_newer_snapshot(world: World, second: Second) -> None:
+    fill(world, 1)
+    second.pull()
+    (world.src / "changing").write_text("newest")
+    newest = str(world.backup().snapshot_id)
+    damage(world.history / "snapshots" / newest / "manifest.jsonl.gz")
+    error = error_of(world.restore, policy=with_copy(world, second), dest=world.root / "out")
+    assert error.kind == "manifest" and newest in error.message
+
+
+def test_of_a_copy_the_content_of_what_is_damaged_is_read_and_no_manifest(world: World, second: Second) -> None:
+    """Of a manifest's header a receipt covers little: the copy's could name other sources."""
+    (only,) = fill(world, 1)
+    second.pull()
+    damage(world.stored(only, "a"))
+    for name in ("b", "changing", "sub/c"):
+        damage(Path(str(second.history / "snapshots" / only / "tree") + str(world.src / name)))
+    (second.history / "snapshots" / only / "manifest.jsonl.gz").write_bytes(b"nothing")
+    done = world.restore(policy=with_copy(world, second), dest=world.root / "out")
+    assert (done.damaged, done.verified, done.files_restored) == ([], True, 4)
+    assert differences(fingerprint(world.src), fingerprint(world.restored(world.root / "out"))) == []
 
 
 def test_a_drill_is_no_better_than_the_vault_itself(world: World, second: Second) -> None:

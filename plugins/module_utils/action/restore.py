@@ -26,7 +26,7 @@ from ..observe.progress import Progress
 from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec
 from ..process import who_has_open
-from ..target.contract import Snapshot
+from ..target.contract import Receipt, Snapshot
 from ..target.tree.target import overlaps
 from .choose import find_snapshot
 from .comparison import Plan, Scope, bears, compare, find_wrong, lost_databases, make_scope, missing, without_parted_journals
@@ -127,17 +127,21 @@ def restore(
     """Bring back a snapshot, or some paths of it. Can be repeated: it then goes on where it was interrupted.
 
     ``is_own_history``: the history is this host's, so that a complete restore in place gives it its baseline. Where the target cannot serve it, or holds
-    some of it damaged, the policy's copies are asked in their order. Raises ``BackupError``: the target's own, where no copy can serve it either.
+    some of it damaged, the policy's copies are asked in their order, for what is missing
+    of the very snapshot that the target has told of. Raises ``BackupError``: the target's own, where no copy can serve it either.
     ``is_recorded``: it is an event of its own, and not a part of one that has its own record, for which no copy is asked: a drill proves the target itself.
     """
 
-    def take_from(spec: TargetSpec, wish: RestoreRequest) -> RestoreResult:
-        return _restore(replace(policy, target=spec), wish, state_directory, dry_run, progress or Progress(), is_own_history, is_recorded)
+    told = _Told()
+
+    def take_from(spec: TargetSpec) -> RestoreResult:
+        return _restore(replace(policy, target=spec), request, state_directory, dry_run, progress or Progress(), is_own_history, is_recorded, told)
 
     done: Optional[RestoreResult] = None
     failure: Optional[BackupError] = None
+    unlike: List[str] = []
     try:
-        done = take_from(policy.target, request)
+        done = take_from(policy.target)
     except (TargetError, IntegrityError, RefusedError) as error:
         if not (is_recorded and _may_lie_elsewhere(error)):
             raise
@@ -146,10 +150,12 @@ def restore(
         if done is not None and not done.damaged:
             break
         try:
-            more = take_from(spec, request if done is None else replace(request, snapshot=done.snapshot_id))
+            more = take_from(spec)
         except (TargetError, IntegrityError, RefusedError) as error:
             if not _may_lie_elsewhere(error):
                 raise
+            if error.kind == _UNLIKE:
+                unlike.append("nothing was taken from the copy in %s: %s" % (spec.url, error.message))
             continue
         why = failure.message if failure is not None else "%s of it cannot be read there" % counted(len(done.damaged) if done is not None else 0, "file")
         note = "snapshot %s was taken from the copy in %s, because %s cannot serve it: %s" % (more.snapshot_id, spec.url, policy.target.url, why)
@@ -157,8 +163,23 @@ def restore(
         done.warnings.append(note)
     if done is None:
         assert failure is not None
+        for text in unlike:
+            (progress or Progress()).note(text)
         raise failure
+    done.warnings += unlike
     return done
+
+
+# A copy that has another snapshot under the same id.
+_UNLIKE = "copy_differs"
+
+
+@dataclass
+class _Told:
+    """What the first vault that could be asked has said of the snapshot: another one gives the content of just that, or nothing."""
+
+    receipt: Optional[Receipt] = None
+    manifest: Optional[Manifest] = None
 
 
 def _may_lie_elsewhere(error: BackupError) -> bool:
@@ -181,9 +202,9 @@ def _sum_of(first: RestoreResult, then: RestoreResult) -> RestoreResult:
 
 
 def _restore(
-    policy: Policy, request: RestoreRequest, state_directory: str, dry_run: bool, progress: Progress, is_own_history: bool, is_recorded: bool
+    policy: Policy, request: RestoreRequest, state_directory: str, dry_run: bool, progress: Progress, is_own_history: bool, is_recorded: bool, told: _Told
 ) -> RestoreResult:
-    run = _Restore(policy, request, HostState(state_directory, policy), progress, is_recorded)
+    run = _Restore(policy, request, HostState(state_directory, policy), progress, is_recorded, told)
     started = time.time()
     try:
         run.go(dry_run, is_own_history)
@@ -196,8 +217,9 @@ def _restore(
 
 
 class _Restore:
-    def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress, is_recorded: bool) -> None:
+    def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress, is_recorded: bool, told: _Told) -> None:
         self.is_recorded = is_recorded
+        self.told = told
         self.policy = policy
         self.request = request
         self.state = state
@@ -213,13 +235,13 @@ class _Restore:
         self._check_directories()
         in_place = result.dest == "/"
         # Of what is charged for by the request only the newest is looked at, where that is enough.
-        newest = self.target.latest() if request.snapshot == "latest" and self.target.requests is not None else None
+        is_newest = request.snapshot == "latest" and self.told.receipt is None
+        newest = self.target.latest() if is_newest and self.target.requests is not None else None
         snapshots = [newest] if newest is not None else self.target.list()
         baseline = self.state.baseline() if is_own_history else None
         if not snapshots and baseline is not None:
             raise history_lost(self.policy, baseline)
-        snapshot = find_snapshot(snapshots, request.snapshot, name_of(self.policy))
-        manifest = self.target.manifest(snapshot)
+        snapshot, manifest = self._choose(snapshots)
         result.snapshot_id = snapshot.id
         scope = make_scope(manifest, request.paths, snapshot.id)
         result.entries = len(scope.entries)
@@ -257,6 +279,25 @@ class _Restore:
                 self.state.set_unfinished(None)
         if self.is_recorded:
             self._record(snapshot)
+
+    def _choose(self, snapshots: Sequence[Snapshot]) -> Tuple[Snapshot, Manifest]:
+        """What is to be restored: what was asked for, or where another vault has said what that is, the same. An id tells too little of it."""
+        told = self.told
+        snapshot = find_snapshot(snapshots, self.request.snapshot if told.receipt is None else told.receipt.id, name_of(self.policy))
+        if told.receipt is None:
+            told.receipt = snapshot.receipt
+        elif snapshot.receipt != told.receipt:
+            raise IntegrityError(
+                "Its snapshot %s is another one than the one that was found first: their receipts differ" % snapshot.id,
+                kind=_UNLIKE,
+                field="snapshot",
+                found=snapshot.receipt.digest,
+                allowed=told.receipt.digest,
+                next="find out which vault tells the truth: verify the snapshot on both, in full",
+            )
+        if told.manifest is None:
+            told.manifest = self.target.manifest(snapshot)
+        return snapshot, told.manifest
 
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:
         """The content to restore, portion by portion: where it lies, and which it is. A portion lies there until the next is asked for."""

@@ -17,7 +17,7 @@ from ...manifest.entry import FILE, Entry
 from ...observe.audit import rfc3339
 from ...transfer.rsync import Options
 from ...version import VERSION
-from ..anomaly import PACKED, judge
+from ..anomaly import PACKED, by_chance, judge
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Tell, Thresholds
 from ..sources import PORTABLE
 from ..succession import reason_to_hold, time_after
@@ -171,7 +171,7 @@ class PackSession(Session):
             clone="sealed",
         )
         final = manifest.with_header(id=receipt.id, sequence=self._number, parent=receipt.parent, created=created)
-        data = self._seal(final, contents, packs, receipt, self._hold_after_anomaly(manifest, receipt, contents))
+        data = self._seal(final, contents, packs, receipt, self._hold_after_anomaly(manifest, receipt.id, contents))
         self._publish(data)
         for name in self._leases:
             with suppress(BackupError):
@@ -240,7 +240,7 @@ class PackSession(Session):
                     "Pack %s was removed before it could be committed" % pack, kind="transfer", found=pack, next="run again; nothing was published"
                 )
 
-    def _hold_after_anomaly(self, manifest: Manifest, receipt: Receipt, contents: Contents) -> Optional[Dict[str, str]]:
+    def _hold_after_anomaly(self, manifest: Manifest, new_id: str, contents: Contents) -> Optional[Dict[str, str]]:
         """The hold that the parent gets with the commit, in the same object: it needs no request of its own, and comes with it or not at all."""
         base, whole = self._base, self._whole
         if base is None or whole is None:
@@ -248,13 +248,14 @@ class PackSession(Session):
 
         def look(old: Entry, new: Entry) -> Optional[bool]:
             # Without a look into what is sealed: what could not be compressed before tells nothing.
-            was, now = _packed(whole.contents, old), _packed(contents, new)
+            luck = by_chance(1 << 32)
+            was, now = _packed(whole.contents, old, luck), _packed(contents, new, luck)
             return None if was is None or now is None or was >= PACKED else now >= PACKED
 
-        anomaly = judge(self._thresholds, base.receipt, self._trusted or whole.manifest, receipt, manifest, look)
+        anomaly = judge(self._thresholds, self._trusted or whole.manifest, manifest, look, by_chance)
         if anomaly is None:
             return None
-        self.anomaly = reason_to_hold(anomaly, None, receipt.id)
+        self.anomaly = reason_to_hold(anomaly, None, new_id)
         return {"at": rfc3339(self._repository.store.clock()), "reason": self.anomaly, "by": "anomaly"}
 
     def close(self, *, keep: bool = False) -> None:
@@ -267,10 +268,12 @@ class PackSession(Session):
                 self._repository.store.delete(name)
 
 
-def _packed(contents: Contents, entry: Entry) -> Optional[float]:
-    """Which share of its size the first piece of a file takes up once it is packed; None where it is not known."""
+def _packed(contents: Contents, entry: Entry, luck: int) -> Optional[float]:
+    """Which share of its size a piece of a file takes up once it is packed; None where it is not known. ``luck`` says which, of files of one size the
+    same."""
     pieces = contents.pieces(entry.hash)
-    return pieces[0][1].length / pieces[0][1].size if pieces else None
+    piece = pieces[luck % len(pieces)][1] if pieces else None
+    return piece.length / piece.size if piece else None
 
 
 def _now() -> float:

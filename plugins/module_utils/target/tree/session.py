@@ -24,7 +24,7 @@ from ...observe.audit import AuditLog, rfc3339
 from ...pool import Later
 from ...transfer.rsync import Options
 from ...version import VERSION
-from ..anomaly import HEAD, judge, looks_encrypted
+from ..anomaly import by_chance, judge, looks_encrypted, places_of
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Snapshot, Tell, Thresholds, check_manifest
 from ..sources import Sources, plan_edits, plan_sources
 from ..succession import reason_to_hold, time_after
@@ -555,8 +555,8 @@ class TreeSession(Session):
         base = self.base_manifest
         if self.base is None or base is None:
             return
-        with _Heads(self.history.snapshot(self.base.id), snapshot) as heads:
-            anomaly = judge(self.thresholds, self.base.receipt, base, receipt, manifest, heads.look)
+        with _Trees(self.history.snapshot(self.base.id), snapshot) as trees:
+            anomaly = judge(self.thresholds, base, manifest, trees.look, by_chance)
         if anomaly is not None:
             reason = reason_to_hold(anomaly, str(self.base.held.get("reason")) if self.base.held else None, receipt.id)
             layout.update_state(self.history, self.base.id, {"held": {"at": rfc3339(time.time()), "reason": reason, "by": "anomaly"}})
@@ -578,8 +578,8 @@ class TreeSession(Session):
             self._locks.clear()
 
 
-class _Heads:
-    """The beginnings of files in two snapshots that lie side by side, opened when they are first asked for."""
+class _Trees:
+    """Two snapshots that lie side by side, opened when somebody first looks into a file of both."""
 
     def __init__(self, *snapshots: bytes) -> None:
         self._snapshots = snapshots
@@ -590,12 +590,13 @@ class _Heads:
         try:
             if not self._trees:
                 self._trees += [Descent(path + b"/tree") for path in self._snapshots]
-            heads = [_head(tree, entry.path) for tree, entry in zip(self._trees, (old, new))]
+            places = places_of(old, new, by_chance)
+            found = [_read_places(tree, entry.path, places) for tree, entry in zip(self._trees, (old, new))]
         except OSError:
             return None
-        return looks_encrypted(*heads)
+        return looks_encrypted(*found)
 
-    def __enter__(self) -> _Heads:
+    def __enter__(self) -> _Trees:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -603,10 +604,10 @@ class _Heads:
             tree.close()
 
 
-def _head(tree: Descent, path: bytes) -> bytes:
+def _read_places(tree: Descent, path: bytes, places: Sequence[Tuple[int, int]]) -> List[bytes]:
     fd, _found = open_file(*tree.parent(path))
     try:
-        return os.pread(fd, HEAD, 0)
+        return [os.pread(fd, length, offset) for offset, length in places]
     finally:
         os.close(fd)
 
