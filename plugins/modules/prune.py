@@ -110,6 +110,46 @@ bytes_freed:
   returned: success
   type: int
   sample: 1310720
+repacked:
+  description:
+    - What was written anew of sealed packs, because more than C(retention.max_unused_percent) of a pack was unused; the space comes back a day later.
+    - It is V(null) in check mode, without a key, and for other targets.
+  returned: success
+  type: dict
+  sample: {packs: 1, snapshots: 12, bytes_read: 1048576, bytes_written: 1050000, damaged: []}
+  contains:
+    packs:
+      description:
+        - How many packs nothing needs any more since.
+      returned: always
+      type: int
+    snapshots:
+      description:
+        - How many snapshots tell of new places since.
+      returned: always
+      type: int
+    bytes_read:
+      description:
+        - How much of these packs was needed.
+      returned: always
+      type: int
+    bytes_written:
+      description:
+        - The size of the new packs.
+      returned: always
+      type: int
+    damaged:
+      description:
+        - Snapshots with paths that are damaged, for which packs were left as they are.
+      returned: always
+      type: list
+      elements: dict
+requests:
+  description:
+    - What was asked of a bucket; V(null) for other targets.
+  returned: success
+  type: dict
+  sample: {class_a: 4, class_b: 20, free: 3, sent: 1050000, received: 2097152}
 sample:
   description:
     - Up to 20 of those that went.

@@ -16,6 +16,7 @@ from typing import Any, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import backup
+from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import verify
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session
@@ -116,7 +117,28 @@ def test_sealed_packs_come_back_with_the_key_and_a_page_of_python(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(" 0 not complete\n")
     assert differences(source, dest / source.relative_to("/")) == ""
-    (pack,) = (path for path in (history / "packs").iterdir() if path.stat().st_size > 1 << 20)
+    # Written anew, in part with another key, which the same page reads.
+    old = tmp_path / "key"
+    (tmp_path / "new key").write_text(os.urandom(32).hex() + "\n")
+    (tmp_path / "new key").chmod(0o600)
+    newer = {**target, "key_file": str(tmp_path / "new key"), "old_key_files": [str(old)]}
+    policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": newer}, default_host="x")
+    (source / "file8").unlink()
+    backup(policy, state_directory=str(tmp_path / "state"))
+    (tmp_path / "both keys").write_text(old.read_text() + (tmp_path / "new key").read_text())
+
+    def comes_back(name: str, keys: str) -> int:
+        (tmp_path / name).mkdir()
+        return run(command, HISTORY=str(history), KEY=str(tmp_path / keys), DEST=str(tmp_path / name)).returncode
+
+    assert (comes_back("third", "both keys"), comes_back("fourth", "new key")) == (0, 1)
+    assert differences(source, tmp_path / "third" / source.relative_to("/")) == ""
+    vault = open_target(policy.target, "web1", "files")
+    vault.remove(lambda snapshots: {snapshots[-1].id: "a test"})
+    assert vault.repack(0).snapshots == 2  # type: ignore[union-attr]
+    assert comes_back("fifth", "new key") == 0
+    assert differences(source, tmp_path / "fifth" / source.relative_to("/")) == ""
+    (pack,) = (path for path in (history / "packs").iterdir() if path.stat().st_size > 1 << 20 and not path.name.startswith("0000"))
     data = bytearray(pack.read_bytes())
     data[1 << 20] ^= 1
     pack.write_bytes(data)

@@ -72,14 +72,15 @@ def _open_pack(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes]
         key = partial(read_key, spec.key_file)
     elif spec.key_command is not None:
         key = partial(ask_key, spec.key_command)
+    old_keys = [partial(read_key, path) for path in spec.old_key_files]
     if spec.scheme == "file":
-        return PackTarget(DirectoryStore(spec.path), host, policy, key)
+        return PackTarget(DirectoryStore(spec.path), host, policy, key, old_keys)
     from ..target.pack.remembered import RememberedStore
     from ..target.pack.s3 import S3Store
 
     assert spec.host is not None
     bucket = S3Store(spec.host, spec.path, MARK, endpoint=spec.endpoint, region=spec.region, credentials_file=spec.credentials_file)
-    return PackTarget(RememberedStore(bucket, "%s/%s/" % (host, policy), spec.endpoint, memory), host, policy, key)
+    return PackTarget(RememberedStore(bucket, "%s/%s/" % (host, policy), spec.endpoint, memory), host, policy, key, old_keys)
 
 
 def close_targets() -> None:

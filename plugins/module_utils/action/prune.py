@@ -1,7 +1,7 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prune: remove the snapshots that no rule of the retention keeps. Hold and release: put one above the rules. Tag: name one for a rule."""
+"""Prune: remove the snapshots that no rule of the retention keeps, and the waste in packs. Hold, release: put one above the rules. Tag: name one for a rule."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from ..errors import EXIT_DONE, PolicyError, UsageError
+from ..errors import EXIT_DONE, BackupError, PolicyError, UsageError, printable
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
 from ..policy.checks import check_tag
 from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..policy.retention import Candidate, decide, is_empty, simulate
-from ..target.contract import Snapshot
+from ..target.contract import Rewritten, Snapshot
 from .choose import find_snapshot
 from .locate import check_not_lost, name_of, open_target
 from .result import Result
@@ -36,7 +36,8 @@ class PruneResult(Result):
     """What a prune did, or in check mode would do.
 
     ``kept`` and ``removed``: all snapshots, newest first, as ``{id, created, reasons}``; ``sample``: the first 20 that were removed as ``{path, change}``, the
-    path being the id; ``truncated`` when there are more; ``bytes_freed``: what the disk gets back; ``duration`` in seconds.
+    path being the id; ``truncated`` when there are more; ``bytes_freed``: what the disk gets back; ``repacked``: see ``rewritten``, None where nothing is
+    packed or there is no key; ``requests``: what was asked of a bucket (``Requests``), None elsewhere; ``duration`` in seconds.
     """
 
     changed: bool = False
@@ -45,6 +46,8 @@ class PruneResult(Result):
     bytes_freed: int = 0
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
+    repacked: Optional[Dict[str, Any]] = None
+    requests: Optional[Dict[str, int]] = None
     warnings: List[str] = field(default_factory=list)
     duration: float = 0.0
 
@@ -57,6 +60,7 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     target = open_target(policy.target, policy.host, policy.name)
     state = HostState(state_directory, policy)
     result = PruneResult()
+    failure: Optional[BackupError] = None
 
     def choose(snapshots: List[Snapshot]) -> Mapping[str, str]:
         check_not_lost(policy, state, snapshots)
@@ -74,9 +78,19 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
         else:
             progress.stage("prune")
             result.bytes_freed = target.remove(choose, tell=progress.advance)
+            try:
+                done = target.repack(policy.retention.max_unused_percent, tell=progress.advance)
+            except BackupError as error:
+                failure = error  # of what was removed the records tell all the same
+            else:
+                if done is not None:
+                    result.repacked = rewritten(done)
+                    result.warnings = damage_of(done)
     finally:
         progress.finish()
-    result.changed = bool(result.removed)
+    if target.requests is not None:
+        result.requests = target.requests._asdict()
+    result.changed = bool(result.removed) or bool(result.repacked and result.repacked["snapshots"])
     result.sample = [{"path": item["id"], "change": "removed"} for item in result.removed[:SAMPLE]]
     result.truncated = len(result.removed) > len(result.sample)
     result.duration = time.time() - started
@@ -85,10 +99,28 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
         _record(
             policy,
             state,
-            {"verb": "prune", "kept": len(result.kept), "removed": len(removed), "bytes_freed": result.bytes_freed},
+            {"verb": "prune", "kept": len(result.kept), "removed": len(removed), "bytes_freed": result.bytes_freed, "repacked": result.repacked},
             {"event": "prune", "removed": removed},
         )
+    if failure is not None:
+        raise failure
     return result
+
+
+def rewritten(done: Rewritten) -> Dict[str, Any]:
+    """The result key of what was written anew: ``packs``, ``snapshots``, ``bytes_read``, ``bytes_written`` and ``damaged``, a list of ``{id, paths}``
+    with up to 20 paths each."""
+    damaged = [{"id": name, "paths": [printable(b"/" + path) for path in paths[:SAMPLE]]} for name, paths in done.damaged.items()]
+    return {"packs": done.packs, "snapshots": done.snapshots, "bytes_read": done.read, "bytes_written": done.written, "damaged": damaged}
+
+
+def damage_of(done: Rewritten) -> List[str]:
+    """What to warn of: content that could not be proven was left where it is."""
+    return [
+        "snapshot %s: %d damaged paths, the first is %s; what they share packs with was left as it is: verify the snapshot"
+        % (name, len(paths), printable(b"/" + paths[0]))
+        for name, paths in done.damaged.items()
+    ]
 
 
 def simulate_prunes(policy: Policy, *, state_directory: str, length: int, every: Optional[int] = None) -> Dict[str, Any]:

@@ -287,6 +287,12 @@ def _pruned(result: Result, request: Namespace) -> Iterator[str]:
         "{:,}".format(len(result["kept"])),
         format_bytes(result["bytes_freed"]),
     )
+    again = result["repacked"]
+    if again is not None and again["snapshots"]:
+        yield "wrote %s anew, of which %s are needed; the rest is freed by a prune a day from now" % (
+            _count(again["packs"], "pack"),
+            format_bytes(again["bytes_read"]),
+        )
 
 
 def _replicated(result: Result, request: Namespace) -> Iterator[str]:

@@ -281,6 +281,7 @@ class Retention:
     keep_yearly: int = key(number(0), 0)
     keep_tags: Tuple[str, ...] = key(each(check_tag, "tags"), ())
     protect: int = _duration(86400)
+    max_unused_percent: int = key(number(0, 100), 25)
     timezone: str = key(_check_timezone, "UTC")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from ..errors import PolicyError
-from .checks import bad, check_argv, check_path, check_text, choice, closest, dotted, key, optional, read, required
+from .checks import bad, check_argv, check_path, check_text, choice, closest, dotted, each, key, optional, read, required
 
 Layout = Union[str, Tuple[Tuple[str, str], ...]]  # a layout for all, or (path, layout) pairs
 
@@ -86,6 +86,7 @@ class TargetSpec:
     credentials_file: Optional[str] = key(optional(check_path), None)
     key_file: Optional[str] = key(optional(check_path), None)
     key_command: Optional[Tuple[str, ...]] = key(optional(check_argv), None)
+    old_key_files: Tuple[str, ...] = key(each(check_path, "paths"), ())
 
 
 def check_target(value: Any, where: str) -> TargetSpec:
@@ -122,11 +123,14 @@ def check_target(value: Any, where: str) -> TargetSpec:
         if spec.layout != "tree" and getattr(spec, name) != default:
             raise _without_meaning(where, name, spec, "layout tree")
     sealed = spec.layout == "pack" or (not isinstance(spec.layout, str) and "pack" in dict(spec.layout).values())
-    for name in ("key_file", "key_command"):
-        if not sealed and getattr(spec, name) is not None:
+    for name in ("key_file", "key_command", "old_key_files"):
+        if not sealed and getattr(spec, name):
             raise _without_meaning(where, name, spec, "layout pack")
     if spec.key_file is not None and spec.key_command is not None:
         raise bad(dotted(where, "key_command"), "must not stand beside key_file", spec.key_command, "one of key_file and key_command", "remove one of them")
+    if spec.old_key_files and spec.key_file is None and spec.key_command is None:
+        complaint = "must stand beside the key that took their place"
+        raise bad(dotted(where, "old_key_files"), complaint, list(spec.old_key_files), "beside key_file or key_command", "name the new key as target.key_file")
     return spec
 
 

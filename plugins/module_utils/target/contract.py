@@ -298,6 +298,18 @@ class Requests(NamedTuple):
     received: int
 
 
+class Rewritten(NamedTuple):
+    """What was written anew: so many ``packs``, of which ``read`` sealed bytes were needed, as others with ``written`` bytes in all; ``snapshots`` that tell of
+    these now, and ``states`` of snapshots. ``damaged``: by the ids of snapshots the paths that kept packs from it; an empty one is the whole snapshot."""
+
+    packs: int
+    read: int
+    written: int
+    snapshots: int
+    states: int
+    damaged: Mapping[str, Sequence[bytes]]
+
+
 class Heartbeat(NamedTuple):
     """``known``: that snapshot is the newest here; ``need``: its paths that are damaged and should come with the next change set."""
 
@@ -379,6 +391,10 @@ class Target(ABC):
         """What this object asked so far of a service that charges by the request; None of any other."""
         return None
 
+    def keys(self) -> "List[str]":
+        """The ids of the keys that seal what snapshots need, the one that seals what comes first; none where nothing is sealed."""
+        return []
+
     @property
     def immutable(self) -> Optional[bool]:
         """Whether the target itself keeps what is young from being removed by anybody; None where it cannot be told, or is not the question."""
@@ -446,6 +462,10 @@ class Target(ABC):
     def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         """Remove snapshots; how many bytes that frees. ``choose`` gets all, newest first, at a moment in which nobody adds, reads or holds one, and
         returns the ids to remove, each with the reason for the log."""
+
+    def repack(self, unused_percent: int, tell: Optional[Tell] = None) -> Optional[Rewritten]:
+        """Write anew what is needed of where more than that is needed by nobody; None where nothing is ever kept for a part of it."""
+        return None
 
     @abstractmethod
     def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:

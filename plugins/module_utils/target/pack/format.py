@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import struct
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from ...manifest.delta import apply_delta, make_delta
 from ...manifest.document import Manifest
@@ -35,6 +35,7 @@ _MAX_INDEX = 1 << 30
 _MAX_HEADER = 64 << 20
 _MAX_BODY = 4 << 30
 PRELUDE_BYTES = _PRELUDE.size
+TRAILER_BYTES = _TRAILER.size
 _ID = re.compile("[0-9a-f]{32}")
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -118,16 +119,22 @@ class PackWriter:
 
 def read_index(data: bytes, key: PackKey, pack: str) -> Dict[str, Blob]:
     """The blobs of a whole pack by their digests. ``IntegrityError`` (kind ``seal``) where anything of its frame is not as it was written."""
-    if len(data) < PRELUDE_BYTES + _TRAILER.size or data[:PRELUDE_BYTES] != key.prelude:
+    return fetch_index(lambda start, length: data[start : start + length], len(data), key, pack)
+
+
+def fetch_index(get: Callable[[int, int], Optional[bytes]], size: int, key: PackKey, pack: str) -> Dict[str, Blob]:
+    """As ``read_index``, of a pack of ``size`` bytes of which ``get`` gives so many from a place on."""
+    if size < PRELUDE_BYTES + TRAILER_BYTES or get(0, PRELUDE_BYTES) != key.prelude:
         raise broken("it is not pack %s of this repository and key" % pack)
-    length, magic = _TRAILER.unpack_from(data, len(data) - _TRAILER.size)
-    start = len(data) - _TRAILER.size - length
+    end = get(size - TRAILER_BYTES, TRAILER_BYTES) or b""
+    length, magic = _TRAILER.unpack(end) if len(end) == TRAILER_BYTES else (0, b"")
+    start = size - TRAILER_BYTES - length
     if magic != _END_MAGIC or start < PRELUDE_BYTES:
         raise broken("pack %s has no whole end" % pack)
     blobs: Dict[str, Blob] = {}
     offset = PRELUDE_BYTES
-    for number, (digest, sealed, size) in enumerate(json.loads(key.open(_INDEX, data[start : start + length], _MAX_INDEX))):
-        blobs[digest] = Blob(pack, number, offset, sealed, size)
+    for number, (digest, sealed, plain) in enumerate(json.loads(key.open(_INDEX, get(start, length) or b"", _MAX_INDEX))):
+        blobs[digest] = Blob(pack, number, offset, sealed, plain)
         offset += sealed
     if offset != start:
         raise broken("the blobs of pack %s do not fill it" % pack)

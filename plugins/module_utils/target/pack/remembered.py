@@ -20,7 +20,7 @@ from .store import Item, Store
 # For so long a run goes by what the last one left (s). A prune elsewhere leaves all that a session may go on from for a day (``LEASE``).
 TRUSTED_FOR = 3600.0
 # Objects whose bytes are kept; others are content.
-_SMALL = ("repository", "manifests", "state")
+_SMALL = ("repository", "keys", "manifests", "state")
 # Of these always the store itself is asked: it is where writers meet.
 _CLAIMS = "claims"
 _VIEW = b"/view.json"

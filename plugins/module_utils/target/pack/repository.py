@@ -23,7 +23,7 @@ from .store import Item, Store
 
 # Enough of a manifest for its header, unless it lists very many packs.
 _FIRST_BYTES = 64 << 10
-_NUMBER = re.compile("[0-9]{10}")
+_MANIFEST_NAME = re.compile("([0-9]{10})(?:-([0-9]{6}))?")
 _STATE_NAME = re.compile("([0-9]{10})-([0-9]{6})")
 # What the header of a state says in the clear, each with its time.
 _MARKS = ("verified", "drilled", "damaged", "held", "removed")
@@ -36,7 +36,9 @@ class Commit(NamedTuple):
 
     ``packs``: those that the snapshot needs, with their sizes in bytes; ``base``: the number of the manifest that this one is the difference to;
     ``length``: its own size; ``removed``: it is no snapshot any more and stays for those that are the difference to it. ``holds``: the hold that its
-    parent got with it; ``unsaid``: no state tells of the hold that this one got with its successor.
+    parent got with it; ``unsaid``: no state tells of the hold that this one got with its successor. ``edition``: how often it was written anew;
+    ``base_edition``: that of the base; ``key``: the id of the key that seals it, and ``others``: the packs that another one seals, with its id;
+    ``state_key``: the id of the key that seals the state, None where nothing was said.
     """
 
     number: int
@@ -48,11 +50,20 @@ class Commit(NamedTuple):
     turn: int
     holds: Optional[Mapping[str, Any]] = None
     unsaid: bool = False
+    edition: int = 0
+    base_edition: int = 0
+    key: str = ""
+    others: Mapping[str, str] = {}
+    state_key: Optional[str] = None
 
     @property
     def removed(self) -> bool:
         """Whether it is no snapshot any more."""
         return bool(self.state.get("removed"))
+
+    def key_of(self, pack: str) -> str:
+        """The id of the key that seals one of its packs."""
+        return self.others.get(pack, self.key)
 
     def snapshot(self) -> Snapshot:
         """The snapshot that it is."""
@@ -61,27 +72,56 @@ class Commit(NamedTuple):
         return Snapshot(self.receipt, state.get("verified"), state.get("damaged"), state.get("held"), None, tags, state.get("drilled"))
 
 
+class Base(NamedTuple):
+    """A full manifest that others are the difference to."""
+
+    number: int
+    edition: int
+    manifest: Manifest
+    contents: Contents
+
+
 class Whole(NamedTuple):
     """A manifest opened; with the one that it is the difference to, None for a full one."""
 
     commit: Commit
     manifest: Manifest
     contents: Contents
-    base: Optional[Tuple[int, Manifest, Contents]]
+    base: Optional[Base]
+
+    @property
+    def full(self) -> Base:
+        """The full one: the base, or this one."""
+        return self.base or Base(self.commit.number, self.commit.edition, self.manifest, self.contents)
+
+
+class Past(NamedTuple):
+    """A manifest in whose place a later edition stands ``since`` a time by the store's clock; as ``Commit``, without what may change."""
+
+    number: int
+    edition: int
+    packs: Mapping[str, int]
+    base: Optional[int]
+    base_edition: int
+    length: int
+    since: float
 
 
 class Repository:
     """The history of ``policy`` of ``host`` in ``store``. ``key`` gives the master key when it is first needed; None: this machine has none, and
-    sees only what stands in the clear."""
+    sees only what stands in the clear. ``old_keys``: give those of before, which open what they sealed and seal nothing any more."""
 
-    def __init__(self, store: Store, host: str, policy: str, key: Optional[Callable[[], bytes]]) -> None:
+    def __init__(self, store: Store, host: str, policy: str, key: Optional[Callable[[], bytes]], old_keys: Sequence[Callable[[], bytes]] = ()) -> None:
         self.store = store
         self.host = host
         self.policy = policy
         self.prefix = "%s/%s" % (host, policy)
         self._key = key
-        self._master: Optional[bytes] = None
+        self._old_keys = old_keys
+        self._masters: Dict[str, bytes] = {}  # by their ids, the first is the one that seals
+        self._pack_keys: Dict[str, str] = {}  # ids of the keys that seal packs, as manifests tell
         self._id: Optional[str] = None
+        self._is_introduced = False
 
     # ---- keys --------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +133,7 @@ class Repository:
     @property
     def master(self) -> bytes:
         """The master key. ``TargetError`` (kind ``key`` or ``library``) where there is none or nothing to use it with."""
-        if self._master is None:
+        if not self._masters:
             if self._key is None:
                 raise TargetError(
                     "The policy names no key, and what is kept in %s is sealed" % self.store.url,
@@ -104,12 +144,35 @@ class Repository:
                     next="make a key with `umask 077; openssl rand -base64 32 > FILE`, name FILE as target.key_file, and keep a copy of it elsewhere",
                 )
             load_libraries()
-            self._master = self._key()
-        return self._master
+            master = self._key()
+            self._masters[key_id(master)] = master
+        return next(iter(self._masters.values()))
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that seals what is written."""
+        assert self.master
+        return next(iter(self._masters))
+
+    def knows(self, key: Any) -> bool:
+        """Whether there is the key of that id."""
+        if key != self.key_id and len(self._masters) == 1:
+            self._masters.update((key_id(master), master) for old in self._old_keys for master in [old()] if master != self.master)
+        return key in self._masters
+
+    def _master_of(self, sealed: Sealed) -> bytes:
+        """The key that sealed an object. ``TargetError`` (kind ``key``) where it is not here."""
+        key = str(sealed.header.get("key"))
+        if not self.knows(key):
+            raise self._wrong_key(key)
+        return self._masters[key]
 
     def pack_key(self, pack: str) -> PackKey:
         """What opens that pack."""
-        return PackKey(self.master, self.id, pack)
+        key = self._pack_keys.get(pack, self.key_id)
+        if not self.knows(key):
+            raise self._wrong_key(key)
+        return PackKey(self._masters[key], self.id, pack)
 
     # ---- the repository ------------------------------------------------------------------------------------------------------
 
@@ -130,32 +193,46 @@ class Repository:
         if data is None:
             return False
         sealed = self._head(data, name, "repository")
-        header = sealed.header
         if self.has_key:
-            if header.get("key") != key_id(self.master):
-                raise self._wrong_key(str(header.get("key")))
-            open_object(sealed, self.master, name)
+            if sealed.header.get("key") != self.key_id:
+                # It was begun with another key; this one may have been introduced since.
+                introduced = self.name("keys", self.key_id)
+                data = self.store.get(introduced)
+                name, sealed = (introduced, self._head(data, introduced, "repository")) if data is not None else (name, sealed)
+            open_object(sealed, self._master_of(sealed), name)
+            self._is_introduced = sealed.header.get("key") == self.key_id
+        header = sealed.header
         if (header.get("host"), header.get("policy")) != (self.host, self.policy) or not is_id(header.get("repository")):
             raise broken("%s is of another history" % name)
         self._id = header["repository"]
         return True
 
+    def introduce(self) -> bool:
+        """Have the history know the key that seals from now on, so that it can be opened without the older ones; whether that was new."""
+        if not self.exists() or self._is_introduced:
+            return False
+        self._is_introduced = True
+        return self.put_first(self.name("keys", self.key_id), self._repository_object(self.id))
+
+    def _repository_object(self, repository: str) -> bytes:
+        header = {"kind": "repository", "repository": repository, "host": self.host, "policy": self.policy}
+        return seal_object(self.master, os.urandom(ID_BYTES), header, b"")
+
     def _wrong_key(self, found: str) -> TargetError:
         found = printable(found)[:40]  # whoever keeps the store may have written anything
         return TargetError(
-            "The history %s in %s was sealed with key %s, this key is %s" % (self.prefix, self.store.url, found, key_id(self.master)),
+            "The history %s in %s was sealed with key %s, this key is %s" % (self.prefix, self.store.url, found, self.key_id),
             kind="key",
             field="target.key_file",
-            found=key_id(self.master),
+            found=" ".join(self._masters),
             allowed=found,
-            next="name the key that it was begun with; nothing was written",
+            next="name the key that it was sealed with, as target.key_file or, if another one took its place, in target.old_key_files; nothing was written",
         )
 
     def create(self) -> None:
         """Begin the history. Whoever is first names it."""
         name = self.name("repository")
-        header = {"kind": "repository", "repository": os.urandom(ID_BYTES).hex(), "host": self.host, "policy": self.policy}
-        self.put(name, seal_object(self.master, os.urandom(ID_BYTES), header, b""), only_if_absent=self.store.is_conditional)
+        self.put(name, self._repository_object(os.urandom(ID_BYTES).hex()), only_if_absent=self.store.is_conditional)
         self._id = None
         self.exists()
 
@@ -165,9 +242,9 @@ class Repository:
         """The name of an object of this history."""
         return "/".join((self.prefix, *parts))
 
-    def manifest_name(self, number: int) -> str:
-        """The object that is the commit of that number."""
-        return self.name("manifests", "%010d" % number)
+    def manifest_name(self, number: int, edition: int = 0) -> str:
+        """The object that is an edition of the commit of that number."""
+        return self.name("manifests", "%010d-%06d" % (number, edition) if edition else "%010d" % number)
 
     def pack_name(self, pack: str) -> str:
         """The object of a pack."""
@@ -185,7 +262,7 @@ class Repository:
             return []
         items = self._listed()
         states = self._states()
-        found = [self._commit(number, item, states.get(number)) for number, item in sorted(items.items(), reverse=True)]
+        found = [self._commit(number, *max(items[number].items()), states.get(number)) for number in sorted(items, reverse=True)]
         found = [_with_hold(commit, found[index - 1] if index else None) for index, commit in enumerate(found)]
         live = [commit for commit in found if not commit.removed]
         for newer, older in zip(live, live[1:]):
@@ -209,7 +286,7 @@ class Repository:
         states = self._states() if items else {}
         newer: Optional[Commit] = None
         for number in sorted(items if among is None else items.keys() & set(among), reverse=True):
-            commit = _with_hold(self._commit(number, items[number], states.get(number)), newer)
+            commit = _with_hold(self._commit(number, *max(items[number].items()), states.get(number)), newer)
             if fits(commit):
                 return commit
             newer = commit
@@ -219,19 +296,32 @@ class Repository:
         """The numbers of all manifests."""
         return sorted(self._listed())
 
+    def past(self) -> List[Past]:
+        """The manifests that are there and in whose place a later edition stands."""
+        found = []
+        for number, editions in self._listed().items():
+            for edition, following in zip(sorted(editions), sorted(editions)[1:]):
+                item = editions[edition]
+                header = self._own(self.store.get(item.name, 0, _FIRST_BYTES), item.name, "manifest", number, edition, is_past=True).header
+                packs, base, base_edition = self._needs(header, item.name, number)
+                found.append(Past(number, edition, packs, base, base_edition, item.size, editions[following].at))
+        return found
+
     def is_by(self, number: int, tx: str) -> bool:
         """Whether the commit of that number is that of the transaction ``tx``."""
         name = self.manifest_name(number)
         header = self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", number).header
         return Receipt.from_dict(header.get("receipt"), name).tx == tx
 
-    def _listed(self) -> Dict[int, Item]:
+    def _listed(self) -> Dict[int, Dict[int, Item]]:
+        """Of each number the editions."""
         prefix = self.name("manifests") + "/"
-        found: Dict[int, Item] = {}
+        found: Dict[int, Dict[int, Item]] = {}
         for item in self.store.list(prefix):
-            if not _NUMBER.fullmatch(item.name[len(prefix) :]):
+            match = _MANIFEST_NAME.fullmatch(item.name[len(prefix) :])
+            if match is None:
                 raise self.foreign(item.name)
-            found[int(item.name[len(prefix) :])] = item
+            found.setdefault(int(match.group(1)), {})[int(match.group(2) or 0)] = item
         return found
 
     def foreign(self, name: str) -> IntegrityError:
@@ -255,55 +345,92 @@ class Repository:
             raise broken("%s is another kind of object" % name)
         return sealed
 
-    def _own(self, data: Optional[bytes], name: str, kind: str, number: int) -> Sealed:
-        """The head of an object of this repository that is about that commit."""
+    def _own(self, data: Optional[bytes], name: str, kind: str, number: int, edition: int = 0, *, is_past: bool = False) -> Sealed:
+        """The head of an object of this repository that is about that commit. ``is_past``: it counts for nothing but its own removal, and may be
+        sealed with a key that nobody has any more."""
         if data is None:
             raise broken("%s is gone" % name)
         sealed = self._head(data, name, kind)
-        if self.has_key:
-            if sealed.header.get("key") != key_id(self.master):
-                raise self._wrong_key(str(sealed.header.get("key")))
-            check_head(sealed, self.master, name)
-        if sealed.header.get("repository") != self.id or sealed.header.get("number") != number:
+        if self.has_key and not (is_past and not self.knows(sealed.header.get("key"))):
+            check_head(sealed, self._master_of(sealed), name)
+        header = sealed.header
+        if header.get("repository") != self.id or header.get("number") != number or header.get("edition", 0) != edition:
             raise broken("%s is of another place" % name)
         return sealed
 
-    def _commit(self, number: int, item: Item, said: Optional[Tuple[int, str]]) -> Commit:
-        header = self._own(self.store.get(item.name, 0, _FIRST_BYTES), item.name, "manifest", number).header
+    def _needs(self, header: Mapping[str, Any], name: str, number: int) -> Tuple[Dict[str, int], Optional[int], int]:
+        """The packs, the base and its edition that the header of a manifest tells of."""
+        packs, base, base_edition = header.get("packs"), header.get("base"), header.get("base_edition", 0)
+        if (
+            type(packs) is not dict
+            or not all(is_id(pack) and type(size) is int for pack, size in packs.items())
+            or not (base is None or (type(base) is int and 0 < base < number))
+            or type(base_edition) is not int
+            or type(header.get("key")) is not str
+        ):
+            raise broken("%s says what cannot be" % name)
+        return packs, base, base_edition
+
+    def _commit(self, number: int, edition: int, item: Item, said: Optional[Tuple[int, str]]) -> Commit:
+        sealed = self._own(self.store.get(item.name, 0, _FIRST_BYTES), item.name, "manifest", number, edition, is_past=True)
+        header = sealed.header
         receipt = Receipt.from_dict(header.get("receipt"), item.name)
-        packs, base = header.get("packs"), header.get("base")
+        found, state_key = self._read_state(number, said[1], receipt.id) if said is not None else (None, None)
+        if self.has_key and not (found and found.get("removed")):
+            self._master_of(sealed)
+        packs, base, base_edition = self._needs(header, item.name, number)
+        others = header.get("others", {})
         if (
             receipt.sequence != number
             or (receipt.host, receipt.policy) != (self.host, self.policy)
             or receipt.id != make_id(receipt.created, receipt.digest)
-            or type(packs) is not dict
-            or not all(is_id(pack) and type(size) is int for pack, size in packs.items())
-            or not (base is None or (type(base) is int and 0 < base < number))
+            or type(others) is not dict
+            or not all(type(listed) is list and packs.keys() >= set(listed) for listed in others.values())
         ):
             raise broken("%s says what cannot be" % item.name)
-        state: Mapping[str, Any] = {"tags": header.get("tags", [])}
-        turn = 0
-        if said is not None:
-            turn = said[0]
-            found = self._read_state(number, said[1], receipt.id)
-            state = found if found is not None else state
+        state: Mapping[str, Any] = found if found is not None else {"tags": header.get("tags", [])}
+        turn = said[0] if said is not None else 0
+        key_of = {pack: key for key, listed in others.items() for pack in listed}
+        self._pack_keys.update((pack, key_of.get(pack, header["key"])) for pack in packs)
         holds = header.get("holds")
         check_state({"held": holds}, item.name)
-        return Commit(number, receipt, packs, base, item.size, check_state(dict(state), item.name), turn, holds)
+        state = check_state(dict(state), item.name)
+        return Commit(
+            number,
+            receipt,
+            packs,
+            base,
+            item.size,
+            state,
+            turn,
+            holds,
+            edition=edition,
+            base_edition=base_edition,
+            key=header["key"],
+            others=key_of,
+            state_key=state_key,
+        )
 
-    def open(self, commit: Commit) -> Whole:
-        """A commit with its manifest and the places of its contents. ``IntegrityError`` where anything is not as it was written."""
+    def open(self, commit: Commit, known: Optional[Base] = None) -> Whole:
+        """A commit with its manifest and the places of its contents; ``known``: a full manifest that need not be opened again, should it be the base.
+        ``IntegrityError`` where anything is not as it was written."""
         base = None
         if commit.base is not None:
-            data = self._body(commit.base)
-            base = (commit.base, *read_body(data))
-        manifest, contents = read_body(self._body(commit.number), base[1:] if base is not None else None)
-        check_manifest(manifest, commit.receipt, self.manifest_name(commit.number))
+            is_known = known is not None and known[:2] == (commit.base, commit.base_edition)
+            base = known if is_known else Base(commit.base, commit.base_edition, *read_body(self._body(commit.base, commit.base_edition)))
+        manifest, contents = read_body(self._body(commit.number, commit.edition), base[2:] if base is not None else None)
+        check_manifest(manifest, commit.receipt, self.manifest_name(commit.number, commit.edition))
         return Whole(commit, manifest, contents, base)
 
-    def _body(self, number: int) -> bytes:
-        name = self.manifest_name(number)
-        return open_object(self._own(self.store.get(name), name, "manifest", number), self.master, name)
+    def header(self, commit: Commit) -> Mapping[str, Any]:
+        """What a manifest says in the clear."""
+        name = self.manifest_name(commit.number, commit.edition)
+        return self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", commit.number, commit.edition).header
+
+    def _body(self, number: int, edition: int) -> bytes:
+        name = self.manifest_name(number, edition)
+        sealed = self._own(self.store.get(name), name, "manifest", number, edition)
+        return open_object(sealed, self._master_of(sealed), name)
 
     # ---- what may change about a snapshot ------------------------------------------------------------------------------------
 
@@ -318,18 +445,20 @@ class Repository:
             found[int(match.group(1))] = (int(match.group(2)), item.name)  # in the order of their names
         return found
 
-    def _read_state(self, number: int, name: str, snapshot_id: str) -> Optional[Dict[str, Any]]:
+    def _read_state(self, number: int, name: str, snapshot_id: str) -> Tuple[Optional[Dict[str, Any]], Optional[str]]:
+        """What is said of a snapshot, and the id of the key that seals it."""
         sealed = self._own(self.store.get(name), name, "state", number)
         if sealed.header.get("snapshot") != snapshot_id:
-            return None  # of a snapshot that had this number before, and is gone
+            return None, None  # of a snapshot that had this number before, and is gone
+        key = sealed.header.get("key")
         if not self.has_key:
             # When, not why or where.
             marks = {mark: {"at": sealed.header[mark]} for mark in _MARKS if sealed.header.get(mark)}
             if not all(is_time(item["at"]) for item in marks.values()):
                 raise broken("%s says what cannot be" % name)
-            return {**marks, "tags": sealed.header.get("tags", []), "heard": bool(sealed.header.get("heard"))}
-        state = json.loads(open_object(sealed, self.master, name))
-        return state if type(state) is dict else {"state": state}
+            return {**marks, "tags": sealed.header.get("tags", []), "heard": bool(sealed.header.get("heard"))}, key
+        state = json.loads(open_object(sealed, self._master_of(sealed), name))
+        return state if type(state) is dict else {"state": state}, key
 
     def change_state(self, commit: Commit, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Dict[str, Any]:
         """Say something else of a snapshot, in an object of its own: nothing is overwritten. The state then."""
@@ -348,7 +477,7 @@ class Repository:
             }
             body = json.dumps(state, sort_keys=True, separators=(",", ":")).encode("ascii")
             data = seal_object(self.master, os.urandom(ID_BYTES), header, body)
-            if self._put_first(self.name("state", "%010d-%06d" % (commit.number, turn)), data):
+            if self.put_first(self.name("state", "%010d-%06d" % (commit.number, turn)), data):
                 return state
             again = next((item for item in self.commits() if item.number == commit.number and item.receipt.id == commit.receipt.id), None)
             if again is None or again.removed:
@@ -356,11 +485,11 @@ class Repository:
             commit = again
         raise RefusedError("The snapshot %s was just removed or changed" % commit.receipt.id, kind="no_snapshot", field="snapshot", found=commit.receipt.id)
 
-    def _put_first(self, name: str, data: bytes) -> bool:
+    def put_first(self, name: str, data: bytes) -> bool:
         """Store an object where there is none of that name; False where there is."""
         if self.store.is_conditional:
             return self.put(name, data, only_if_absent=True)
-        with alone(self, name.rpartition("/")[2], os.urandom(ID_BYTES).hex()):
+        with alone(self, "-".join(name.split("/")[-2:]), os.urandom(ID_BYTES).hex()):
             return self.store.size(name) is None and self.put(name, data)
 
 

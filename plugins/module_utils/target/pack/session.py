@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError
@@ -25,7 +25,7 @@ from ..tree.layout import damaged_paths, make_id
 from .claims import alone
 from .format import ID_BYTES, PACK, Contents, seal_object, write_body
 from .making import Made, PackMaker, cut
-from .repository import Commit, Repository, Whole
+from .repository import Base, Commit, Repository, Whole
 
 # What no manifest names is left alone for so long (s, by the store's clock): a session may be about to name it.
 LEASE = 86400.0
@@ -33,6 +33,48 @@ LEASE = 86400.0
 FULL_UP_TO = 64 << 10
 # A difference that is larger than this part of the whole is not worth it.
 _WORTH = 2
+
+
+class Lease:
+    """Says that somebody is at work whose packs no manifest names yet: a prune elsewhere would take them for those of a dead one.
+
+    A session begins without one, and says so only when it takes long. As a context it ends with that."""
+
+    def __init__(self, repository: Repository, tx: str) -> None:
+        self._repository = repository
+        self._tx = tx
+        self._said: List[str] = []
+        self._renewed = _now()
+
+    def say(self) -> None:
+        """From now on for ``LEASE``."""
+        name = self._repository.name("leases", "%s-%d" % (self._tx, len(self._said)))
+        self._repository.put(name, b"")
+        self._said.append(name)
+        self._renewed = _now()
+
+    def renew(self) -> None:
+        """To be called often."""
+        if _now() - self._renewed >= LEASE / 4:
+            self.say()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether others may have stopped believing in it: this machine slept, or was at something else for long."""
+        return _now() - self._renewed >= LEASE / 2
+
+    def end(self) -> None:
+        """Take it back."""
+        said, self._said = self._said, []
+        for name in said:
+            with suppress(BackupError):
+                self._repository.store.delete(name)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.end()
 
 
 class PackSession(Session):
@@ -50,8 +92,7 @@ class PackSession(Session):
         self._contents = Contents({}, {})  # what the base has, as far as it is believed, and what this session has sealed
         self._sizes: Dict[str, int] = dict(base.packs) if base is not None else {}
         self._mine: List[str] = []  # packs that this session has stored
-        self._leases: List[str] = []
-        self._renewed = _now()
+        self._lease = Lease(repository, tx)
         self._failed: Dict[bytes, str] = {}
         self._sent = 0
         self._hashed = 0
@@ -68,6 +109,8 @@ class PackSession(Session):
         distrusted = {entry.hash for path in damaged_paths(self._base.snapshot()) for entry in [whole.manifest.find(path)] if entry is not None}
         lost = self._lost_packs(self._base) if repository.store.lists_freely else set()
         doubtful = {name for digest in distrusted for name in (digest, *whole.contents.files.get(digest, ()))}
+        # What the full manifest knows, and this one does not need, may be gone with the snapshots that did.
+        lost |= whole.contents.packs.difference(self._base.packs)
         # A pack that is damaged somewhere is left behind as a whole: what stayed in it would be found in bad company by every verification.
         lost |= {whole.contents.blobs[digest].pack for digest in doubtful if digest in whole.contents.blobs}
         blobs = {digest: blob for digest, blob in whole.contents.blobs.items() if blob.pack not in lost}
@@ -110,7 +153,7 @@ class PackSession(Session):
             return PackMaker(repository, known, PACK).make(delivery, wanted[cuts[start][0] : cuts[stop - 1][1]], tell)
 
         def told(files: int, size: int) -> None:
-            self._renew()
+            self._lease.renew()
             if tell is not None:
                 tell(files, size)
 
@@ -127,25 +170,16 @@ class PackSession(Session):
             wire += sum(made.sizes.values())
         return Sent(len(wanted), sum(entry.size for entry in wanted), wire)
 
-    def _renew(self) -> None:
-        """A run that takes long says so, or another machine's prune would take its packs for those of a dead one."""
-        if _now() - self._renewed < LEASE / 4:
-            return
-        name = self._repository.name("leases", "%s-%d" % (self._tx, len(self._leases)))
-        self._repository.put(name, b"")
-        self._leases.append(name)
-        self._renewed = _now()
-
     # ---- publishing ------------------------------------------------------------------------------------------------------------
 
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
         short = self.wanted(manifest)
         if short:
             raise IncompleteError([Shortfall(entry.path, self._failed.get(entry.path, "missing")) for entry in short])
-        self._check_lease()
         repository, base = self._repository, self._base
         contents = self._contents.of({entry.hash for entry in manifest.entries if entry.type == FILE and entry.size})
         packs = {pack: self._sizes[pack] for pack in sorted(contents.packs)}
+        self._check_lease(packs)
         created = time_after(base.snapshot() if base is not None else None, repository.store.clock())
         receipt = Receipt(
             id=make_id(created, manifest.digest),
@@ -173,10 +207,7 @@ class PackSession(Session):
         final = manifest.with_header(id=receipt.id, sequence=self._number, parent=receipt.parent, created=created)
         data = self._seal(final, contents, packs, receipt, self._hold_after_anomaly(manifest, receipt.id, contents))
         self._publish(data)
-        for name in self._leases:
-            with suppress(BackupError):
-                repository.store.delete(name)
-        self._leases = []
+        self._lease.end()
         repository.store.settle()
         return receipt
 
@@ -187,21 +218,13 @@ class PackSession(Session):
             "repository": self._repository.id,
             "number": receipt.sequence,
             "receipt": receipt.to_dict(),
-            "packs": packs,
         }
         if self._tags:
             header["tags"] = self._tags
         if holds is not None:
             header["holds"] = holds
-        whole = self._whole
-        if whole is not None:
-            number, listed, known = whole.base or (whole.commit.number, whole.manifest, whole.contents)
-            size = self._repository.store.size(self._repository.manifest_name(number)) or 0
-            if size > FULL_UP_TO:
-                data = seal_object(self._repository.master, os.urandom(ID_BYTES), {**header, "base": number}, write_body(manifest, contents, (listed, known)))
-                if len(data) * _WORTH <= size:
-                    return data
-        return seal_object(self._repository.master, os.urandom(ID_BYTES), {**header, "base": None}, write_body(manifest, contents))
+        keys = {} if self._base is None else {pack: self._base.key_of(pack) for pack in packs if pack in self._base.packs}
+        return seal_manifest(self._repository, header, packs, keys, manifest, contents, self._whole.full if self._whole is not None else None)[0]
 
     def _publish(self, data: bytes) -> None:
         repository, number = self._repository, self._number
@@ -230,12 +253,18 @@ class PackSession(Session):
             next="run again; if this repeats, two machines write as host %s" % self._repository.host,
         )
 
-    def _check_lease(self) -> None:
-        """A machine that slept through its lease looks whether its packs are there still."""
-        if _now() - self._renewed < LEASE / 2:
+    def _check_lease(self, packs: Iterable[str]) -> None:
+        """A machine that slept through its lease looks whether all that it is about to name is there still, and whether it comes too late."""
+        if not self._lease.is_doubtful:
             return
-        for pack in self._mine:
-            if self._repository.store.size(self._repository.pack_name(pack)) != self._sizes[pack]:
+        repository = self._repository
+        repository.store.forget()
+        if max(repository.numbers(), default=0) >= self._number:  # also where its first edition is gone already
+            raise self._late(self._number)
+        prefix = repository.name("packs") + "/"
+        found = {item.name[len(prefix) :]: item.size for item in repository.store.list(prefix)}
+        for pack in packs:
+            if found.get(pack) != self._sizes[pack]:
                 raise IntegrityError(
                     "Pack %s was removed before it could be committed" % pack, kind="transfer", found=pack, next="run again; nothing was published"
                 )
@@ -264,8 +293,38 @@ class PackSession(Session):
         if self._is_published:
             return
         with suppress(BackupError):
-            for name in [*map(self._repository.pack_name, mine), *self._leases]:
+            for name in map(self._repository.pack_name, mine):
                 self._repository.store.delete(name)
+        self._lease.end()
+
+
+def seal_manifest(
+    repository: Repository,
+    header: Mapping[str, Any],
+    packs: Mapping[str, int],
+    keys: Mapping[str, str],
+    manifest: Manifest,
+    contents: Contents,
+    base: Optional[Base],
+) -> Tuple[bytes, bool]:
+    """The object of a manifest, and whether it is the difference to ``base``, which it is where that is worth it.
+
+    ``packs``: what it needs, with sizes in bytes; ``keys``: the ids of the keys that seal some of them.
+    """
+    others: Dict[str, List[str]] = {}
+    for pack in packs:
+        if keys.get(pack, repository.key_id) != repository.key_id:
+            others.setdefault(keys[pack], []).append(pack)
+    header = {**header, "packs": packs, "base": None, **({"others": others} if others else {})}
+    if base is not None:
+        size = repository.store.size(repository.manifest_name(base.number, base.edition)) or 0
+        if size > FULL_UP_TO:
+            more = {"base": base.number, **({"base_edition": base.edition} if base.edition else {})}
+            body = write_body(manifest, contents, (base.manifest, base.contents))
+            data = seal_object(repository.master, os.urandom(ID_BYTES), {**header, **more}, body)
+            if len(data) * _WORTH <= size:
+                return data, True
+    return seal_object(repository.master, os.urandom(ID_BYTES), header, write_body(manifest, contents)), False
 
 
 def _packed(contents: Contents, entry: Entry, luck: int) -> Optional[float]:

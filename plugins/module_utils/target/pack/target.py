@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
@@ -18,7 +18,7 @@ from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent
 from ...observe.audit import rfc3339, seconds_of
-from ..contract import Damage, Heartbeat, Receipt, Requests, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
+from ..contract import Damage, Heartbeat, Receipt, Requests, Rewritten, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..portions import portions_of
 from ..sources import PORTABLE
 from ..tree.layout import damaged_paths
@@ -26,9 +26,10 @@ from ..tree.target import in_part
 from .claims import alone
 from .format import Blob, read_index
 from .reader import PackReader, by_pack
-from .repository import Commit, Repository, Whole
+from .repository import Commit, Past, Repository, Whole
+from .rewrite import Rewrite
 from .session import LEASE, PackSession
-from .store import Store
+from .store import Item, Store
 
 # What the store is, for those who find it, and for other layouts that are pointed at it.
 _MARK = "format.json"
@@ -42,14 +43,15 @@ _ZEROS = bytes(_HOLE)
 
 
 class PackTarget(Target):
-    """The history of ``policy`` of ``host`` in ``store``; ``key`` gives the master key when it is needed, None: there is none on this machine."""
+    """The history of ``policy`` of ``host`` in ``store``; ``key`` gives the master key when it is needed, None: there is none on this machine;
+    ``old_keys``: those that it took the place of."""
 
-    def __init__(self, store: Store, host: str, policy: str, key: Optional[Callable[[], bytes]]) -> None:
+    def __init__(self, store: Store, host: str, policy: str, key: Optional[Callable[[], bytes]], old_keys: Sequence[Callable[[], bytes]] = ()) -> None:
         self.url = store.url
         self.host = host
         self.policy = policy
         self.store = store
-        self._repository = Repository(store, host, policy, key)
+        self._repository = Repository(store, host, policy, key, old_keys)
         self._opened: Optional[Whole] = None
 
     @property
@@ -100,6 +102,7 @@ class PackTarget(Target):
         assert repository.master  # before anything is written
         if not repository.exists():
             self._begin_history(tx)
+        repository.introduce()
         base = repository.newest()
         if (base.receipt.id if base is not None else None) != parent:
             raise RefusedError(
@@ -391,30 +394,40 @@ class PackTarget(Target):
     def _remove_orphans(self, commits: Sequence[Commit], doomed: Sequence[Commit], tell: Optional[Tell]) -> int:
         """Delete the manifests that are to go, and the packs and states that no manifest needs; bytes that were freed.
 
-        Packs that no manifest ever named may be those of a session at work: they stay until the lease is over."""
+        What somebody at work may go on from stays until it is a day old: packs that no manifest ever named, and what others took the place of. While
+        somebody has a lease no pack goes."""
         repository, store = self._repository, self.store
         now = store.clock()
         gone = {commit.number for commit in doomed}
         alive = {commit.number for commit in commits if not commit.removed and commit.number not in gone}
-        bases = {commit.base for commit in commits if commit.number in alive}
-        freed = 0
-        stay: List[Commit] = []
-        for commit in commits:  # the newest first: a difference goes before what it is the difference to
-            is_fresh = commit.number == commits[0].number and commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE
-            if commit.number in alive or commit.number in bases or is_fresh:
-                stay.append(commit)
-                continue
-            store.delete(repository.manifest_name(commit.number))
-            freed += commit.length
-        here = {commit.number for commit in stay}
-        # The newest that was removed may be what a session at work goes on from.
-        needed = {pack for commit in stay if commit.number in alive or commit.number == commits[0].number for pack in commit.packs}
-        named = {pack for commit in commits if commit.number not in alive for pack in commit.packs}
         is_anyone_at_work = any(now - item.at < LEASE for item in store.list(repository.name("leases") + "/"))
+        past = repository.past() if commits else []
+        # A session may go on from the newest, also where that was just removed.
+        recent = [item for item in past if item.number in {*alive, commits[0].number} and (now - item.since < LEASE or is_anyone_at_work)]
+        counting: List[Union[Past, Commit]] = [*recent, *(commit for commit in commits if commit.number in alive)]
+        bases = {(one.base, one.base_edition) for one in counting}
+        freed = 0
+        here = {(item.number, item.edition) for item in recent}
+        for commit in commits:
+            is_fresh = commit.number == commits[0].number and commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE
+            if commit.number in alive or (commit.number, commit.edition) in bases or is_fresh:
+                here.add((commit.number, commit.edition))
+        here.update((item.number, item.edition) for item in past if (item.number, item.edition) in bases)
+        # The highest number first, as a difference goes before what it is the difference to; and of each the latest edition last, which is what counts.
+        everything: List[Union[Past, Commit]] = [*past, *commits]
+        for one in sorted(everything, key=lambda one: (-one.number, one.edition)):
+            if (one.number, one.edition) not in here:
+                store.delete(repository.manifest_name(one.number, one.edition))
+                freed += one.length
+        # The newest that was removed may be what a session at work goes on from.
+        needed = {pack for one in counting for pack in one.packs}
+        if commits and (commits[0].number, commits[0].edition) in here:
+            needed.update(commits[0].packs)
+        named = {pack for one in everything for pack in one.packs}
         prefix = repository.name("packs") + "/"
         for item in store.list(prefix):
             pack = item.name[len(prefix) :]
-            if pack in needed or not (pack in named or (now - item.at >= LEASE and not is_anyone_at_work)):
+            if pack in needed or is_anyone_at_work or not (pack in named or now - item.at >= LEASE):
                 continue
             store.delete(item.name)
             freed += item.size
@@ -424,13 +437,39 @@ class PackTarget(Target):
             for item in store.list(repository.name(kind) + "/"):
                 if now - item.at >= LEASE:
                     store.delete(item.name)
-        prefix = repository.name("state") + "/"
-        for item in store.list(prefix):
-            number = item.name[len(prefix) :].partition("-")[0]
-            if number.isdigit() and int(number) not in here:
-                store.delete(item.name)
+        self._remove_states({number for number, _edition in here}, lambda since: now - since >= LEASE and not is_anyone_at_work)
         store.tidy(repository.prefix + "/", now - LEASE)
         return freed
+
+    def _remove_states(self, numbers: AbstractSet[int], is_over: Callable[[float], bool]) -> None:
+        """Delete what was said of commits with other ``numbers``, and of these what something else was said after, as long ago as ``is_over`` asks."""
+        prefix = self._repository.name("state") + "/"
+        following: Optional[Item] = None
+        for item in reversed(self.store.list(prefix)):
+            number = item.name[len(prefix) :].partition("-")[0]
+            is_past = following is not None and following.name.startswith(prefix + number + "-")
+            if number.isdigit() and (int(number) not in numbers or (following is not None and is_past and is_over(following.at))):
+                self.store.delete(item.name)
+            following = item
+
+    def repack(self, unused_percent: int, tell: Optional[Tell] = None) -> Optional[Rewritten]:
+        if not self._repository.has_key:
+            return None
+        return Rewrite(self._repository, tell).repack(unused_percent)
+
+    def rekey(self, tell: Optional[Tell] = None) -> Rewritten:
+        """Seal with the key whatever is sealed with one of the old ones and still needed; what it takes the place of goes later (``sweep``)."""
+        return Rewrite(self._repository, tell).rekey()
+
+    def keys(self) -> List[str]:
+        found: Set[str] = set()
+        for commit in self._repository.commits():
+            if not commit.removed:
+                found.update((commit.key, *commit.others.values()))
+            if commit.state_key is not None:
+                found.add(commit.state_key)
+        first = self._repository.key_id if self._repository.has_key else ""
+        return sorted(found, key=lambda key: (key != first, key))
 
     # ---- what may change -----------------------------------------------------------------------------------------------------------
 

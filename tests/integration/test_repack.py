@@ -1,0 +1,434 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Packs written anew, by a prune or for a new key: what is needed stays whole, whoever is killed, and whoever comes in between."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any, Callable, Iterator, List
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, prune
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import rewrite as rewrite_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.format import PackWriter
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
+
+from .world import Packed, assert_same, error_of
+
+DAY = 86400
+
+
+@pytest.fixture
+def packed() -> Iterator[Packed]:
+    made = Packed.make()
+    assert isinstance(made, Packed)
+    yield made
+    made.destroy()
+
+
+def days_pass(packed: Packed, seconds: int = DAY + 60) -> None:
+    for path in packed.objects():
+        found = path.stat()
+        os.utime(path, (found.st_atime, found.st_mtime - seconds))
+
+
+def waste(packed: Packed, *, versions: int = 3, files: int = 40) -> List[str]:
+    """A history whose first pack holds much that its last snapshots do not need."""
+    luck = random.Random(7)
+    ids = []
+    for version in range(versions):
+        for number in range(files):
+            if version == 0 or number % 4:
+                (packed.src / ("file%02d" % number)).write_bytes(luck.randbytes(5000))
+        ids.append(str(packed.backup(policy=packed.policy(anomaly={"changed_percent": 0})).snapshot_id))
+    return ids
+
+
+def policy_of(packed: Packed, **retention: Any) -> Policy:
+    return packed.policy(retention={"keep_last": 2, "protect": "0s", **retention})
+
+
+def pruned(packed: Packed, **retention: Any) -> PruneResult:
+    return prune(policy_of(packed, **retention), state_directory=str(packed.state))
+
+
+def names(packed: Packed, kind: str) -> List[str]:
+    return [path.name for path in packed.objects(kind)]
+
+
+# ---- packs with waste --------------------------------------------------------------------------------------------------------
+
+
+def test_a_pack_that_is_mostly_unused_is_written_anew_and_goes_a_day_later(packed: Packed) -> None:
+    ids = waste(packed)
+    before = names(packed, "packs")
+    sizes = sum(path.stat().st_size for path in packed.objects("packs"))
+    result = pruned(packed)
+    assert [item["id"] for item in result.removed] == ids[:1] and result.changed
+    assert result.repacked is not None
+    # The first pack has 40 files, of which 10 are needed; the others are needed in full.
+    assert (result.repacked["packs"], result.repacked["snapshots"], result.repacked["damaged"]) == (1, 2, [])
+    assert 50_000 < result.repacked["bytes_written"] < 60_000 and 50_000 < result.repacked["bytes_read"] < 60_000
+    assert set(before) < set(names(packed, "packs")) and len(names(packed, "packs")) == 4
+    packed.check_history(count=2)
+    assert_same(packed.src, packed.restored(_restored(packed)))
+    again = pruned(packed)
+    assert not again.changed and again.repacked == {"packs": 0, "snapshots": 0, "bytes_read": 0, "bytes_written": 0, "damaged": []}
+    days_pass(packed)
+    freed = pruned(packed).bytes_freed
+    assert freed > 200_000 and len(names(packed, "packs")) == 3 and names(packed, "leases") == []
+    assert names(packed, "manifests") == ["0000000002-000001", "0000000003-000001"]
+    assert sum(path.stat().st_size for path in packed.objects("packs")) < sizes - 140_000
+    packed.check_history(count=2)
+    (packed.src / "file00").write_bytes(b"and it goes on")
+    packed.backup()
+    packed.check_history(count=3)
+    assert_same(packed.src, packed.restored(_restored(packed)))
+
+
+def _restored(packed: Packed, snapshot: str = "latest") -> Path:
+    dest = packed.root / ("back-%s" % os.urandom(4).hex())
+    assert packed.restore(dest=dest, snapshot=snapshot, state_directory=str(packed.root / "onlooker")).verified
+    return dest
+
+
+@pytest.mark.parametrize(("limit", "packs"), [(0, 1), (74, 1), (76, 0), (100, 0)])
+def test_the_limit_decides_and_a_pack_without_waste_is_never_written_anew(packed: Packed, limit: int, packs: int) -> None:
+    waste(packed)
+    result = pruned(packed, max_unused_percent=limit)
+    assert result.repacked is not None and result.repacked["packs"] == packs
+    assert pruned(packed, max_unused_percent=limit).repacked == {"packs": 0, "snapshots": 0, "bytes_read": 0, "bytes_written": 0, "damaged": []}
+    packed.check_history(count=2)
+
+
+def test_small_files_are_no_waste_for_the_index_that_they_need(packed: Packed) -> None:
+    for number in range(500):
+        (packed.src / ("file%03d" % number)).write_bytes(b"%d" % number)
+    packed.backup()
+    assert pruned(packed, max_unused_percent=0).repacked["packs"] == 0  # type: ignore[index]
+
+
+def test_without_the_key_nothing_is_written_anew_and_what_was_is_kept_and_cleaned_up(packed: Packed) -> None:
+    waste(packed)
+    blind = PackTarget(DirectoryStore(str(packed.vault)), "h", "p", None)
+    assert blind.repack(25) is None
+    pruned(packed)
+    blind.remove(lambda snapshots: {})
+    assert len(names(packed, "packs")) == 4 and len(names(packed, "manifests")) == 4
+    days_pass(packed)
+    blind.remove(lambda snapshots: {})
+    assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2
+    packed.check_history(count=2)
+
+
+def test_differences_are_written_anew_as_differences_also_where_their_base_was_removed(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "FULL_UP_TO", 0)
+    for number in range(300):
+        (packed.src / ("keep%03d" % number)).write_bytes(b"%d" % number)
+    ids = []
+    for version in range(4):
+        (packed.src / "log").write_bytes(os.urandom(300_000 + version))
+        if version == 0:
+            for number in range(20):
+                (packed.src / ("gone%d" % number)).write_bytes(os.urandom(20_000))
+        for path in packed.src.glob("gone%d*" % (version - 1)) if version else ():
+            path.unlink()
+        ids.append(str(packed.backup().snapshot_id))
+    sizes = [path.stat().st_size for path in packed.objects("manifests")]
+    assert max(sizes[1:]) * 2 < sizes[0]
+    result = pruned(packed, keep_last=3)
+    assert result.repacked is not None and result.repacked["snapshots"] == 3
+    days_pass(packed)
+    pruned(packed, keep_last=3)
+    # The base is no snapshot any more; the first edition that needs it is whole, and the others are the difference to that.
+    assert names(packed, "manifests") == ["%010d-000001" % number for number in (2, 3, 4)]
+    after = [path.stat().st_size for path in packed.objects("manifests")]
+    assert max(after[1:]) * 2 < after[0] < sizes[0] * 2
+    packed.check_history(count=3)
+    assert_same(packed.src, packed.restored(_restored(packed)))
+    (packed.src / "log").write_bytes(b"next")
+    packed.backup()
+    assert packed.objects("manifests")[-1].stat().st_size * 2 < after[0]
+    packed.check_history(count=4)
+
+
+def test_content_that_only_the_base_of_the_parent_had_is_sent_again(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pack went with the snapshot that needed it."""
+    monkeypatch.setattr(session_module, "FULL_UP_TO", 0)
+    monkeypatch.setattr(session_module, "PACK", 100_000)
+    for number in range(300):
+        (packed.src / ("keep%03d" % number)).write_bytes(b"%d" % number)
+    back = os.urandom(200_000)
+    (packed.src / "zz").write_bytes(back)
+    packed.backup()
+    (packed.src / "zz").unlink()
+    packed.backup()
+    pruned(packed, keep_last=1)
+    (packed.src / "zz").write_bytes(back)
+    packed.backup()
+    packed.check_history(count=2)
+    assert_same(packed.src, packed.restored(_restored(packed)))
+
+
+# ---- damage ------------------------------------------------------------------------------------------------------------------
+
+
+def _spoil(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_what_is_damaged_is_named_and_left_and_never_taken_for_proven(packed: Packed) -> None:
+    ids = waste(packed)
+    first = packed.target._repository.open(packed.target._repository.commits()[-1])
+    entry = next(entry for entry in first.manifest.entries if entry.path.endswith(b"file08"))
+    blob = first.contents.blobs[entry.hash]
+    _spoil(packed.history / "packs" / blob.pack, blob.offset + 5)
+    result = pruned(packed)
+    assert result.repacked is not None and result.rc == 3
+    assert (result.repacked["packs"], result.repacked["snapshots"], result.repacked["bytes_written"]) == (0, 0, 0)
+    assert [item["id"] for item in result.repacked["damaged"]] == sorted(ids[1:])
+    assert all(item["paths"] == ["/" + os.fsdecode(entry.path)] for item in result.repacked["damaged"])
+    assert len(result.warnings) == 2 and "file08" in result.warnings[0]
+    days_pass(packed)
+    pruned(packed)
+    found = packed.verify(depth="full")
+    assert [item["path"] for item in found.damaged] == ["/" + os.fsdecode(entry.path)]  # and nothing else
+
+
+def test_a_whole_copy_is_preferred_to_a_damaged_one(packed: Packed) -> None:
+    """One content may lie in two packs: the host sent it again when the first was found to be damaged."""
+    waste(packed)
+    repository = packed.target._repository
+    newest = repository.open(repository.commits()[0])
+    entry = next(entry for entry in newest.manifest.entries if entry.path.endswith(b"file08"))
+    blob = newest.contents.blobs[entry.hash]
+    _spoil(packed.history / "packs" / blob.pack, blob.offset + 5)
+    assert not packed.verify(depth="full").ok
+    assert packed.backup().changed  # it heals
+    healed = repository.open(packed.target._repository.commits()[0])
+    assert healed.contents.blobs[entry.hash].pack != blob.pack
+    result = pruned(packed, keep_last=3)
+    assert result.repacked is not None and (result.repacked["packs"], result.repacked["damaged"]) == (1, [])
+    packed.check_history(count=3)
+    days_pass(packed)
+    pruned(packed, keep_last=3)
+    assert blob.pack not in names(packed, "packs")
+    packed.check_history(count=3)
+
+
+# ---- several at once, and killed ---------------------------------------------------------------------------------------------
+
+
+def killed_after(step: int, act: Callable[[], Any]) -> bool:
+    """Do something in a process that ends at once, as if killed, with its ``step``-th change of the store: an odd one is not made, an even one is.
+    Whether it came that far."""
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+
+        def counted(verb: str) -> Callable[..., Any]:
+            real = getattr(DirectoryStore, verb)
+
+            def change(*arguments: Any, **options: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == step:
+                    os._exit(9)
+                done = real(*arguments, **options)
+                count += 1
+                if count == step:
+                    os._exit(9)
+                return done
+
+            return change
+
+        try:
+            for verb in ("put", "delete"):
+                setattr(DirectoryStore, verb, counted(verb))
+            act()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def saved(packed: Packed) -> Path:
+    place = packed.root / "saved"
+    shutil.copytree(packed.vault, place)
+    return place
+
+
+def put_back(packed: Packed, place: Path) -> None:
+    shutil.rmtree(packed.vault)
+    shutil.copytree(place, packed.vault)
+
+
+def test_a_prune_that_is_killed_at_any_step_loses_nothing_and_the_next_ones_end_it(packed: Packed) -> None:
+    waste(packed, files=12)
+    place = saved(packed)
+    step, is_over = 0, False
+    while not is_over:
+        step += 1
+        put_back(packed, place)
+        is_over = not killed_after(step, lambda: pruned(packed))
+        packed.check_history()
+        pruned(packed)
+        days_pass(packed)
+        pruned(packed)
+        packed.check_history(count=2)
+        days_pass(packed)
+        pruned(packed)
+        assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2 and names(packed, "leases") == [], step
+        packed.check_history(count=2)
+    assert step > 16
+
+
+def test_what_a_killed_prune_has_stored_is_not_stored_again(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    waste(packed)
+    with monkeypatch.context() as patch:
+        patch.setattr(rewrite_module.Rewrite, "_publish", lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL))
+        pid = os.fork()
+        if pid == 0:
+            pruned(packed)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    stored = names(packed, "packs")
+    assert len(stored) == 4 and len(names(packed, "leases")) == 1
+    assert [name.startswith(rewrite_module.REWRITTEN) for name in stored] == [True, False, False, False]
+    result = pruned(packed)
+    assert result.repacked is not None and (result.repacked["packs"], result.repacked["bytes_written"]) == (1, 0)
+    days_pass(packed)
+    pruned(packed)
+    packed.check_history(count=2)
+    assert len(names(packed, "packs")) == 3
+
+
+def test_what_a_session_at_work_has_stored_is_its_own_to_take_back(packed: Packed) -> None:
+    waste(packed)
+    newest = packed.target.latest()
+    assert newest is not None
+    session = packed.target.begin("ab" * 16, newest.id)
+    repository = packed.target._repository
+    whole = repository.open(repository.commits()[0])
+    assert isinstance(session, session_module.PackSession)
+    writer = PackWriter(repository.master, repository.id, "ab" * 16)  # what the waste is needed for, once more
+    for entry in whole.manifest.entries:
+        if entry.type == "f":
+            writer.add(entry.hash, Path("/" + os.fsdecode(entry.path)).read_bytes())
+    repository.put(repository.pack_name("ab" * 16), writer.finish())
+    session._mine.append("ab" * 16)
+    pruned(packed)
+    session.close()
+    packed.check_history(count=2)
+
+
+def test_a_session_may_go_on_from_what_was_written_anew_meanwhile(packed: Packed) -> None:
+    waste(packed)
+    newest = packed.target.latest()
+    assert newest is not None
+    manifest = packed.target.manifest(newest)
+    session = packed.target.begin("ab" * 16, newest.id)
+    pruned(packed)
+    days_pass(packed, DAY - 600)
+    pruned(packed)
+    session.commit(manifest)
+    packed.check_history(count=3)
+    for _day in range(3):
+        days_pass(packed)
+        pruned(packed, keep_last=3)
+        packed.check_history(count=3)
+    assert names(packed, "manifests") == ["%010d-000001" % number for number in (2, 3, 4)] and len(names(packed, "packs")) == 3
+
+
+@pytest.mark.parametrize("moment", ["_move", "_publish"])
+def test_a_snapshot_that_comes_while_packs_are_written_anew_is_whole(packed: Packed, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    waste(packed)
+    real = getattr(rewrite_module.Rewrite, moment)
+
+    def meanwhile(rewrite: Any, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        (packed.src / "log").write_bytes(b"meanwhile")
+        assert packed.backup().changed
+        return real(rewrite, *arguments)
+
+    monkeypatch.setattr(rewrite_module.Rewrite, moment, meanwhile)
+    pruned(packed)
+    for _day in range(3):
+        packed.check_history(count=3)
+        days_pass(packed)
+        pruned(packed, keep_last=3)
+    assert names(packed, "manifests") == ["%010d-000001" % number for number in (2, 3, 4)]
+    assert_same(packed.src, packed.restored(_restored(packed)))
+
+
+def test_two_prunes_at_once_harm_nothing(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    waste(packed)
+    real = rewrite_module.Rewrite._publish
+
+    def meanwhile(rewrite: Any, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        pruned(packed)
+        return real(rewrite, *arguments)
+
+    monkeypatch.setattr(rewrite_module.Rewrite, "_publish", meanwhile)
+    pruned(packed)
+    packed.check_history(count=2)
+    for _day in range(2):
+        days_pass(packed)
+        pruned(packed)
+        packed.check_history(count=2)
+    assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2
+
+
+@pytest.mark.parametrize("is_overtaken", [False, True])
+def test_a_session_that_slept_for_days_publishes_nothing_that_is_gone(packed: Packed, is_overtaken: bool) -> None:
+    waste(packed)
+    newest = packed.target.latest()
+    assert newest is not None
+    manifest = packed.target.manifest(newest)
+    session = packed.target.begin("ab" * 16, newest.id)
+    if is_overtaken:
+        packed.target.begin("cd" * 16, newest.id).commit(manifest)
+    for _day in range(3):
+        pruned(packed, keep_last=2 + is_overtaken)
+        days_pass(packed)
+    if is_overtaken:
+        assert "0000000004" not in names(packed, "manifests") and "0000000004-000001" in names(packed, "manifests")
+    session._lease._renewed -= session_module.LEASE
+    error = error_of(session.commit, manifest)
+    session.close()
+    assert error.kind == ("writer" if is_overtaken else "transfer")
+    packed.check_history(count=2 + is_overtaken)
+    assert packed.snapshots()[0].id == (newest.id if not is_overtaken else packed.snapshots()[0].id)
+
+
+def test_a_rewrite_that_fails_takes_nothing_back_that_it_has_published(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    waste(packed)
+    real = rewrite_module.Rewrite._put_edition
+    done = []
+
+    def second_fails(rewrite: Any, *arguments: Any) -> Any:
+        if done:
+            raise TargetError("the network is gone", next="wait")
+        done.append(1)
+        return real(rewrite, *arguments)
+
+    monkeypatch.setattr(rewrite_module.Rewrite, "_put_edition", second_fails)
+    assert error_of(pruned, packed).message == "the network is gone"
+    monkeypatch.undo()
+    assert "0000000002-000001" in names(packed, "manifests") and len(names(packed, "packs")) == 4
+    packed.check_history(count=2)
+    for _day in range(3):
+        days_pass(packed)
+        pruned(packed)
+        packed.check_history(count=2)
+    assert len(names(packed, "packs")) == 3
