@@ -28,6 +28,7 @@ from .locate import check_apart, open_target
 from .notify import obstacles
 from .restore import RestoreRequest, restore
 from .result import Result
+from .secrets import exposed
 from .sources import Marked, check_sources, never_entered, with_sources
 from .state import HostState, new_transaction
 from .verify import verify
@@ -79,7 +80,7 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
     try:
         policy, result.warnings = with_sources(policy, state)
         check_apart(policy)
-        result.warnings += obstacles(policy)
+        result.warnings += obstacles(policy) + exposed(policy)
         if path is not None:
             result.explained = explain(policy, path, never_entered(policy, state))
             return result

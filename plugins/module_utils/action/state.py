@@ -174,17 +174,12 @@ class HostState:
 
     def is_running(self) -> bool:
         """Whether a run of this policy is under way just now, as far as this user can see."""
-        try:
-            fd = os.open(self.directory + b"/lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return is_held(self.directory + b"/lock")
+
+    @property
+    def health(self) -> bytes:
+        """What a loop writes down about itself."""
+        return self.directory + b"/health.json"
 
     def identity(self) -> FrozenSet[Tuple[int, int]]:
         """(device, inode) of the state directory, which no scan enters."""
@@ -380,6 +375,21 @@ class HostState:
         """Write the record of a run, and the operation into the audit log of this machine."""
         self.runs.append(run)
         AuditLog(self.audit).append({"host": self.policy.host, "policy": self.policy.name, "target": self.policy.target.url, **event}, now=time.time())
+
+
+def is_held(path: bytes) -> bool:
+    """Whether somebody holds the lock of a file, as far as this user can see."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def refuse_unfinished(state: HostState) -> None:

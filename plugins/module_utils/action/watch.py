@@ -99,57 +99,18 @@ def watch(
     return result
 
 
-class _Watch:
-    def __init__(
-        self,
-        policy: Policy,
-        state: HostState,
-        state_directory: str,
-        is_current: Callable[[], bool],
-        tell: Callable[[str], None],
-        progress: Progress,
-        pace: Pace,
-        result: WatchResult,
-    ) -> None:
+class Watched:
+    """What of a policy is watched, and which changes matter."""
+
+    def __init__(self, policy: Policy, state: HostState) -> None:
         self.policy = policy
         self.state = state
-        self.state_directory = state_directory
-        self.is_current = is_current
-        self.tell = tell
-        self.progress = progress
-        self.pace = pace
-        self.result = result
         self.sources: Sequence[bytes] = ()
         self.above: AbstractSet[bytes] = frozenset()  # directories that hold a source that is a file
         self.matcher = policy.selection.matcher()
-        self.last_run = -pace.rest
-        self.has_hooks = bool(policy.hooks.before or policy.hooks.after or policy.hooks.on_failure)
 
-    def go(self) -> None:
-        told = ""
-        while self.is_current():
-            try:
-                with Watches() as watches:
-                    self._look(watches)
-                    told = ""
-                    self.progress.note("%d directories are watched" % len(watches))
-                    self._attend(watches)
-            except (BackupError, OSError) as error:
-                problem = error if isinstance(error, BackupError) else _refused(error)
-                if str(problem) != told:  # once
-                    told = str(problem)
-                    self.tell(told)
-                self._pass(self.pace.again if problem.kind == "limit" else self.pace.missing)
-
-    def _pass(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.is_current() and time.monotonic() < deadline:
-            time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
-
-    # ---- what is watched -------------------------------------------------------------------------------------------------
-
-    def _look(self, watches: Watches) -> None:
-        """Watch every directory of the sources, and none else."""
+    def look(self, watches: Watches) -> None:
+        """Watch every directory of the sources, and none else. ``BackupError``, ``OSError`` where that cannot be."""
         policy, _warnings = with_sources(self.policy, self.state)
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in policy.sources)
         most = min(_MOST, most_watches() // 2)  # the rest is for other programs of this user
@@ -174,20 +135,69 @@ class _Watch:
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
                         raise
             watches.keep(numbers)
-        self.result.directories = len(watches)
         gc.collect()  # the program lets Python's collector rest, which is meant for what ends soon
 
-    def _matters(self, change: Change) -> bool:
+    def matters(self, change: Change) -> bool:
         """Nothing that is left out, and nothing beside a source that is a file."""
         is_lost = change.is_order and (not change.path or change.path in self.above)
         return is_lost or selects(self.matcher, self.sources, change.path, change.is_directory)
+
+
+class _Watch:
+    def __init__(
+        self,
+        policy: Policy,
+        state: HostState,
+        state_directory: str,
+        is_current: Callable[[], bool],
+        tell: Callable[[str], None],
+        progress: Progress,
+        pace: Pace,
+        result: WatchResult,
+    ) -> None:
+        self.policy = policy
+        self.state = state
+        self.state_directory = state_directory
+        self.is_current = is_current
+        self.tell = tell
+        self.progress = progress
+        self.pace = pace
+        self.result = result
+        self.watched = Watched(policy, state)
+        self.last_run = -pace.rest
+        self.has_hooks = bool(policy.hooks.before or policy.hooks.after or policy.hooks.on_failure)
+
+    def go(self) -> None:
+        told = ""
+        while self.is_current():
+            try:
+                with Watches() as watches:
+                    self._look(watches)
+                    told = ""
+                    self.progress.note("%d directories are watched" % len(watches))
+                    self._attend(watches)
+            except (BackupError, OSError) as error:
+                problem = error if isinstance(error, BackupError) else refused_to_watch(error)
+                if str(problem) != told:  # once
+                    told = str(problem)
+                    self.tell(told)
+                self._pass(self.pace.again if problem.kind == "limit" else self.pace.missing)
+
+    def _pass(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.is_current() and time.monotonic() < deadline:
+            time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    def _look(self, watches: Watches) -> None:
+        self.watched.look(watches)
+        self.result.directories = len(watches)
 
     # ---- what happens then -----------------------------------------------------------------------------------------------
 
     def _attend(self, watches: Watches) -> None:
         """Wait for changes and have them backed up, for as long as the policy is current."""
         while self.is_current():
-            changes = [change for change in watches.wait(_LOOK_SECONDS) if self._matters(change)]
+            changes = [change for change in watches.wait(_LOOK_SECONDS) if self.watched.matters(change)]
             if not changes:
                 continue
             is_order = self._settle(watches, changes)
@@ -214,7 +224,7 @@ class _Watch:
             due = max(min(last + pace.quiet, first + pace.longest), self.last_run + pace.rest)
             if now >= due:
                 break
-            more = [change for change in watches.wait(min(due - now, _LOOK_SECONDS)) if self._matters(change)]
+            more = [change for change in watches.wait(min(due - now, _LOOK_SECONDS)) if self.watched.matters(change)]
             if more:
                 last = time.monotonic()
                 is_order = is_order or any(change.is_order for change in more)
@@ -270,7 +280,8 @@ def _too_many(found: int, most: int) -> RefusedError:
     )
 
 
-def _refused(error: OSError) -> BackupError:
+def refused_to_watch(error: OSError) -> BackupError:
+    """Why the kernel does not let us."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return RefusedError(
             "Changes are not watched for: too many programs of this user watch files already; the schedule alone starts runs",

@@ -81,12 +81,20 @@ VERBS: Dict[str, Verb] = {
                 "--scheduled",
                 "what a schedule starts: run if the policy's schedule says so or a run was missed, and again if the target is busy or out of reach",
             ),
+            Option(
+                "--loop",
+                "in a container: restore if needed, then run again and again, so many seconds after the last run and when files change, until SIGTERM; one line"
+                " of JSON a run",
+                "SECONDS",
+            ),
+            Option("--flush", "with --loop: how long the last run may take, which SIGTERM starts (default: 8)", "SECONDS"),
             _QUIET,
         ),
         (
             ("run web", "back up"),
             ("run web --dry-run", "what would a backup do?"),
             ("run web --accept 1f6c22d0", "the great change that a guard stopped is meant"),
+            ("run web --loop 120 --flush 25", "beside an application in a container that gets 30 seconds to end"),
         ),
     ),
     "watch": Verb(
@@ -97,6 +105,18 @@ VERBS: Dict[str, Verb] = {
         (_POLICY,),
         (_QUIET,),
         (("watch web --quiet", "what the role openclaw.backup.client has systemd or cron start, where the policy says `schedule.watch`"),),
+    ),
+    "health": Verb(
+        "does a loop keep this host protected?",
+        "For the probes of containers: exit code 0 if the loop that `run --loop` started is at work, no restore is unfinished and the last success is young\n"
+        "enough, else 1. Reads what the loop wrote down, and asks no target.",
+        (_POLICY,),
+        (
+            Option("--max-age", "how long ago the last run that succeeded may have begun (default: three intervals and a minute)", "DURATION"),
+            Option("--alive", "only whether the loop is at work: for what restarts a container, which mends nothing else"),
+            _QUIET,
+        ),
+        (("health web", "a readiness probe"), ("health web --alive", "a liveness probe"), ("health web --max-age 15m --json", "for a monitor")),
     ),
     "list": Verb(
         "list the snapshots",

@@ -35,6 +35,8 @@ def lines(request: Namespace, result: Result) -> Iterator[str]:
 
 def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     """What a run did."""
+    if request.loop is not None:
+        return  # it has said so
     seconds = format_duration(result["duration"])
     if not result["changed"] or result["tagged"]:
         tagged = ", %s %s" % ("to be tagged" if request.dry_run else "now tagged", ", ".join(result["tagged"])) if result["tagged"] else ""
@@ -72,6 +74,19 @@ def _watched(result: Result, request: Namespace) -> Iterator[str]:
         yield "watched already"
         return
     yield "%s, %d of them failed (%s)" % (_count(result["runs"], "run"), result["failed"], format_duration(result["duration"]))
+
+
+def _healthy(result: Result, _request: Namespace) -> Iterator[str]:
+    """Whether a loop does its work."""
+    age = "none" if result["age"] is None else "%s ago" % format_duration(result["age"])
+    yield from fields(
+        ("loop", "%s, every %s" % (result["phase"], format_duration(result["interval"])) if result["alive"] and result["interval"] else "none at work"),
+        ("success", age),
+        ("failures", str(result["failures"]) if result["failures"] else None),
+        ("next", "%s UTC" % _utc(result["next"]) if result["next"] else None),
+    )
+    if result["ok"]:
+        yield "healthy"
 
 
 def _planned(result: Result, request: Namespace) -> Iterator[str]:
@@ -445,6 +460,7 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
 _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "run": _backed_up,
     "watch": _watched,
+    "health": _healthy,
     "list": _snapshots,
     "show": _snapshot,
     "ls": _paths,

@@ -84,6 +84,10 @@ def _run(job: Job) -> Outcome:
     from ..action.backup import backup
 
     request = job.request
+    if request.loop is not None:
+        return _run_loop(job)
+    if request.flush is not None:
+        raise UsageError("run: --flush says how a loop ends", field="--flush", found=request.flush, allowed="--flush with --loop")
     if request.scheduled:
         clash = [flag for flag in ("adopt", "accept", "tag", "dry_run") if getattr(request, flag)]
         if clash:
@@ -103,6 +107,51 @@ def _run(job: Job) -> Outcome:
         progress=job.progress,
     )
     return Outcome(result.to_dict(), result.failure())
+
+
+def _run_loop(job: Job) -> Outcome:
+    from ..action.loop import FLUSH_SECONDS, loop, pace_of
+
+    request = job.request
+    clash = [flag for flag in ("scheduled", "adopt", "accept", "tag", "dry_run", "json") if getattr(request, flag)]
+    if clash:
+        flag = "--" + clash[0].replace("_", "-")
+        raise UsageError("run: --loop says each run in JSON", field=flag, found=flag, allowed="--loop with --flush, --quiet and --state")
+    flush = FLUSH_SECONDS if request.flush is None else _count(request.flush, "--flush")
+
+    def say(line: Dict[str, Any]) -> None:
+        if line["rc"] or line.get("changed") or not request.quiet:
+            import json
+
+            terminal.tell([json.dumps(line)])
+
+    def tell(text: str) -> None:
+        terminal.complain([text])
+
+    rc = loop(
+        lambda: load_policy(request.policy),
+        state_directory=job.state_directory,
+        pace=pace_of(_count(request.loop, "--loop")),
+        say=say,
+        tell=tell,
+        flush=flush,
+        progress=job.progress,
+    )
+    return Outcome({"rc": rc})
+
+
+def _health(job: Job) -> Outcome:
+    from ..action.health import health
+
+    request = job.request
+    if request.alive and request.max_age is not None:
+        raise UsageError("health: --alive asks for no age", field="--max-age", found=request.max_age, allowed="one of --alive and --max-age")
+    max_age = None if request.max_age is None else _positive(request.max_age, "--max-age")
+    result = health(job.policy, state_directory=job.state_directory, max_age=max_age, alive=request.alive)
+    failure = None
+    if result["problems"]:
+        failure = BackupError("Not healthy: %s" % "; ".join(result["problems"]), kind="unhealthy", next="`openclaw-backup status POLICY` asks the target, too")
+    return Outcome(result, failure)
 
 
 def _watch(job: Job) -> Outcome:
@@ -480,6 +529,7 @@ def _history(policy: Policy) -> Dict[str, Any]:
 VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "run": _run,
     "watch": _watch,
+    "health": _health,
     "list": _list,
     "show": _show,
     "ls": _ls,

@@ -49,6 +49,10 @@ class Watches:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def fileno(self) -> int:
+        """What can be read when something has changed, for who waits for more than that."""
+        return int(self._fd)
+
     def add(self, directory: int, path: bytes) -> int:
         """Watch the open ``directory``, which changes are told of as ``path``; the watch's number, the same one where it is watched already.
 

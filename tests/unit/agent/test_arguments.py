@@ -120,7 +120,7 @@ def test_what_was_not_given_is_none_false_or_empty() -> None:
         (("run",), "run: the following arguments are required: POLICY", "POLICY", "`openclaw-backup run --help`"),
         (("run", "web", "--dryrun"), "run: unrecognized arguments: --dryrun", "--dryrun", "did you mean --dry-run?"),
         (("restore", "web", "--del"), "restore: unrecognized arguments: --del", "--del", "`openclaw-backup restore --help`"),
-        (("run", "web", "--loop", "5"), "run: unrecognized arguments: --loop 5", "--loop", "`openclaw-backup run --help`"),
+        (("run", "web", "--lap", "5"), "run: unrecognized arguments: --lap 5", "--lap", "`openclaw-backup run --help`"),
         (("list", "web", "more"), "list: unrecognized arguments: more", "more", "`openclaw-backup list --help`"),
         (("run", "web", "--host", "web2"), "run: unrecognized arguments: --host web2", "--host", "`openclaw-backup run --help`"),
         (("verify", "web", "--depth"), "verify: argument --depth: expected one argument", "--depth", "`openclaw-backup verify --help`"),
