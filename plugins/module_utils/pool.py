@@ -63,14 +63,15 @@ def run(
     items: int = 2048,
     weight: int = 64 << 20,
     meanwhile: Optional[Callable[[], None]] = None,
+    is_alone: bool = False,
 ) -> Iterator[T]:
     """Yield ``work(start, stop)`` for ranges that cover every index of ``weights`` once, in any order.
 
     ``weights`` are costs in bytes; ``meanwhile`` is called here once the processes are at work, and before anything is yielded. ``work`` runs in
     forked processes where that pays, otherwise here; its result must be picklable. An exception in ``work`` is raised here; a worker that dies is a
-    ``BackupError``.
+    ``BackupError``. ``is_alone``: never in other processes.
     """
-    return run_telling(lambda start, stop, _tell: work(start, stop), weights, None, items=items, weight=weight, meanwhile=meanwhile)
+    return run_telling(lambda start, stop, _tell: work(start, stop), weights, None, items=items, weight=weight, meanwhile=meanwhile, is_alone=is_alone)
 
 
 def run_telling(
@@ -81,9 +82,10 @@ def run_telling(
     items: int = 2048,
     weight: int = 64 << 20,
     meanwhile: Optional[Callable[[], None]] = None,
+    is_alone: bool = False,
 ) -> Iterator[T]:
     """``run`` for work that says how far it is, for ranges that may take long: what it tells comes to ``tell`` here, a few times a second."""
-    if fork_pays(weights):
+    if not is_alone and fork_pays(weights):
         # Several rounds for every worker, so that they end together; never smaller than what a round costs.
         rounds = 8 * available_cpus()
         items = min(items, max(FORK_PAYS_ITEMS // 4, len(weights) // rounds))

@@ -31,14 +31,18 @@ attributes:
 options:
   to:
     description:
-      - The vault that keeps the copies, an absolute path or a mapping with V(url) and the options of a target; made where it is missing.
+      - The vault that keeps the copies, an absolute path, a URL (V(pack://), V(s3://)), or a mapping with V(url) and the options of a target; a directory is
+        made where it is missing.
+      - A URL that one of the C(copies) of O(policy) has stands for that one, with the options that it has there.
       - The vault to copy from is O(target), or that of O(policy).
+      - Either may be of plain files or of sealed packs, also in a bucket; packs are sealed anew with the key of O(to).
     type: raw
     required: true
   repair:
     description:
       - Whether to repair first what a verification found damaged in O(to), with what the other vault has of the same snapshots.
       - Every repaired file is hashed against the manifest in O(to), and the snapshot is read in full before it counts as whole again.
+      - Where O(to) is of sealed packs and something in it is damaged, the task fails, and says what heals it.
       - What is damaged in the other vault too stays as it is, is named in RV(unrepaired), and fails the task after all else was done.
     type: bool
     default: false
@@ -63,6 +67,16 @@ EXAMPLES = r"""
     host: web1
     name: openclaw
     to: /srv/vault
+
+- name: Keep copies in a bucket, sealed with a key that only this machine has
+  openclaw.backup.replicate:
+    target: /srv/vault
+    host: web1
+    name: openclaw
+    to:
+      url: s3://my-bucket/copies
+      credentials_file: /etc/openclaw-backup/bucket.credentials
+      key_file: /etc/openclaw-backup/copies.key
 
 - name: Make the first vault whole again with the copies in the second
   openclaw.backup.replicate:
@@ -252,6 +266,20 @@ newest:
   returned: success
   type: str
   sample: 20261120T091500.123Z-9f1c3e1f
+requests:
+  description:
+    - What was asked of buckets, by C(source) and C(to); V(null) for what is no bucket.
+    - C(class_a) counts requests that write or list, C(class_b) those that read, C(free) those that delete; C(sent) and C(received) are bytes.
+  returned: success
+  type: dict
+  sample:
+    source:
+    to:
+      class_a: 4
+      class_b: 3
+      free: 0
+      sent: 1048704
+      received: 2816
 sample:
   description:
     - Up to 20 of those that were copied, repaired or refused.

@@ -171,7 +171,7 @@ snapshots:
       elements: str
     copied:
       description:
-        - When and from which vault it was copied (C(at), C(from)); V(null) where the host itself sent it here.
+        - When and from which vault it was copied (C(at), C(from)); V(null) where the host itself sent it here. Sealed packs do not tell from where.
       returned: always
       type: dict
     bytes_own:

@@ -13,6 +13,7 @@ from typing import Callable, Iterator
 
 import pytest
 
+from .buckets import serving
 from .sshd import Away
 from .world import STORAGES, World
 
@@ -33,6 +34,20 @@ def portable() -> Iterator[World]:
     made = World.make("portable")
     yield made
     made.destroy()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[int]:
+    """The port of an S3 service that knows conditional writes."""
+    with serving("moto") as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[int]:
+    """The port of one that does not."""
+    with serving("rclone") as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

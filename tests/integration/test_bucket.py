@@ -18,20 +18,8 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt impor
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered, s3, session
 
-from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal, serving
+from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal
 from .world import assert_same, error_of, killed_at
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[int]:
-    with serving("moto") as port:
-        yield port
-
-
-@pytest.fixture(scope="session")
-def rclone() -> Iterator[int]:
-    with serving("rclone") as port:
-        yield port
 
 
 def world_at(port: int) -> Iterator[Bucketed]:

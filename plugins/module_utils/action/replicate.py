@@ -1,35 +1,45 @@
 # Copyright (c) 2026 The openclaw.backup contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Replicate: bring into this vault what another vault has of a history and this one lacks, each snapshot proven before it exists here.
+"""Replicate: bring into a vault what another has of a history and this one lacks, each snapshot proven before it exists here.
 
-It pulls. What is removed there stays here, what is damaged there does not come, and what this vault's own retention has removed does not come back.
+Either may be of plain files or of sealed packs, which are sealed anew with the key that belongs here. What is removed there stays here, what is damaged
+there does not come, and what has been pruned here does not come back.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, PolicyError, TargetError, UsageError, counted, printable, refused_by_system
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.document import Manifest
+from ..manifest.entry import Entry
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
 from ..policy.model import Policy
-from ..policy.target_spec import TargetSpec
-from ..target.contract import IncompleteError, Snapshot
+from ..policy.target_spec import TargetSpec, check_target
+from ..process import lock
+from ..target.contract import IncompleteError, Requests, Snapshot
 from ..target.sources import plan_sources
-from ..target.succession import CLOCK_SLACK
-from ..target.tree.copy import CopySession, check_place, choose_base, removed_ids
-from ..target.tree.layout import damaged_paths, update_state
+from ..target.succession import CLOCK_SLACK, check_place
+from ..target.tree.copy import CopySession, choose_base
+from ..target.tree.layout import damaged_paths, make_private, update_state
 from ..target.tree.target import TreeTarget, overlaps
 from ..transfer.pace import Pace, rate_of
 from .locate import AnyTarget, name_of, open_target
 from .result import Result
 from .state import HostState, new_transaction
 
+if TYPE_CHECKING:
+    from ..target.pack.copy import PackCopySession
+    from ..target.pack.target import PackTarget
+
+Session = Union[CopySession, "PackCopySession"]
 SAMPLE = 20
 LISTED = 500
 # A base that turns out to be damaged here is done without, path by path.
@@ -43,7 +53,8 @@ class ReplicateResult(Result):
     ``copied``: ``{id, sequence, created, files_sent, bytes_sent}``, the oldest first, up to 500; ``refused``: ``{id, kind, reason, paths}`` of those that
     cannot be proven there, with up to 20 paths; ``count``: how many were copied; ``present``: how many of the source's were here already; ``pruned``: how
     many this vault had and has removed; ``bytes_sent``: logical size of the content that came; ``newest``: the newest snapshot here, or None; ``repaired``
-    and ``unrepaired``: of the snapshots that were known to be damaged here, as in ``Repaired``, up to 500.
+    and ``unrepaired``: of the snapshots that were known to be damaged here, as in ``Repaired``, up to 500; ``requests``: what buckets were asked, by
+    ``source`` and ``to``, None for what is no bucket.
     """
 
     changed: bool = False
@@ -57,6 +68,7 @@ class ReplicateResult(Result):
     files_sent: int = 0
     bytes_sent: int = 0
     newest: Optional[str] = None
+    requests: Dict[str, Optional[Dict[str, int]]] = field(default_factory=dict)
     sample: List[Dict[str, str]] = field(default_factory=list)
     truncated: bool = False
     warnings: List[str] = field(default_factory=list)
@@ -99,60 +111,87 @@ class ReplicateResult(Result):
 def replicate(
     policy: Policy, to: TargetSpec, *, state_directory: str, repair: bool = False, dry_run: bool = False, progress: Optional[Progress] = None
 ) -> ReplicateResult:
-    """Copy what the policy's target has of its history into the vault ``to``, a directory of this machine. Raises ``BackupError``.
+    """Copy what the policy's target has of its history into the vault ``to``, a directory of this machine or a bucket; where it is one of the policy's
+    ``copies``, by its URL alone. Raises ``BackupError``.
 
     Can be repeated and killed at any time: what arrived is used, and a snapshot is here whole or not at all. ``repair``: first put right what is known to
     be damaged in ``to``."""
+    if to == check_target(to.url, "to"):  # nothing but where: what else belongs to it, the policy may say
+        to = next((spec for spec in policy.copies if spec.url == to.url), to)
     run = _Replication(policy, to, HostState(state_directory, policy), progress or Progress())
     started = time.time()
     try:
-        run.go(repair, dry_run)
+        with run.alone(dry_run):
+            run.go(repair, dry_run)
     except OSError as error:
         raise refused_by_system(error, "copying; what was copied stays, and a repeated run goes on from there") from error
     finally:
         run.progress.finish()
+        run.result.requests = {name: None if asked is None else asked._asdict() for name, asked in run.asked().items()}
         run.result.duration = time.time() - started
     return run.result
 
 
 class _Replication:
     def __init__(self, policy: Policy, to: TargetSpec, state: HostState, progress: Progress) -> None:
-        if to.scheme != "file" or to.layout != "tree":
+        if to.scheme == "ssh" or to.layout not in ("tree", "pack"):
             raise UsageError(
-                "The vault %s that is to get the copies is no directory of this machine" % to.url,
+                "The vault %s that is to get the copies is neither a directory of this machine nor a bucket with layout pack" % to.url,
                 field="to",
                 found=to.url,
-                allowed="an absolute path: the vault that keeps the copies fetches them",
+                allowed="an absolute path, pack:///path or s3://bucket/prefix: a vault that keeps copies fetches them itself",
                 next="run it on that vault, with a policy whose target is the vault to copy from",
             )
-        if policy.target.scheme == "file" and overlaps(policy.target.path, to.path):
+        if _lie_inside_one_another(policy.target, to):
             raise UsageError(
-                "The vaults %s and %s lie inside one another" % (policy.target.path, to.path),
+                "The vaults %s and %s lie inside one another" % (policy.target.url, to.url),
                 field="to",
-                found=to.path,
-                allowed="two vaults apart, best on two machines",
-                next="name another directory",
-            )
-        limit = policy.transfer.bwlimit
-        if limit and policy.target.layout == "pack":
-            raise PolicyError(
-                "transfer.bwlimit is not kept where packs are read",
-                field="transfer.bwlimit",
-                found=limit,
-                allowed="a policy without it",
-                next="leave it out; to go easy on a link, copy at night",
+                found=to.url,
+                allowed="two vaults apart, best on two machines or with two providers",
+                next="name another directory or prefix",
             )
         self.policy = policy
         self.state = state
         self.progress = progress
         self.result = ReplicateResult()
         self.source: AnyTarget = open_target(policy.target, policy.host, policy.name)
-        self.pace = Pace(rate_of(limit)) if limit else None
-        if not isinstance(self.source, TreeTarget):  # whose files are read where they lie; what another fetches has kept the pace when it is here
-            self.source.pace, self.pace = self.pace, None
         receiver = open_target(to, policy.host, policy.name)
-        assert isinstance(receiver, TreeTarget)
+        self.tree = receiver if isinstance(receiver, TreeTarget) else None
+        self.packs = _packs_of(receiver)
         self.receiver = receiver
+        self.sealed = _packs_of(self.source)
+        self.directory = HostState(os.fsdecode(state.root), replace(policy, target=to)).target_directory
+        self.pace: Optional[Pace] = None
+        self._limit(rate_of(policy.transfer.bwlimit) if policy.transfer.bwlimit else None)
+
+    def _limit(self, rate: Optional[float]) -> None:
+        """Keep to so many bytes a second each way, None: to none."""
+        for packs in (self.sealed, self.packs):
+            if packs is not None:
+                packs.store.limit(rate)
+        pace = Pace(rate) if rate is not None else None
+        if isinstance(self.source, TreeTarget):
+            self.pace = pace  # its files are read where they lie
+        elif self.sealed is None:
+            self.source.pace = pace  # what it fetches has kept the pace when it is here
+
+    def asked(self) -> Dict[str, Optional[Requests]]:
+        """What the buckets among the two were asked."""
+        return {"source": self.source.requests, "to": self.receiver.requests}
+
+    @contextmanager
+    def alone(self, dry_run: bool) -> Iterator[None]:
+        """One copy at a time from here into a history of packs (``LockedError``): two would not know of each other before they publish."""
+        if self.packs is None or dry_run:
+            yield
+            return
+        self.state.prepare()
+        make_private(self.directory)
+        fd = lock(self.directory + b"/copy.lock", fcntl.LOCK_EX, "Another copy")
+        try:
+            yield
+        finally:
+            os.close(fd)
 
     def go(self, repair: bool, dry_run: bool) -> None:
         """The whole of it; leaves what it did in ``result``."""
@@ -161,7 +200,7 @@ class _Replication:
             self._repair(theirs, ours, dry_run)
             ours = self.receiver.list()
         here = {snapshot.id: snapshot for snapshot in ours}
-        removed = removed_ids(self.receiver.history).difference(here)
+        removed = (self.tree or self._store_of_copies()).removed_ids().difference(here)
         missing = [snapshot for snapshot in reversed(theirs) if snapshot.id not in here and snapshot.id not in removed]
         result = self.result
         result.present = sum(1 for snapshot in theirs if snapshot.id in here)
@@ -185,19 +224,17 @@ class _Replication:
         if not dry_run:
             ours = self.receiver.list()
             self._note_freshness(theirs, ours)
+            if self.packs is not None:
+                self.packs.forget_removed({snapshot.id for snapshot in theirs})
         result.newest = ours[0].id if ours else None
 
     def _look(self) -> Tuple[List[Snapshot], List[Snapshot]]:
         """The snapshots there and here, newest first."""
         if isinstance(self.source, TreeTarget) and not self.source.exists():
-            raise TargetError(
-                "There is no vault in %s" % self.source.url,
-                kind="not_a_vault",
-                field="target",
-                found=self.source.url,
-                next="check the path, and that its file system is mounted",
-            )
+            raise _no_vault(self.source.url)
         theirs, ours = self.source.list(), self.receiver.list()
+        if not theirs and self.sealed is not None and not self.sealed.is_vault():
+            raise _no_vault(self.source.url)
         if not theirs and any(snapshot.copied for snapshot in ours):
             raise TargetError(
                 "There is no history of %s any more, of which copies are here" % name_of(self.policy),
@@ -231,11 +268,23 @@ class _Replication:
     def _repair(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot], dry_run: bool) -> None:
         from .repair import repair
 
-        if not any(snapshot.damaged for snapshot in ours):
+        damaged = [snapshot for snapshot in ours if snapshot.damaged]
+        if not damaged:
             return
+        if self.tree is None:
+            raise RefusedError(
+                "What is damaged in sealed packs is not replaced: %s in %s, the first is %s"
+                % (counted(len(damaged), "snapshot"), self.receiver.url, damaged[0].id),
+                kind="unrepairable",
+                field="repair",
+                found=damaged[0].id,
+                allowed="a vault of plain files",
+                next="replicate without repair: what damaged packs hold of the newest snapshot is stored anew with the next one; of older ones a restore "
+                "takes it from the other vault, where the policy's `copies` name it",
+            )
         receipts = {snapshot.id: snapshot.receipt for snapshot in ours}
         there = {snapshot.id: snapshot for snapshot in theirs if receipts.get(snapshot.id) == snapshot.receipt}
-        done = repair(self.source, self.receiver, there, self.state, pace=self.pace, dry_run=dry_run, progress=self.progress)
+        done = repair(self.source, self.tree, there, self.state, pace=self.pace, dry_run=dry_run, progress=self.progress)
         result = self.result
         result.repaired, result.unrepaired = done.repaired, done.unrepaired
         result.files_sent, result.bytes_sent = done.files, done.bytes
@@ -278,7 +327,7 @@ class _Replication:
         self.progress.stage("copy %s" % snapshot.id)
         manifest = self.source.manifest(snapshot)
         manifest.entries  # noqa: B018 - what is not valid shows before anything is begun
-        session = self.receiver.begin_copy(new_transaction(), snapshot, self.policy.target.url)
+        session = self._begin(snapshot)
         keep = True
         try:
             files = size = 0
@@ -301,10 +350,22 @@ class _Replication:
         finally:
             session.close(keep=keep)
 
-    def _fetch(self, session: CopySession, snapshot: Snapshot, manifest: Manifest) -> Tuple[int, int]:
+    def _begin(self, snapshot: Snapshot) -> Session:
+        if self.tree is not None:
+            return self.tree.begin_copy(new_transaction(), snapshot, self.policy.target.url)
+        return self._store_of_copies().begin_copy(new_transaction(), snapshot, self.policy.target.url, self.directory + b"/copy.jsonl")
+
+    def _store_of_copies(self) -> PackTarget:
+        assert self.packs is not None, "copies go to plain files or to packs"
+        return self.packs
+
+    def _fetch(self, session: Session, snapshot: Snapshot, manifest: Manifest) -> Tuple[int, int]:
         entries = session.missing(manifest)
         if not entries:
             return 0, 0
+        if self.sealed is not None and not isinstance(session, CopySession):
+            session.take_sealed(self.sealed.repository, self.sealed.opened(snapshot), entries, self.progress.advance)
+            return len(entries), sum(entry.size for entry in entries)
         with self.state.scratch() as scratch:
             os.mkdir(scratch, 0o700)
             for portion in self.source.portions(snapshot, entries):
@@ -314,11 +375,11 @@ class _Replication:
 
     def _note_freshness(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot]) -> None:
         """How long the newest snapshot is known to have been up to date is said of its copy too: what is missed on this vault counts from there."""
-        if not theirs or not ours or theirs[0].id != ours[0].id or not ours[0].copied or theirs[0].unchanged_until is None:
+        if self.tree is None or not theirs or not ours or theirs[0].id != ours[0].id or not ours[0].copied or theirs[0].unchanged_until is None:
             return
         until = theirs[0].unchanged_until
         if (ours[0].unchanged_until or "") < until and seconds_of(until) <= time.time() + CLOCK_SLACK:
-            update_state(self.receiver.history, ours[0].id, {"unchanged_until": until})
+            update_state(self.tree.history, ours[0].id, {"unchanged_until": until})
 
     def _record(self, snapshot: Snapshot, files: int, size: int) -> None:
         run = {"result": "ok", "rc": 0, "files_sent": files, "bytes_sent": size}
@@ -343,14 +404,49 @@ class _Replication:
             except BackupError as error:
                 self._refuse(snapshot, error.kind, error.message)
                 continue
-            base = choose_base(known, snapshot)
+            base = choose_base(known, snapshot) if self.tree is not None else next(iter(known), None)
             old = None if base is None else manifests.get(base.id) or self.receiver.manifest(base)
             distrusted = damaged_paths(base) if base is not None else set()
-            wanted = plan_sources(old, manifest, self.receiver.storage, distrusted).wanted
+            wanted = self._wanted(old, manifest, distrusted)
             self.result.copied.append(_item(snapshot, len(wanted), sum(entry.size for entry in wanted)))
             manifests = {snapshot.id: manifest}
             known = sorted([*known, snapshot], key=lambda item: -item.receipt.sequence)
         return known
+
+    def _wanted(self, old: Optional[Manifest], manifest: Manifest, distrusted: AbstractSet[bytes]) -> List[Entry]:
+        """What of a manifest would have to come where ``old`` is here."""
+        if self.tree is not None:
+            return plan_sources(old, manifest, self.tree.storage, distrusted).wanted
+        from ..target.pack.session import lacking
+
+        here = {entry.hash for entry in old.entries if entry.path not in distrusted} if old is not None else set()
+        return lacking(manifest, here.__contains__)
+
+
+def _packs_of(target: AnyTarget) -> Optional[PackTarget]:
+    if isinstance(target, TreeTarget):
+        return None
+    from ..target.pack.target import PackTarget
+
+    return target if isinstance(target, PackTarget) else None
+
+
+def _lie_inside_one_another(one: TargetSpec, other: TargetSpec) -> bool:
+    if one.scheme == other.scheme == "file":
+        return overlaps(one.path, other.path)
+    if one.scheme != "s3" or other.scheme != "s3" or (one.host, one.endpoint) != (other.host, other.endpoint):
+        return False
+    return not one.path or not other.path or (one.path + "/").startswith(other.path + "/") or (other.path + "/").startswith(one.path + "/")
+
+
+def _no_vault(url: str) -> TargetError:
+    return TargetError(
+        "There is no vault in %s" % url,
+        kind="not_a_vault",
+        field="target",
+        found=url,
+        next="check the path or prefix, and that its file system is mounted",
+    )
 
 
 def _item(snapshot: Snapshot, files: int, size: int) -> Dict[str, Any]:

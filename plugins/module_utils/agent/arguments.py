@@ -281,12 +281,16 @@ VERBS: Dict[str, Verb] = {
         ),
     ),
     "replicate": Verb(
-        "copy the history into a vault of this machine",
+        "copy the history into another vault or a bucket",
         "What runs on the second vault: fetches the snapshots that the policy's target has and the vault --to lacks, each proven here before it exists.\n"
         "Nothing is removed here because it is gone there; what is damaged there is named and not copied; what this vault has pruned does not come back.",
         (_POLICY,),
         (
-            Option("--to", "the vault that keeps the copies, a directory of this machine; made where it is missing", "DIR"),
+            Option(
+                "--to",
+                "the vault that keeps the copies: a directory of this machine (made where it is missing), or one of the policy's copies by its URL",
+                "VAULT",
+            ),
             Option("--repair", "first repair what a verification found damaged in --to, with what the policy's target has of the same snapshots"),
             Option("--dry-run", "say what would be copied; write nothing anywhere"),
             _HOST,

@@ -322,6 +322,9 @@ def _replicated(result: Result, request: Namespace) -> Iterator[str]:
         for item in items:
             yield "%s: %s: %s" % (word, item["id"], item["reason"])
             yield from ("  %s" % path for path in item["paths"])
+    for word, asked in (("the bucket of the copies", result["requests"].get("to")), ("the bucket copied from", result["requests"].get("source"))):
+        if asked:
+            yield "asked {0} {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(word, **asked)
     yield "%s %s, %s here already%s" % (
         "would copy" if request.dry_run else "copied",
         _count(result["count"], "snapshot"),

@@ -440,7 +440,7 @@ def _replicate(job: Job) -> Outcome:
         raise UsageError(
             "replicate: --to is missing",
             field="--to",
-            allowed="the directory of the vault that is to keep the copies",
+            allowed="the directory of the vault that is to keep the copies, or the URL of one of the policy's copies",
             next="name it, such as --to /srv/vault2",
         )
     to = check_target(request.to if "://" in request.to else os.path.abspath(request.to), "--to")

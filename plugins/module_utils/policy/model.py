@@ -63,7 +63,7 @@ REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_s
 # ... by rsync only where a rate is set ...
 RSYNC_ONLY = ("transfer.checksum", "transfer.streams", "transfer.timeout")
 # ... and what is sealed never goes by rsync ...
-PLAIN_ONLY = ("transfer.bwlimit", "heartbeat")
+PLAIN_ONLY = ("heartbeat",)
 # ... and rsync sets socket options on connections to its own daemon alone, none of which is a target.
 NEVER = ("transfer.sockopts",)
 

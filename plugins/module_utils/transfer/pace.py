@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Callable
 
@@ -21,17 +22,20 @@ def rate_of(limit: str) -> float:
 class Pace:
     """Waits after each piece for as long as the pieces so far should have taken; ``rate`` in bytes a second.
 
-    It counts in one process: whoever reads by it reads alone."""
+    It counts for all threads of one process: no other process may go by the same one."""
 
     def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         self._rate = rate
         self._clock = clock
         self._sleep = sleep
+        self._lock = threading.Lock()
         self._due = clock()  # when all that has come should have come
 
     def __call__(self, size: int) -> None:
         """So many bytes have come."""
-        now = self._clock()
-        self._due = max(self._due, now - _CREDIT_SECONDS) + size / self._rate
-        if self._due > now:
-            self._sleep(self._due - now)
+        with self._lock:
+            now = self._clock()
+            self._due = max(self._due, now - _CREDIT_SECONDS) + size / self._rate
+            pause = self._due - now
+        if pause > 0:
+            self._sleep(pause)

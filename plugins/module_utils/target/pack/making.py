@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ...errors import RUN_OUT
+from ...errors import RUN_OUT, IntegrityError
 from ...manifest.entry import Entry
 from ...manifest.walk import Descent, open_file
 from ..contract import Delivery, Tell
@@ -18,6 +18,9 @@ from .repository import Repository
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
+
+# Of a pack that is in the store: its id, its size in bytes, and the blobs in it by their digests.
+Note = Callable[[str, int, Mapping[str, Blob]], None]
 
 # Packs on their way at once from one process; each is in memory (up to 64 MiB and a little).
 _UNDER_WAY = 2
@@ -36,31 +39,34 @@ class Made(NamedTuple):
     report: Any
 
 
-def cut(entries: Sequence[Entry], size: int) -> List[Tuple[int, int]]:
-    """Ranges of ``entries`` that fill a pack of ``size`` bytes each, as far as they go."""
+def cut(weights: Sequence[int], size: int) -> List[Tuple[int, int]]:
+    """Ranges of what has these sizes (bytes) that fill a pack of ``size`` bytes each, as far as they go."""
     found: List[Tuple[int, int]] = []
     start = total = 0
-    for index, entry in enumerate(entries):
-        if total and total + entry.size > size:
+    for index, weight in enumerate(weights):
+        if total and total + weight > size:
             found.append((start, index))
             start, total = index, 0
-        total += entry.size
-    return [*found, (start, len(entries))]
+        total += weight
+    return [*found, (start, len(weights))]
 
 
 class PackMaker:
-    """Takes files, and stores packs as they fill up (``size`` bytes of content). ``known``: content that need not be taken again, by its digest."""
+    """Takes files, and stores packs as they fill up (``size`` bytes of content). ``known``: content that need not be taken again, by its digest;
+    ``note`` hears of each pack that is in the store, perhaps in another thread."""
 
-    def __init__(self, repository: Repository, known: Mapping[str, Blob], size: int) -> None:
+    def __init__(self, repository: Repository, known: Mapping[str, Blob], size: int, note: Optional[Note] = None) -> None:
         self._repository = repository
         self._known = known
         self._size = size
+        self._note = note
         self._writer: Optional[PackWriter] = None
+        self._inside: Dict[str, Blob] = {}  # what the writer has
         self._made = Made({}, {}, {}, {}, 0, 0, None)
         self._sent = 0
         self._hashed = 0
         self._threads: Optional[ThreadPoolExecutor] = None
-        self._under_way: List[Future[bool]] = []
+        self._under_way: List[Future[None]] = []
 
     def make(self, delivery: Delivery, entries: Sequence[Entry], tell: Optional[Tell]) -> Made:
         """Store the content of ``entries``."""
@@ -68,12 +74,51 @@ class PackMaker:
             with Descent(delivery.root) as live, Descent(delivery.staging if delivery.staged else delivery.root) as private:
                 for entry in entries:
                     self._take(private if entry.path in delivery.staged else live, entry, tell)
-            self._flush(is_last=True)
-            self._wait(0)
+            return self._finish()
         finally:
-            if self._threads is not None:
-                self._threads.shutdown()
+            self._end()
+
+    def make_of_blocks(self, files: Iterable[Tuple[Entry, Sequence[str], Iterable[Optional[bytes]]]], tell: Tell) -> Made:
+        """Store the content of files that come in blocks: each with the digests of its blocks, and these, proven, or None for one that is known. A file
+        whose blocks cannot be had (``IntegrityError``), or together are not what its entry says, is not taken for it."""
+        try:
+            for entry, names, blocks in files:
+                self._take_blocks(entry, names, blocks, tell)
+            return self._finish()
+        finally:
+            self._end()
+
+    def _take_blocks(self, entry: Entry, names: Sequence[str], blocks: Iterable[Optional[bytes]], tell: Tell) -> None:
+        whole = hashlib.sha256()
+        came = 0
+        try:
+            for name, block in zip(names, blocks):
+                if block is not None:
+                    whole.update(block)
+                    came += len(block)
+                    self._add(name, block)
+                    tell(0, len(block))
+        except IntegrityError:
+            self._made.failed[entry.path] = "hash"
+            return
+        self._hashed += came
+        # What lies here already was proven when it came; which blocks make up the file is then the sealed word of the vault that it comes from.
+        if came == entry.size and whole.hexdigest() != entry.hash:
+            self._made.failed[entry.path] = "hash"
+            return
+        if entry.size > BLOCK:
+            self._made.files[entry.hash] = tuple(names)
+        self._sent += 1
+        tell(1, entry.size - came)
+
+    def _finish(self) -> Made:
+        self._flush(is_last=True)
+        self._wait(0)
         return self._made._replace(sent=self._sent, hashed=self._hashed, report=self._repository.store.report())
+
+    def _end(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown()
 
     def _take(self, root: Descent, entry: Entry, tell: Optional[Tell]) -> None:
         """Seal one file. What is not as its manifest says is not taken for it, and the commit will say so."""
@@ -129,24 +174,29 @@ class PackMaker:
             self._flush()
         if self._writer is None:
             self._writer = PackWriter(self._repository.master, self._repository.id, os.urandom(ID_BYTES).hex())
-        self._made.blobs[digest] = self._writer.add(digest, block)
+        self._made.blobs[digest] = self._inside[digest] = self._writer.add(digest, block)
 
     def _flush(self, *, is_last: bool = False) -> None:
         writer, self._writer = self._writer, None
+        inside, self._inside = self._inside, {}
         if writer is None:
             return
         data = writer.finish()
         self._made.sizes[writer.pack] = len(data)
-        name, put = self._repository.pack_name(writer.pack), self._repository.put
         if self._repository.store.streams == 1 or (is_last and self._threads is None):
-            put(name, data)
+            self._store(writer.pack, data, inside)
             return
         if self._threads is None:
             from concurrent.futures import ThreadPoolExecutor
 
             self._threads = ThreadPoolExecutor(_UNDER_WAY)
         self._wait(_UNDER_WAY - 1)
-        self._under_way.append(self._threads.submit(put, name, data))
+        self._under_way.append(self._threads.submit(self._store, writer.pack, data, inside))
+
+    def _store(self, pack: str, data: bytes, inside: Mapping[str, Blob]) -> None:
+        self._repository.put(self._repository.pack_name(pack), data)
+        if self._note is not None:
+            self._note(pack, len(data), inside)
 
     def _wait(self, left: int) -> None:
         """Until no more than ``left`` packs are on their way."""

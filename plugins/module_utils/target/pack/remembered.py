@@ -52,6 +52,13 @@ class RememberedStore(Store):
         self._is_doubtful = False
         self._new: List[Item] = []
 
+    def limit(self, rate: Optional[float]) -> None:
+        self._store.limit(rate)
+
+    @property
+    def is_limited(self) -> bool:
+        return self._store.is_limited
+
     @property
     def requests(self) -> Optional[Requests]:
         return self._store.requests

@@ -38,7 +38,7 @@ class Commit(NamedTuple):
     ``length``: its own size; ``removed``: it is no snapshot any more and stays for those that are the difference to it. ``holds``: the hold that its
     parent got with it; ``unsaid``: no state tells of the hold that this one got with its successor. ``edition``: how often it was written anew;
     ``base_edition``: that of the base; ``key``: the id of the key that seals it, and ``others``: the packs that another one seals, with its id;
-    ``state_key``: the id of the key that seals the state, None where nothing was said.
+    ``state_key``: the id of the key that seals the state, None where nothing was said; ``copied``: when it was copied here, None where the host sent it.
     """
 
     number: int
@@ -55,6 +55,7 @@ class Commit(NamedTuple):
     key: str = ""
     others: Mapping[str, str] = {}
     state_key: Optional[str] = None
+    copied: Optional[Mapping[str, Any]] = None
 
     @property
     def removed(self) -> bool:
@@ -69,7 +70,7 @@ class Commit(NamedTuple):
         """The snapshot that it is."""
         state = self.state
         tags = tuple(sorted(state.get("tags", ())))
-        return Snapshot(self.receipt, state.get("verified"), state.get("damaged"), state.get("held"), None, tags, state.get("drilled"))
+        return Snapshot(self.receipt, state.get("verified"), state.get("damaged"), state.get("held"), None, tags, state.get("drilled"), self.copied)
 
 
 class Base(NamedTuple):
@@ -393,7 +394,8 @@ class Repository:
         key_of = {pack: key for key, listed in others.items() for pack in listed}
         self._pack_keys.update((pack, key_of.get(pack, header["key"])) for pack in packs)
         holds = header.get("holds")
-        check_state({"held": holds}, item.name)
+        copied = header.get("copied")
+        check_state({"held": holds, "copied": copied}, item.name)
         state = check_state(dict(state), item.name)
         return Commit(
             number,
@@ -409,6 +411,7 @@ class Repository:
             key=header["key"],
             others=key_of,
             state_key=state_key,
+            copied=copied,
         )
 
     def open(self, commit: Commit, known: Optional[Base] = None) -> Whole:

@@ -288,7 +288,7 @@ class Rewrite:
         """Publish; whether it is the difference to ``base``, None where that edition is there already."""
         repository = self._repository
         before = repository.header(commit)
-        header = {name: before[name] for name in ("kind", "repository", "number", "receipt", "tags", "holds") if name in before}
+        header = {name: before[name] for name in ("kind", "repository", "number", "receipt", "tags", "holds", "copied") if name in before}
         header["edition"] = edition.edition
         packs = {pack: self._sizes[pack] for pack in sorted(edition.contents.packs)}
         keys = {pack: self._keys[pack] for pack in packs}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
+import io
 import os
 import stat
 import threading
@@ -18,8 +19,9 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import FILE_FLAGS
+from ...transfer.pace import Pace
 from ..contract import Requests
-from .store import Item, Store, check_name, foreign_object
+from .store import STEP, Item, Store, check_name, foreign_object
 
 # Requests that are under way at once.
 STREAMS = 4
@@ -216,6 +218,8 @@ class S3Store(Store):
         body = request.body if isinstance(request.body, (bytes, bytearray)) else b""
         size = len(body) or int(request.headers.get("Content-Length") or 0)
         self._add(Requests(int(verb in _CLASS_A), int(verb not in _CLASS_A and verb not in _FREE), int(verb in _FREE), size, 0))
+        if self.sending is not None and size:
+            request.body = _Paced(io.BytesIO(body) if body else request.body, self.sending)  # by now it is signed
 
     def _add(self, more: Requests) -> None:
         with self._lock:
@@ -279,7 +283,7 @@ class S3Store(Store):
         if "etag" not in headers:
             raise self._no_s3("an object without an ETag")
         try:
-            data: bytes = answer["Body"].read()
+            data: bytes = answer["Body"].read() if self.receiving is None else b"".join(_paced(answer["Body"], self.receiving))
         except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, HTTPClientError, OSError) as error:
             raise _CutError("an answer was cut short: %s" % type(error).__name__) from error
         expected = headers.get("content-length")
@@ -499,6 +503,32 @@ class S3Store(Store):
             allowed="the address of an S3 service, without the bucket",
             next="check target.endpoint; nothing was written",
         )
+
+
+class _Paced:
+    """The body of an upload, a file, which is read no faster than ``pace`` lets it be."""
+
+    def __init__(self, body: Any, pace: Pace) -> None:
+        self._body = body
+        self._pace = pace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._body.read(STEP if size < 0 else min(size, STEP))
+        self._pace(len(data))
+        return data
+
+
+def _paced(body: Any, pace: Pace) -> Iterator[bytes]:
+    """What a download brings, read no faster than ``pace`` lets it be: so the other side sends no faster."""
+    while True:
+        data = body.read(STEP)
+        if not data:
+            return
+        pace(len(data))
+        yield data
 
 
 class _CutError(Exception):

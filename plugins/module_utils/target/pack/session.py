@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...observe.audit import rfc3339
+from ...transfer.pace import rate_of
 from ...transfer.rsync import Options
 from ...version import VERSION
 from ..anomaly import PACKED, by_chance, judge
@@ -24,8 +25,9 @@ from ..succession import reason_to_hold, time_after
 from ..tree.layout import damaged_paths, make_id
 from .claims import alone
 from .format import ID_BYTES, PACK, Contents, seal_object, write_body
-from .making import Made, PackMaker, cut
+from .making import Made, Note, PackMaker, cut
 from .repository import Base, Commit, Repository, Whole
+from .store import Store
 
 # What no manifest names is left alone for so long (s, by the store's clock): a session may be about to name it.
 LEASE = 86400.0
@@ -101,8 +103,7 @@ class PackSession(Session):
     def open(self) -> None:
         """Learn what the history has; a vault whose clock is wrong says so before anything is sent."""
         repository = self._repository
-        if repository.store.requests is None:  # or else the clock is looked at when it tells of itself, before the commit
-            time_after(self._base.snapshot() if self._base is not None else None, repository.store.clock())
+        self._check_clock()
         if self._base is None:
             return
         self._whole = whole = repository.open(self._base)
@@ -115,6 +116,10 @@ class PackSession(Session):
         lost |= {whole.contents.blobs[digest].pack for digest in doubtful if digest in whole.contents.blobs}
         blobs = {digest: blob for digest, blob in whole.contents.blobs.items() if blob.pack not in lost}
         self._contents = Contents(blobs, {digest: blocks for digest, blocks in whole.contents.files.items() if digest not in distrusted})
+
+    def _check_clock(self) -> None:
+        if self._repository.store.requests is None:  # or else the clock is looked at when it tells of itself, before the commit
+            time_after(self._base.snapshot() if self._base is not None else None, self._repository.store.clock())
 
     def _lost_packs(self, base: Commit) -> Set[str]:
         """Packs that are not there as they were written."""
@@ -129,37 +134,46 @@ class PackSession(Session):
     # ---- what is wanted ------------------------------------------------------------------------------------------------------
 
     def wanted(self, manifest: Manifest) -> List[Entry]:
-        seen: Set[str] = set()
-        found: List[Entry] = []
-        for entry in manifest.entries:
-            if entry.type != FILE or not entry.size or entry.hash in seen or entry.is_group_follower:
-                continue
-            seen.add(entry.hash)
-            if self._contents.pieces(entry.hash) is None:
-                found.append(entry)
-        return found
+        return lacking(manifest, lambda digest: self._contents.pieces(digest) is not None)
 
     # ---- sending ---------------------------------------------------------------------------------------------------------------
 
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
         self._failed = {}
-        wire = 0
+        self._repository.store.limit(rate_of(options.bwlimit) if options.bwlimit else None)
         wanted = delivery.wanted
-        repository, known = self._repository, self._contents.blobs
-        assert repository.master and repository.id  # asked for here, and not by each process
-        cuts = cut(wanted, PACK)
+        return Sent(len(wanted), sum(entry.size for entry in wanted), self._store_files(delivery, tell))
+
+    def _store_files(self, delivery: Delivery, tell: Optional[Tell], note: Optional[Note] = None) -> int:
+        """Seal and store what is wanted; bytes that went."""
+        wanted, known = delivery.wanted, self._contents.blobs
+        cuts = cut([entry.size for entry in wanted], PACK)
 
         def work(start: int, stop: int, tell: Tell) -> Made:
-            return PackMaker(repository, known, PACK).make(delivery, wanted[cuts[start][0] : cuts[stop - 1][1]], tell)
+            return PackMaker(self._repository, known, PACK, note).make(delivery, wanted[cuts[start][0] : cuts[stop - 1][1]], tell)
+
+        return self._store_shares(work, [sum(entry.size for entry in wanted[start:stop]) for start, stop in cuts], tell)
+
+    def _store_shares(self, work: Callable[[int, int, Tell], Made], weights: Sequence[int], tell: Optional[Tell], source: Optional[Store] = None) -> int:
+        """Have ``work``, which may read from the store ``source``, done by several processes, and take in what they have stored; bytes that went."""
+        repository = self._repository
+        assert repository.master and repository.id  # asked for here, and not by each process
+        wire = 0
 
         def told(files: int, size: int) -> None:
             self._lease.renew()
             if tell is not None:
                 tell(files, size)
 
+        def both(start: int, stop: int, tell: Tell) -> Tuple[Made, Any]:
+            return work(start, stop, tell), source.report() if source is not None else None
+
+        is_limited = repository.store.is_limited or (source is not None and source.is_limited)
         # A pack at a time for each process: smaller shares would be more packs, and more requests.
-        for made in pool.run_telling(work, [sum(entry.size for entry in wanted[start:stop]) for start, stop in cuts], told, items=1, weight=1):
+        for made, report in pool.run_telling(both, weights, told, items=1, weight=1, is_alone=is_limited):
             repository.store.hear(made.report)
+            if source is not None:
+                source.hear(report)
             self._mine += made.sizes
             self._sizes.update(made.sizes)
             self._contents.blobs.update(made.blobs)
@@ -168,18 +182,13 @@ class PackSession(Session):
             self._sent += made.sent
             self._hashed += made.hashed
             wire += sum(made.sizes.values())
-        return Sent(len(wanted), sum(entry.size for entry in wanted), wire)
+        return wire
 
     # ---- publishing ------------------------------------------------------------------------------------------------------------
 
     def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
-        short = self.wanted(manifest)
-        if short:
-            raise IncompleteError([Shortfall(entry.path, self._failed.get(entry.path, "missing")) for entry in short])
+        contents = self._complete(manifest)
         repository, base = self._repository, self._base
-        contents = self._contents.of({entry.hash for entry in manifest.entries if entry.type == FILE and entry.size})
-        packs = {pack: self._sizes[pack] for pack in sorted(contents.packs)}
-        self._check_lease(packs)
         created = time_after(base.snapshot() if base is not None else None, repository.store.clock())
         receipt = Receipt(
             id=make_id(created, manifest.digest),
@@ -205,14 +214,22 @@ class PackSession(Session):
             clone="sealed",
         )
         final = manifest.with_header(id=receipt.id, sequence=self._number, parent=receipt.parent, created=created)
-        data = self._seal(final, contents, packs, receipt, self._hold_after_anomaly(manifest, receipt.id, contents))
-        self._publish(data)
+        self._publish(self._seal(final, contents, self._header(receipt, self._hold_after_anomaly(manifest, receipt, contents))))
         self._lease.end()
         repository.store.settle()
         return receipt
 
-    def _seal(self, manifest: Manifest, contents: Contents, packs: Dict[str, int], receipt: Receipt, holds: Optional[Mapping[str, str]]) -> bytes:
-        """The object that is the snapshot: as the difference to a whole one where that is worth it."""
+    def _complete(self, manifest: Manifest) -> Contents:
+        """Where the content of the files of a manifest lies. ``IncompleteError`` where some of it is not here."""
+        short = self.wanted(manifest)
+        if short:
+            raise IncompleteError([Shortfall(entry.path, self._failed.get(entry.path, "missing")) for entry in short])
+        contents = self._contents.of({entry.hash for entry in manifest.entries if entry.type == FILE and entry.size})
+        self._check_lease(contents.packs)
+        return contents
+
+    def _header(self, receipt: Receipt, holds: Optional[Mapping[str, str]]) -> Dict[str, Any]:
+        """What the snapshot says in the clear of itself."""
         header: Dict[str, Any] = {
             "kind": "manifest",
             "repository": self._repository.id,
@@ -223,25 +240,37 @@ class PackSession(Session):
             header["tags"] = self._tags
         if holds is not None:
             header["holds"] = holds
+        return header
+
+    def _seal(self, manifest: Manifest, contents: Contents, header: Mapping[str, Any]) -> bytes:
+        """The object that is the snapshot: as the difference to a whole one before it where that is worth it."""
+        packs = {pack: self._sizes[pack] for pack in sorted(contents.packs)}
         keys = {} if self._base is None else {pack: self._base.key_of(pack) for pack in packs if pack in self._base.packs}
-        return seal_manifest(self._repository, header, packs, keys, manifest, contents, self._whole.full if self._whole is not None else None)[0]
+        full = self._whole.full if self._whole is not None and self._whole.full.number < self._number else None
+        return seal_manifest(self._repository, header, packs, keys, manifest, contents, full)[0]
 
     def _publish(self, data: bytes) -> None:
+        if not self._put_first(self._repository.manifest_name(self._number), data):
+            raise self._late(self._number)
+
+    def _put_first(self, name: str, data: bytes) -> bool:
+        """Store the commit; False where somebody else was first."""
         repository, number = self._repository, self._number
-        name = repository.manifest_name(number)
         if repository.store.is_conditional:
             self._is_published = True  # from here on nobody can say that it was not, whatever happens
             # A store that was asked twice, because its first answer was lost, finds what it wrote itself.
-            if not repository.put(name, data, only_if_absent=True) and not repository.is_by(number, self._tx):
-                self._is_published = False
-                raise self._late(number)
-            return
+            self._is_published = repository.put(name, data, only_if_absent=True) or repository.is_by(number, self._tx)
+            return self._is_published
         with alone(repository, "%010d" % number, self._tx):
             repository.store.forget()
-            if max(repository.numbers(), default=0) >= number:
-                raise self._late(number)
+            if not self._is_free(repository.numbers()):
+                return False
             self._is_published = True
-            repository.put(name, data)
+            return repository.put(name, data)
+
+    def _is_free(self, numbers: Sequence[int]) -> bool:
+        """Whether it can have its number, where there are these."""
+        return max(numbers, default=0) < self._number
 
     def _late(self, number: int) -> RefusedError:
         return RefusedError(
@@ -259,7 +288,7 @@ class PackSession(Session):
             return
         repository = self._repository
         repository.store.forget()
-        if max(repository.numbers(), default=0) >= self._number:  # also where its first edition is gone already
+        if not self._is_free(repository.numbers()):  # also where its first edition is gone already
             raise self._late(self._number)
         prefix = repository.name("packs") + "/"
         found = {item.name[len(prefix) :]: item.size for item in repository.store.list(prefix)}
@@ -269,7 +298,7 @@ class PackSession(Session):
                     "Pack %s was removed before it could be committed" % pack, kind="transfer", found=pack, next="run again; nothing was published"
                 )
 
-    def _hold_after_anomaly(self, manifest: Manifest, new_id: str, contents: Contents) -> Optional[Dict[str, str]]:
+    def _hold_after_anomaly(self, manifest: Manifest, receipt: Receipt, contents: Contents) -> Optional[Dict[str, str]]:
         """The hold that the parent gets with the commit, in the same object: it needs no request of its own, and comes with it or not at all."""
         base, whole = self._base, self._whole
         if base is None or whole is None:
@@ -284,7 +313,7 @@ class PackSession(Session):
         anomaly = judge(self._thresholds, self._trusted or whole.manifest, manifest, look, by_chance)
         if anomaly is None:
             return None
-        self.anomaly = reason_to_hold(anomaly, None, new_id)
+        self.anomaly = reason_to_hold(anomaly, None, receipt.id)
         return {"at": rfc3339(self._repository.store.clock()), "reason": self.anomaly, "by": "anomaly"}
 
     def close(self, *, keep: bool = False) -> None:
@@ -325,6 +354,19 @@ def seal_manifest(
             if len(data) * _WORTH <= size:
                 return data, True
     return seal_object(repository.master, os.urandom(ID_BYTES), header, write_body(manifest, contents)), False
+
+
+def lacking(manifest: Manifest, is_here: Callable[[str], bool]) -> List[Entry]:
+    """The files of a manifest whose content, by its digest, is not here: each content once."""
+    seen: Set[str] = set()
+    found: List[Entry] = []
+    for entry in manifest.entries:
+        if entry.type != FILE or not entry.size or entry.hash in seen or entry.is_group_follower:
+            continue
+        seen.add(entry.hash)
+        if not is_here(entry.hash):
+            found.append(entry)
+    return found
 
 
 def _packed(contents: Contents, entry: Entry, luck: int) -> Optional[float]:

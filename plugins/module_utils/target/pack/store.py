@@ -20,6 +20,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Union
 
 from ...errors import RUN_OUT, BackupError, IntegrityError, TargetError, UsageError, printable, refused_by_system
 from ...manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, walk
+from ...transfer.pace import Pace
 from ..contract import Requests
 from ..tree.layout import make_private
 
@@ -28,6 +29,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:/[A-Za-z0-9][A-Za-z0-9._
 
 # So often something is tried that others' tidying can come in between of.
 _ATTEMPTS = 5
+# What goes at once where there is a limit on bytes a second.
+STEP = 64 << 10
 
 
 class Item(NamedTuple):
@@ -42,13 +45,25 @@ class Store(ABC):
     """Objects by name. What is not there is None; trouble is a ``BackupError``.
 
     ``is_conditional``: ``put`` can be told to leave alone what is there already, in one step. ``lists_freely``: listing costs nothing, so that
-    it may be done to be on the safe side. ``streams``: how many objects had better be on their way at once.
+    it may be done to be on the safe side. ``streams``: how many objects had better be on their way at once. ``sending`` and ``receiving``: content goes
+    there and comes from there no faster; then one process alone may use the store.
     """
 
     url: str
     is_conditional: bool
     lists_freely: bool
     streams: int = 1
+    sending: Optional[Pace] = None
+    receiving: Optional[Pace] = None
+
+    def limit(self, rate: Optional[float]) -> None:
+        """No more than ``rate`` bytes a second from here on, each way for itself; None: as fast as it goes."""
+        self.sending, self.receiving = (Pace(rate), Pace(rate)) if rate is not None else (None, None)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit on bytes a second."""
+        return self.sending is not None
 
     @property
     def requests(self) -> Optional[Requests]:
@@ -134,9 +149,11 @@ class DirectoryStore(Store):
                 left = max(0, found.st_size - start) if length is None else length
                 pieces: List[bytes] = []
                 while left:
-                    piece = stream.read(left)
+                    piece = stream.read(left if self.receiving is None else min(left, STEP))
                     if not piece:
                         break
+                    if self.receiving is not None:
+                        self.receiving(len(piece))
                     pieces.append(piece)
                     left -= len(piece)
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -165,7 +182,10 @@ class DirectoryStore(Store):
                 with open(os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=at), "wb", buffering=0) as stream:
                     view = memoryview(data)
                     while view:
-                        view = view[stream.write(view) :]
+                        written = stream.write(view if self.sending is None else view[:STEP])
+                        if self.sending is not None:
+                            self.sending(written)
+                        view = view[written:]
                     os.fsync(stream.fileno())
                 if not only_if_absent:
                     os.rename(temporary, last, src_dir_fd=at, dst_dir_fd=at)

@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import AbstractSet, Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, AbstractSet, Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
@@ -31,12 +31,17 @@ from .rewrite import Rewrite
 from .session import LEASE, PackSession
 from .store import Item, Store
 
+if TYPE_CHECKING:
+    from .copy import PackCopySession
+
 # What the store is, for those who find it, and for other layouts that are pointed at it.
 _MARK = "format.json"
 _MARKED = {"format": 1, "layout": "pack", "storage": "sealed"}
 MARK = (_MARK, json.dumps(_MARKED, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n")
 # Paths kept with a damaged snapshot; the next run sends these again, a longer list is found again by the next verification.
 _MAX_DAMAGED = 10000
+# Objects that only say that a copy was here and was removed.
+_GONE = "gone"
 # A run of zeros of this length becomes a hole.
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
@@ -53,6 +58,11 @@ class PackTarget(Target):
         self.store = store
         self._repository = Repository(store, host, policy, key, old_keys)
         self._opened: Optional[Whole] = None
+
+    @property
+    def repository(self) -> Repository:
+        """The objects of the history."""
+        return self._repository
 
     @property
     def storage(self) -> str:
@@ -90,19 +100,33 @@ class PackTarget(Target):
         return commit.snapshot() if commit is not None else None
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
-        return self._open_cached(snapshot).manifest
+        return self.opened(snapshot).manifest
 
     def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> List[bytes]:
         return [line for line in self.manifest(snapshot).lines if fragment in (line.lower() if ignore_case else line)]
 
+    def is_vault(self) -> bool:
+        """Whether there is a vault, perhaps without this history."""
+        mark = None if self._repository.exists() else self.store.get(_MARK)
+        if mark is not None:
+            _check_mark(mark, self.url)
+        return mark is not None or self._repository.exists()
+
+    def removed_ids(self) -> Set[str]:
+        """The copies that were here once and that a prune has removed."""
+        gone = {item.name.rpartition("/")[2] for item in self.store.list(self._repository.name(_GONE) + "/")}
+        return gone.union(commit.receipt.id for commit in self._repository.commits() if commit.removed)
+
+    def forget_removed(self, there: AbstractSet[str]) -> None:
+        """What the vault that copies come from has no more, ``there`` being all that it has, need not be remembered as removed."""
+        for item in self.store.list(self._repository.name(_GONE) + "/"):
+            if item.name.rpartition("/")[2] not in there:
+                self.store.delete(item.name)
+
     # ---- backing up ------------------------------------------------------------------------------------------------------------
 
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> PackSession:
-        repository = self._repository
-        assert repository.master  # before anything is written
-        if not repository.exists():
-            self._begin_history(tx)
-        repository.introduce()
+        repository = self._begin(tx)
         base = repository.newest()
         if (base.receipt.id if base is not None else None) != parent:
             raise RefusedError(
@@ -116,6 +140,24 @@ class PackTarget(Target):
         session = PackSession(repository, tx, max(repository.numbers(), default=0) + 1, base, tags, thresholds)
         session.open()
         return session
+
+    def begin_copy(self, tx: str, origin: Snapshot, source: str, journal: bytes) -> PackCopySession:
+        """Open a session for a copy of ``origin``, a snapshot of this history in the vault ``source`` (for messages). ``journal``: a file of this machine
+        that knows what is stored and not published."""
+        from .copy import Journal, PackCopySession
+
+        repository = self._begin(tx)
+        session = PackCopySession(repository, tx, repository.newest(), origin, source, Journal(journal, repository.id, repository.key_id))
+        session.open()
+        return session
+
+    def _begin(self, tx: str) -> Repository:
+        """The history, begun where there was none."""
+        assert self._repository.master  # before anything is written
+        if not self._repository.exists():
+            self._begin_history(tx)
+        self._repository.introduce()
+        return self._repository
 
     def _begin_history(self, tx: str) -> None:
         mark = self.store.get(_MARK)
@@ -160,7 +202,7 @@ class PackTarget(Target):
 
     def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> List[Sequence[Entry]]:
         """As the packs lie, so that none is asked for in two portions; only files that share packs, and together are too large, are parted."""
-        contents = self._open_cached(snapshot).contents
+        contents = self.opened(snapshot).contents
         named: Dict[str, List[Entry]] = {}
         for entry in entries:
             named.setdefault(entry.hash if entry.size else "", []).append(entry)
@@ -174,10 +216,10 @@ class PackTarget(Target):
 
         with TemporaryDirectory(prefix="fetch-", dir=os.fsdecode(scratch)) as place, Descent(os.fsencode(place)) as below:
             if entries:
-                self._fetch(self._open_cached(snapshot), entries, below)
+                self._fetch(self.opened(snapshot), entries, below)
             yield below
 
-    def _open_cached(self, snapshot: Snapshot) -> Whole:
+    def opened(self, snapshot: Snapshot) -> Whole:
         """A snapshot opened; asked for once for each portion, opened once."""
         if self._opened is None or self._opened.commit.receipt.id != snapshot.id:
             self._opened = self._repository.open(self._commit(snapshot))
@@ -207,7 +249,8 @@ class PackTarget(Target):
             return self.store.report()
 
         assert self._repository.id  # asked for once, and not by each process
-        for report in pool.run(work, [sum(blob.length for _digest, pieces in group for _name, blob in pieces) for group in groups]):
+        weights = [sum(blob.length for _digest, pieces in group for _name, blob in pieces) for group in groups]
+        for report in pool.run(work, weights, is_alone=self.store.is_limited):
             self.store.hear(report)
 
     # ---- verifying ---------------------------------------------------------------------------------------------------------------
@@ -417,6 +460,8 @@ class PackTarget(Target):
         everything: List[Union[Past, Commit]] = [*past, *commits]
         for one in sorted(everything, key=lambda one: (-one.number, one.edition)):
             if (one.number, one.edition) not in here:
+                if isinstance(one, Commit) and one.copied is not None:
+                    repository.put(repository.name(_GONE, one.receipt.id), b"")  # or it would come again
                 store.delete(repository.manifest_name(one.number, one.edition))
                 freed += one.length
         # The newest that was removed may be what a session at work goes on from.

@@ -13,14 +13,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set
 
-from ...errors import IntegrityError, RefusedError
 from ...manifest.document import Manifest
 from ...manifest.entry import Entry
 from ...manifest.walk import Descent
 from ...observe.audit import events, rfc3339, seconds_of
-from ..contract import Delivery, Receipt, Snapshot, Tell, check_manifest
+from ..contract import Delivery, Receipt, Snapshot, Tell
 from ..sources import Sources
-from ..succession import CLOCK_SLACK
+from ..succession import CLOCK_SLACK, check_origin
 from . import layout
 from .build import Built
 from .layout import History
@@ -48,42 +47,6 @@ def removed_ids(history: History) -> Set[str]:
     return found
 
 
-def check_place(snapshots: Sequence[Snapshot], origin: Snapshot, now: float) -> None:
-    """``RefusedError`` where a copy would not fit into this history: another snapshot has its number, or its time is none that it can have.
-
-    A vault that is in somebody else's hands must not be able to date its snapshots so that ours age out."""
-    receipt = origin.receipt
-    if seconds_of(receipt.created) > now + CLOCK_SLACK:
-        raise RefusedError(
-            "The snapshot %s is from the future: this vault's clock says %s" % (origin.id, rfc3339(now)),
-            kind="clock",
-            field="created",
-            found=receipt.created,
-            allowed="a time that has been",
-            next="set the clocks of both vaults right",
-        )
-    for other in snapshots:
-        if other.receipt.sequence == receipt.sequence:
-            raise RefusedError(
-                "Number %d of this history is %s here and %s there: the two vaults have histories of their own" % (receipt.sequence, other.id, origin.id),
-                kind="diverged",
-                field="sequence",
-                found=origin.id,
-                allowed=other.id,
-                next="nothing is copied any more between the two; find out which of them the host sends to (docs/vaults.md, When two vaults differ)",
-            )
-        if (other.receipt.sequence < receipt.sequence) != (other.receipt.created < receipt.created):
-            raise RefusedError(
-                "The snapshot %s is number %d, and by its time it does not belong before or behind %s, number %d"
-                % (origin.id, receipt.sequence, other.id, other.receipt.sequence),
-                kind="clock",
-                field="created",
-                found=receipt.created,
-                allowed="times in the order of the numbers",
-                next="find out which clock was wrong; nothing was copied",
-            )
-
-
 class CopySession(TreeSession):
     """Takes in ``origin`` of the vault ``source``; ``newest``: of this history so far."""
 
@@ -107,10 +70,7 @@ class CopySession(TreeSession):
 
     def missing(self, manifest: Manifest) -> List[Entry]:
         """The files whose content has to come: not in the base, and not received and proven by a session that was cut off."""
-        check_manifest(manifest, self.origin.receipt, "The manifest that %s has" % self.source)
-        header, receipt = manifest.header, self.origin.receipt
-        if (header.host, header.policy) != (receipt.host, receipt.policy):
-            raise IntegrityError("The manifest of %s is one of another history" % receipt.id, kind="manifest", field="host", found=header.host)
+        check_origin(manifest, self.origin, self.source)
         wanted = self.wanted(manifest)
         if self._resumed:
             try:

@@ -10,7 +10,7 @@ import os
 import time
 import zlib
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest, search_manifest
@@ -23,7 +23,7 @@ from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
 from .clone import AUTO, discard
-from .copy import CopySession, choose_base
+from .copy import CopySession, choose_base, removed_ids
 from .guarded import GuardedSession, Ingest, room_in
 from .layout import History
 from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot_manifest_unchecked, sync_directory
@@ -121,6 +121,10 @@ class TreeTarget(Target):
             return CopySession(self.history, storage, tx, base, self._clone, origin, source, snapshots[0] if snapshots else None)
 
         return self._begin(make)
+
+    def removed_ids(self) -> Set[str]:
+        """The snapshots that were here once and that a prune has removed."""
+        return removed_ids(self.history)
 
     def _begin(self, make: Callable[[str], AnySession]) -> AnySession:
         """Open the session that ``make`` makes of the vault's storage once nobody else writes to this history."""
