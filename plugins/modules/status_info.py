@@ -171,6 +171,13 @@ last_good_drill:
   returned: success
   type: dict
   sample: {verb: drill, result: drilled, verdict: passed, finished: "2026-11-20T09:15:00.001Z"}
+old_prefixes:
+  description:
+    - How many objects a mirror still has below each prefix of an older layout.
+    - They are kept until the run after the one that moved them.
+  returned: success
+  type: dict
+  sample: {"clawdbot/": 500}
 immutable:
   description:
     - Whether the target itself keeps what is young from being removed by anybody, as a bucket with Object Lock and a default retention does.

@@ -390,8 +390,3 @@ def test_a_vault_that_the_canary_does_not_fit_in_is_not_called_full_of_the_sourc
 def test_the_root_directory_as_a_source_gets_advice_that_can_be_followed(world: World) -> None:
     error = error_of(world.backup, policy=world.policy(sources=["/"]))
     assert "name the directories below /" in str(error.next) and "another disk" not in str(error.next)
-
-
-def test_a_layout_of_later_versions_is_refused_by_its_name(world: World) -> None:
-    error = error_of(world.backup, policy=world.policy(target={"url": str(world.vault), "layout": "mirror"}))
-    assert error.kind == "unsupported" and "target.layout" in str(error.next)

@@ -18,7 +18,7 @@ from .state import HostState
 def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dict[str, Any]:
     """Make the newest snapshot this host's baseline. Keys: ``changed``, ``snapshot_id``, ``previous`` (the baseline before, or None)."""
     state = HostState(state_directory, policy)
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     newest = target.latest()
     if newest is None:
         check_not_lost(policy, state, ())
@@ -35,6 +35,7 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
         manifest = target.manifest(newest)
         state.prepare()
         with state.locked():
+            target.settle()
             state.set_baseline(newest.receipt, manifest)
             state.set_unfinished(None)
             now = rfc3339(time.time())

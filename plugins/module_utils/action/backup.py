@@ -179,7 +179,7 @@ class _Run:
         self.tags = tags
         self.progress = progress
         self.started = self.now = now
-        self.target: AnyTarget = open_target(policy.target, policy.host, policy.name, memory=state.remembered)
+        self.target: AnyTarget = open_target(policy.target, policy.host, policy.name, memory=state.remembered, sources=policy.sources)
         self.selection: Selection = policy.selection
         self.captures = policy.sqlite == "auto"
         self.sources: List[bytes] = []
@@ -440,6 +440,8 @@ class _Run:
 
     def _meet_history(self, dry_run: bool) -> None:
         """Settle which snapshot this run goes on from: the writers' rules."""
+        if self.adopt:
+            self.target.overrule()
         latest = self.target.latest()
         baseline = self.baseline
         if latest is None:

@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple, Uni
 from ..errors import TargetError, UsageError
 from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec
-from ..target.contract import Receipt, Snapshot
+from ..target.contract import Receipt, Snapshot, is_canary
 from ..target.tree.target import TreeTarget, overlaps
 from .state import HostState
 
 if TYPE_CHECKING:
+    from ..target.mirror.store import MirrorStore
+    from ..target.mirror.target import MirrorTarget
     from ..target.pack.target import PackTarget
     from ..target.remote.target import RemoteTarget
 
-AnyTarget = Union[TreeTarget, "RemoteTarget", "PackTarget"]
+AnyTarget = Union[TreeTarget, "RemoteTarget", "PackTarget", "MirrorTarget"]
 
 
 _open: Dict[Tuple[TargetSpec, str, str], RemoteTarget] = {}
 
 
-def open_target(spec: TargetSpec, host: str, policy: str, *, memory: Optional[bytes] = None) -> AnyTarget:
+def open_target(spec: TargetSpec, host: str, policy: str, *, memory: Optional[bytes] = None, sources: Sequence[str] = ()) -> AnyTarget:
     """The target of ``policy`` of ``host``. Nothing is touched yet; asked for again, a target on another machine is the same one, with the connection
-    that it has. ``memory``: a directory where may be kept what spares the next run requests that are paid for. ``TargetError`` for a kind that this
-    version does not serve."""
+    that it has. ``memory``: a directory where may be kept what spares the next run requests that are paid for; ``sources``: the policy's, for a target
+    that others wrote and that does not say what it is of. ``TargetError`` for a kind that this version does not serve."""
+    if spec.scheme in ("file", "s3") and spec.layout == "mirror":
+        return _open_mirror(spec, host, policy, memory, sources)
     if spec.scheme in ("file", "s3") and spec.layout == "pack":
         return _open_pack(spec, host, policy, memory)
     if spec.layout != "tree" or spec.scheme not in ("file", "ssh"):
@@ -37,7 +41,7 @@ def open_target(spec: TargetSpec, host: str, policy: str, *, memory: Optional[by
             kind="unsupported",
             field="target",
             found="%s, layout %s" % (spec.scheme, spec.layout),
-            allowed="a local directory with layout tree or pack, ssh:// with layout tree, or s3:// with layout pack",
+            allowed="a local directory with layout tree, pack or mirror, ssh:// with layout tree, or s3:// with layout pack or mirror",
             next="leave target.layout out, or write %s" % ("pack" if spec.scheme == "s3" else "tree"),
         )
     if spec.scheme == "file":
@@ -81,6 +85,23 @@ def _open_pack(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes]
     assert spec.host is not None
     bucket = S3Store(spec.host, spec.path, MARK, endpoint=spec.endpoint, region=spec.region, credentials_file=spec.credentials_file)
     return PackTarget(RememberedStore(bucket, "%s/%s/" % (host, policy), spec.endpoint, memory), host, policy, key, old_keys)
+
+
+def _open_mirror(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes], sources: Sequence[str]) -> MirrorTarget:
+    from ..target.mirror.target import MirrorTarget
+
+    place = "/".join(filter(None, (spec.path, policy if is_canary(policy) else "")))  # a canary stays out of the way
+    store: MirrorStore
+    if spec.scheme == "file":
+        from ..target.mirror.store import MirrorDirectory
+
+        store = MirrorDirectory(place)
+    else:
+        from ..target.mirror.s3 import MirrorBucket
+
+        assert spec.host is not None
+        store = MirrorBucket(spec.host, place, endpoint=spec.endpoint, region=spec.region, credentials_file=spec.credentials_file)
+    return MirrorTarget(store, host, policy, sources, memory)
 
 
 def close_targets() -> None:

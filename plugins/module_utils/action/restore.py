@@ -227,7 +227,7 @@ class _Restore:
         self.result = RestoreResult()
         self.as_root = os.geteuid() == 0
         self._is_fetched = policy.target.scheme != "file" or policy.target.layout != "tree"  # content comes to this machine first
-        self.target = open_target(policy.target, policy.host, policy.name)
+        self.target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
 
     def go(self, dry_run: bool, is_own_history: bool) -> None:
         """The whole restore; leaves what it did in ``result``."""
@@ -235,7 +235,7 @@ class _Restore:
         self._check_directories()
         in_place = result.dest == "/"
         # Of what is charged for by the request only the newest is looked at, where that is enough.
-        is_newest = request.snapshot == "latest" and self.told.receipt is None
+        is_newest = request.snapshot == "latest" and self.told.receipt is None and not self.target.has_one_version
         newest = self.target.latest() if is_newest and self.target.requests is not None else None
         snapshots = [newest] if newest is not None else self.target.list()
         baseline = self.state.baseline() if is_own_history else None
@@ -628,8 +628,9 @@ class _Restore:
     def _take_baseline(self, newest: Snapshot) -> None:
         """This host now holds what its history holds: it may back up again."""
         try:
+            self.target.settle()
             self.state.set_baseline(newest.receipt, self.target.manifest(newest))
-        except IntegrityError as error:
+        except BackupError as error:
             self.result.warnings.append("this host has no baseline still: %s" % error)
 
     def _record(self, snapshot: Snapshot) -> None:

@@ -27,6 +27,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     ``last_drill``, ``last_good_drill`` (drill records), ``anomalies`` (those of the problems that tell of one),
     ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
     ``restoring`` (the restore in place that has not come to its end, or None),
+    ``old_prefixes`` (objects below each prefix of an older layout, as {prefix: count}),
     ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
     """
     now = time.time()
@@ -34,10 +35,15 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     problems: List[str] = []
     snapshots: Optional[List[Snapshot]] = None
     immutable: Optional[bool] = None
+    old: Dict[str, int] = {}
     try:
-        target = open_target(policy.target, policy.host, policy.name)
+        target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
         snapshots = target.list()
         immutable = target.immutable
+        old = dict(target.old_prefixes)
+        problems += target.remarks()
+        if target.has_one_version:
+            problems += unprotected(policy)
     except BackupError as error:
         problems.append(str(error))
     newest = snapshots[0] if snapshots else None
@@ -118,8 +124,16 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "last_drill": last_drill,
         "last_good_drill": good_drill,
         "immutable": immutable,
+        "old_prefixes": old,
         "as_of": rfc3339(now),
     }
+
+
+def unprotected(policy: Policy) -> List[str]:
+    """What is to be said of a target that keeps one version, where no copy keeps more."""
+    if any(copy.layout != "mirror" for copy in policy.copies):
+        return []
+    return ["the mirror is the only target, and it keeps one version: what is deleted or spoiled here is soon so there, too; back up with layout pack as well"]
 
 
 def _drill_problems(policy: Policy, last: Optional[Dict[str, Any]], good: Optional[str], begun: str, now: float) -> List[str]:

@@ -380,6 +380,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("immutable", {True: "yes, while it is young", False: "no, whoever may delete here can delete all of it"}.get(result["immutable"])),
+        ("old prefixes", ", ".join("%s (%s)" % (prefix, _count(count, "object")) for prefix, count in sorted(result.get("old_prefixes", {}).items()))),
         ("running", "a run is under way" if result["running"] else None),
         ("restoring", "snapshot %s, since %s UTC" % (restoring["snapshot"], _utc(restoring["at"])) if restoring else None),
         ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] and not result["running"] else None),

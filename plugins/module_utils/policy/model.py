@@ -62,7 +62,7 @@ _TAKEN = frozenset(("format.json", "format.json.new", "audit.jsonl", "lost+found
 REMOTE_ONLY = ("transfer.compress", "transfer.compress_level", "transfer.block_size")
 # ... by rsync only where a rate is set ...
 RSYNC_ONLY = ("transfer.checksum", "transfer.streams", "transfer.timeout")
-# ... and what is sealed never goes by rsync ...
+# ... and objects never go by rsync ...
 PLAIN_ONLY = ("heartbeat",)
 # ... and rsync sets socket options on connections to its own daemon alone, none of which is a target.
 NEVER = ("transfer.sockopts",)
@@ -421,8 +421,8 @@ class Policy:
     def without_effect(self) -> List[str]:
         """The keys that were set to ask for something which this kind of target has no use for."""
         idle: Tuple[str, ...] = NEVER
-        if self.target.layout == "pack":
-            idle += REMOTE_ONLY + RSYNC_ONLY + PLAIN_ONLY
+        if self.target.layout != "tree":
+            idle += REMOTE_ONLY + RSYNC_ONLY + PLAIN_ONLY + (() if self.target.layout == "pack" else ("transfer.bwlimit",))
         elif self.target.scheme != "ssh":
             idle += REMOTE_ONLY if self.transfer.bwlimit else REMOTE_ONLY + RSYNC_ONLY
         return [name for name in self._asked_for() if name in idle]

@@ -372,6 +372,7 @@ class Target(ABC):
 
     url: str
     pace: Optional[Pace] = None
+    has_one_version: bool = False  # which each run overwrites, so that it must not be the only copy that anybody relies on
 
     @property
     @abstractmethod
@@ -403,6 +404,17 @@ class Target(ABC):
     def remarks(self) -> "List[str]":
         """What a run should warn of that was seen while talking to the target."""
         return []
+
+    @property
+    def old_prefixes(self) -> Mapping[str, int]:
+        """How many objects lie below each prefix of an older layout, which is going to be removed."""
+        return {}
+
+    def overrule(self) -> None:  # noqa: B027 - elsewhere nobody else can change what a session goes on from
+        """Somebody has decided that what others changed there may be replaced."""
+
+    def settle(self) -> None:  # noqa: B027 - most hold what they say they hold
+        """This host goes on from what was just read there: have the target say the same to the next one who asks."""
 
     @abstractmethod
     def latest(self) -> Optional[Snapshot]:

@@ -53,6 +53,7 @@ _DENIED = frozenset(
 _ALTERED = frozenset(("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"))
 _FULL = frozenset(("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity", "507"))
 _TAKEN = frozenset(("PreconditionFailed", "412"))
+_CONDITIONS = frozenset(("If-None-Match", "If-Match"))
 _NOTHING_WRITTEN = "nothing was published"
 
 
@@ -247,7 +248,7 @@ class S3Store(Store):
             name, data = self._known
             checksum = hashlib.sha256(data).digest()
             # It may not have been there: only who is told that it is can rely on being told.
-            self._conditional = not self._put(name, data, checksum, True) or not self._put(name, data, checksum, True)
+            self._conditional = not self.put(name, data, checksum, only_if_absent=True) or not self.put(name, data, checksum, only_if_absent=True)
         return self._conditional
 
     def get(self, name: str, start: int = 0, length: Optional[int] = None) -> Optional[bytes]:
@@ -256,6 +257,11 @@ class S3Store(Store):
         part: Dict[str, str] = {}
         if start or length is not None:
             part["Range"] = "bytes=%d-%s" % (start, start + length - 1 if length is not None else "")
+        answer = self._ask(name, part)
+        return answer[0] if answer is not None else None
+
+    def _ask(self, name: str, part: Mapping[str, str]) -> Optional[Tuple[bytes, Mapping[str, str]]]:
+        """The bytes of an object, or a part of them, and the headers that came along."""
         for attempt in range(_ATTEMPTS):
             try:
                 with self._explained():
@@ -266,7 +272,7 @@ class S3Store(Store):
                 time.sleep(_pause(attempt))
         raise AssertionError("unreachable")
 
-    def _get(self, key: str, part: Mapping[str, str]) -> Optional[bytes]:
+    def _get(self, key: str, part: Mapping[str, str]) -> Optional[Tuple[bytes, Mapping[str, str]]]:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
         try:
@@ -277,7 +283,7 @@ class S3Store(Store):
             if code == "NoSuchKey":
                 return None
             if code in ("InvalidRange", "416"):
-                return b""
+                return b"", {}
             raise
         headers = self._hear(answer)
         if "etag" not in headers:
@@ -290,34 +296,37 @@ class S3Store(Store):
         if expected is not None and int(expected) != len(data):
             raise _CutError("an answer was cut short")
         self._add(Requests(0, 0, 0, 0, len(data)))
-        return data
+        return data, headers
 
     def put(self, name: str, data: bytes, checksum: bytes, *, only_if_absent: bool = False) -> bool:
-        return self._put(name, data, checksum, only_if_absent)
+        headers = {} if self._confirms else {"Content-MD5": _md5(data)}
+        if only_if_absent:
+            headers["If-None-Match"] = "*"
+        return self._put(name, data, checksum, headers) is not None
 
-    def _put(self, name: str, data: bytes, checksum: bytes, only_if_absent: bool) -> bool:
+    def _put(self, name: str, data: Any, checksum: bytes, more: Mapping[str, str]) -> Optional[Mapping[str, str]]:
+        """Store an object of bytes, or of what an open file has; the headers of the answer. None where a condition among the headers ``more`` is not met."""
         from botocore.exceptions import ClientError
 
         key = self._key(name)
         digest = base64.b64encode(checksum).decode("ascii")
-        headers = {"x-amz-checksum-sha256": digest}
-        if not self._confirms:
-            headers["Content-MD5"] = _md5(data)
-        if only_if_absent:
-            headers["If-None-Match"] = "*"
+        headers = {**more, "x-amz-checksum-sha256": digest}
+        is_conditional = not _CONDITIONS.isdisjoint(more)
         with self._explained():
             for attempt in range(_ATTEMPTS):
                 self._local.headers = headers
+                if not isinstance(data, bytes):
+                    data.seek(0)
                 try:
                     answer = self._client.put_object(Bucket=self._bucket, Key=key, Body=data)
                     break
                 except ClientError as error:
                     self._hear(error.response)
                     code = _code(error)
-                    if only_if_absent and code in _TAKEN:
-                        return False
-                    if only_if_absent and code in ("NotImplemented", "501") and self._conditional is None:
-                        return True  # as it says itself, it does not know what was asked
+                    if is_conditional and code in _TAKEN:
+                        return None
+                    if is_conditional and code in ("NotImplemented", "501") and self._conditional is None:
+                        return {}  # as it says itself, it does not know what was asked
                     if code not in ("ConditionalRequestConflict", "OperationAborted") or attempt == _ATTEMPTS - 1:
                         raise
                     time.sleep(_pause(attempt))
@@ -330,10 +339,21 @@ class S3Store(Store):
         if confirmed is not None and confirmed != digest:
             raise IntegrityError("%s did not arrive as it was sent" % name, kind="checksum", found=name, next="run again; " + _NOTHING_WRITTEN)
         self._confirms = confirmed is not None
-        return True
+        return said
 
     def list(self, prefix: str) -> List[Item]:
         found: List[Item] = []
+        for item in self._contents(prefix):
+            name = item["Key"][len(self._prefix) :]
+            try:
+                check_name(name)
+            except BackupError as error:
+                raise foreign_object(self.url + "/" + name) from error
+            found.append(Item(name, item["Size"], item["LastModified"].timestamp()))
+        return sorted(found)
+
+    def _contents(self, prefix: str) -> Iterator[Mapping[str, Any]]:
+        """What the service says of each object whose name begins with ``prefix``."""
         more: Dict[str, str] = {}
         while True:
             with self._explained():
@@ -341,31 +361,27 @@ class S3Store(Store):
             self._hear(answer)
             if "IsTruncated" not in answer:
                 raise self._no_s3("a list that is none")
-            for item in answer.get("Contents", ()):
-                name = item["Key"][len(self._prefix) :]
-                try:
-                    check_name(name)
-                except BackupError as error:
-                    raise foreign_object(self.url + "/" + name) from error
-                found.append(Item(name, item["Size"], item["LastModified"].timestamp()))
+            yield from answer.get("Contents", ())
             if not answer["IsTruncated"]:
-                return sorted(found)
+                return
             more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def size(self, name: str) -> Optional[int]:
+        answer = self._head(name)
+        return int(answer["content-length"]) if answer is not None else None
+
+    def _head(self, name: str) -> Optional[Mapping[str, str]]:
+        """The headers of an object."""
         from botocore.exceptions import ClientError
 
         with self._explained():
             try:
-                answer = self._client.head_object(Bucket=self._bucket, Key=self._key(name))
+                return self._hear(self._client.head_object(Bucket=self._bucket, Key=self._key(name)))
             except ClientError as error:
                 self._hear(error.response)
                 if _code(error) in ("404", "NoSuchKey", "NotFound"):
                     return None
                 raise
-        self._hear(answer)
-        size: int = answer["ContentLength"]
-        return size
 
     def delete(self, name: str) -> None:
         with self._explained():

@@ -140,7 +140,7 @@ class DirectoryStore(Store):
         with self._explained("read"):
             try:
                 with Descent(self._path) as root:
-                    at, last = root.parent(_encoded(name))
+                    at, last = root.parent(self._encoded(name))
                     fd, found = open_file(at, last)
             except FileNotFoundError:
                 return None
@@ -159,7 +159,7 @@ class DirectoryStore(Store):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def put(self, name: str, data: bytes, checksum: bytes, *, only_if_absent: bool = False) -> bool:
-        path = _encoded(name)
+        path = self._encoded(name)
         if only_if_absent and not self.is_conditional:
             raise ValueError("this store cannot tell who was first")
         if hashlib.sha256(data).digest() != checksum:
@@ -172,6 +172,10 @@ class DirectoryStore(Store):
                     if attempt == _ATTEMPTS - 1:
                         raise
         raise AssertionError("unreachable")
+
+    def _encoded(self, name: str) -> bytes:
+        check_name(name)
+        return name.encode("ascii")
 
     def _put(self, path: bytes, data: bytes, only_if_absent: bool) -> bool:
         make_private(self._path)
@@ -239,13 +243,13 @@ class DirectoryStore(Store):
         with self._explained("read"):
             try:
                 with Descent(self._path) as root:
-                    at, last = root.parent(_encoded(name))
+                    at, last = root.parent(self._encoded(name))
                     return os.stat(last, dir_fd=at, follow_symlinks=False).st_size
             except FileNotFoundError:
                 return None
 
     def delete(self, name: str) -> None:
-        path = _encoded(name)
+        path = self._encoded(name)
         with self._explained("written"):
             try:
                 with Descent(self._path) as root:
@@ -328,11 +332,6 @@ def check_name(name: str) -> None:
     """``UsageError`` where it can be no object's name."""
     if not _NAME.fullmatch(name):
         raise UsageError("%s is no name of an object" % printable(name), found=name, allowed=_NAME.pattern, next="report this, with what led to it")
-
-
-def _encoded(name: str) -> bytes:
-    check_name(name)
-    return name.encode("ascii")
 
 
 def foreign_object(path: Union[bytes, str]) -> BackupError:

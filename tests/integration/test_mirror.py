@@ -1,0 +1,683 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mirrors in directories and in buckets of real servers: what is asked, what comes back, what others find there, and what others did to it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
+from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+
+from .buckets import ACCESS, SECRET, Asked, Bucketed, Proxy, refusal
+from .test_databases import Keeper
+from .world import World, assert_same, error_of, fingerprint, killed_at
+
+
+class Mirrored(Bucketed):
+    """An agent's home with a mirror; ``src`` is the home."""
+
+    at_root = False
+
+    def spec(self, **changes: Any) -> Dict[str, Any]:
+        spec = {**super().spec(), "layout": "mirror", **changes}
+        del spec["key_file"]
+        return {**spec, "url": "s3://%s" % self.bucket} if self.at_root else spec
+
+    @property
+    def sources(self) -> List[str]:
+        return [str(self.src / ".openclaw"), str(self.src / "clawd")]
+
+    def policy(self, **changes: Any) -> Policy:
+        keys = {"name": "p", "host": "h", "sources": self.sources, "target": self.spec(), **changes}
+        return Policy.from_mapping(keys, default_host="h")
+
+    def objects(self) -> Dict[str, bytes]:  # type: ignore[override]
+        prefix = "" if self.at_root else "some/prefix/"
+        client = self.client()
+        return {key[len(prefix) :]: client.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in self.keys()}
+
+    def tags(self) -> Dict[str, str]:
+        """The ETag of each object."""
+        found: Dict[str, str] = {}
+        for page in self.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
+            found.update((item["Key"], item["ETag"]) for item in page.get("Contents", ()))
+        return found
+
+    def put(self, key: str, data: bytes) -> None:
+        self.client().put_object(Bucket=self.bucket, Key=("" if self.at_root else "some/prefix/") + key, Body=data)
+
+    def delete(self, key: str) -> None:
+        self.client().delete_object(Bucket=self.bucket, Key=("" if self.at_root else "some/prefix/") + key)
+
+    def lose(self) -> None:
+        """A new container: neither files nor state."""
+        shutil.rmtree(self.src)
+        shutil.rmtree(self.state, ignore_errors=True)
+        self.src.mkdir()
+
+    def status(self) -> Dict[str, Any]:
+        return status(self.policy(), state_directory=str(self.state))
+
+
+class Local(Mirrored):
+    """The same in a directory."""
+
+    @classmethod
+    def here(cls) -> "Local":
+        made = World.make.__func__(cls)  # type: ignore[attr-defined]
+        assert isinstance(made, Local)
+        return made
+
+    def spec(self, **changes: Any) -> Dict[str, Any]:
+        return {"url": str(self.vault), "layout": "mirror", **changes}
+
+    def objects(self) -> Dict[str, bytes]:  # type: ignore[override]
+        found = [path for path in self.vault.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.vault)): path.read_bytes() for path in found}
+
+    def tags(self) -> Dict[str, str]:
+        return {key: hashlib.md5(data).hexdigest() for key, data in self.objects().items()}
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self.vault / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def delete(self, key: str) -> None:
+        (self.vault / key).unlink()
+
+
+def behind(port: int) -> Iterator[Mirrored]:
+    proxy = Proxy(port)
+    made = Mirrored.behind(proxy)
+    assert isinstance(made, Mirrored)
+    yield made
+    made.destroy()
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.fixture
+def local() -> Iterator[Local]:
+    made = Local.here()
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def bucket(moto: int) -> Iterator[Mirrored]:
+    yield from behind(moto)
+
+
+@pytest.fixture(params=["moto", "rclone", "directory"])
+def mirrored(request: pytest.FixtureRequest) -> Iterator[Mirrored]:
+    if request.param == "directory":
+        made = Local.here()
+        yield made
+        made.destroy()
+    else:
+        yield from behind(request.getfixturevalue(request.param))
+
+
+def furnish(world: Mirrored) -> None:
+    """An agent's home with everything that an object cannot hold."""
+    home = world.src
+    for name, data in {
+        ".openclaw/openclaw.json": b'{"agent": 1}',
+        ".openclaw/.env": b"KEY=secret",
+        ".openclaw/credentials/oauth.json": b"{}",
+        ".openclaw/empty": b"",
+        "clawd/MEMORY.md": b"remember",
+        "clawd/a name with spaces + %41 \u00e4.md": b"odd",
+        "clawd/skills/one/SKILL.md": b"skill",
+        "clawd/.git/HEAD": b"ref",
+    }.items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (home / ".openclaw" / ".env").chmod(0o600)
+    (home / "clawd" / "skills" / "one" / "run.sh").write_bytes(b"#!/bin/sh\n")
+    (home / "clawd" / "skills" / "one" / "run.sh").chmod(0o755)
+    (home / "clawd" / "link").symlink_to("MEMORY.md")
+    (home / "clawd" / "nothing" / "here").mkdir(parents=True)
+    os.link(home / "clawd" / "MEMORY.md", home / "clawd" / "twin.md")
+    with open(os.fsencode(home) + b"/clawd/not utf-8 \xff", "wb") as stream:
+        stream.write(b"bytes")
+
+
+def comes_back(world: Mirrored) -> None:
+    """What is in the mirror is the home, in a place that knows nothing."""
+    dest = world.root / ("back-%s" % os.urandom(4).hex())
+    assert world.restore(dest=dest, state_directory=str(world.root / ("state-%s" % dest.name))).verified
+    for source in world.sources:
+        assert_same(Path(source), Path(str(dest) + source))
+
+
+# ---- there and back --------------------------------------------------------------------------------------------------------
+
+
+def test_a_home_goes_to_a_mirror_one_object_a_file_and_comes_back_with_what_objects_cannot_hold(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    assert mirrored.backup().changed
+    found = mirrored.objects()
+    assert set(found) == {
+        "manifest.json",
+        ".last-sync",
+        "openclaw/openclaw.json",
+        "openclaw/.env",
+        "openclaw/credentials/oauth.json",
+        "openclaw/empty",
+        "workspace/MEMORY.md",
+        "workspace/twin.md",
+        "workspace/a name with spaces + %41 \u00e4.md",
+        "workspace/.git/HEAD",
+        "workspace/not utf-8 \u201bFF",
+        "skills/one/SKILL.md",
+        "skills/one/run.sh",
+    }
+    assert found["workspace/twin.md"] == b"remember" and found["skills/one/SKILL.md"] == b"skill"
+    comes_back(mirrored)
+    (mirrored.src / "clawd" / "MEMORY.md").write_bytes(b"remember more")
+    (mirrored.src / "clawd" / "nothing" / "here").rmdir()
+    (mirrored.src / ".openclaw" / "empty").unlink()
+    (mirrored.src / ".openclaw" / "credentials" / "new.json").write_bytes(b"[]")
+    mirrored.backup()
+    found = mirrored.objects()
+    assert found["workspace/twin.md"] == b"remember more" and "openclaw/empty" not in found and found["openclaw/credentials/new.json"] == b"[]"
+    assert not [key for key in found if key.startswith(".unfinished")]
+    comes_back(mirrored)
+    assert not mirrored.backup().changed
+    assert mirrored.verify(depth="full").ok and len(mirrored.verify(depth="quick").to_dict()["sample"]) == 0
+    mirrored.lose()
+    assert mirrored.restore(confirm=True).verified
+    assert not mirrored.backup().changed
+
+
+def test_what_was_a_file_becomes_a_directory_and_the_other_way_round(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    home = mirrored.src / "clawd"
+    shutil.rmtree(home / "skills" / "one")
+    (home / "skills" / "one").write_bytes(b"a file now")
+    (home / "MEMORY.md").unlink()
+    (home / "MEMORY.md").mkdir()
+    (home / "MEMORY.md" / "inside").write_bytes(b"x")
+    mirrored.backup()
+    comes_back(mirrored)
+
+
+# ---- what is asked ---------------------------------------------------------------------------------------------------------
+
+
+def test_hardly_anything_is_asked_of_a_bucket(bucket: Mirrored) -> None:
+    world = bucket
+    furnish(world)
+    for number in range(40):
+        (world.src / "clawd" / ("note%02d.md" % number)).write_bytes(b"note %d" % number)
+    world.backup()
+    world.proxy.classes()
+    assert not world.backup().changed
+    assert world.proxy.classes() == (0, 0, 0)
+    for changed in (1, 3):
+        for number in range(changed):
+            (world.src / "clawd" / ("note%02d.md" % number)).write_bytes(os.urandom(20))
+        assert world.backup().changed
+        dear, cheap, free = world.proxy.classes()
+        assert (dear, free) == (changed + 2, 0) and cheap <= changed + 4
+    (world.src / "clawd" / "note39.md").unlink()
+    (world.src / "clawd" / "note38.md").write_bytes(b"other")
+    world.backup()
+    order = [(asked.verb, asked.key.rpartition("/")[2]) for asked in world.proxy.asked if asked.verb in ("put", "delete")]
+    assert order == [("put", "note38.md"), ("put", "manifest.json"), ("delete", "note39.md"), ("put", "manifest.json"), ("put", ".last-sync")]
+    (world.src / "clawd" / "note00.md").chmod(0o640)
+    world.proxy.classes()
+    world.backup()
+    assert world.proxy.classes()[0] == 2  # the manifest says it, and no object
+    comes_back(world)
+
+
+# ---- what moltworker does with it --------------------------------------------------------------------------------------------
+
+
+def rclone_run(world: Mirrored, *arguments: str) -> None:
+    """The rclone that comes with the tests, on the server itself."""
+    port = world.proxy.backend
+    environment = {
+        "PATH": os.environ["PATH"],
+        "RCLONE_CONFIG": "/dev/null",
+        "RCLONE_CONFIG_R2_TYPE": "s3",
+        "RCLONE_CONFIG_R2_PROVIDER": "Other",
+        "RCLONE_CONFIG_R2_ENDPOINT": "http://127.0.0.1:%d" % (port or 0),
+        "RCLONE_CONFIG_R2_ACCESS_KEY_ID": ACCESS,
+        "RCLONE_CONFIG_R2_SECRET_ACCESS_KEY": SECRET,
+    }
+    argv = [str(Path(sys.executable).parent / "rclone"), *arguments, "--transfers=16", "--fast-list", "--s3-no-check-bucket"]
+    subprocess.run(argv, env=environment, check=True, capture_output=True)
+
+
+def boot(world: Mirrored, home: Path) -> None:
+    """What moltworker's start script does to a new container's disk."""
+    at = "r2:%s/" % world.bucket
+    keys = world.tags()
+    if "openclaw/openclaw.json" in keys:
+        rclone_run(world, "copy", at + "openclaw/", str(home / ".openclaw"))
+    elif "clawdbot/clawdbot.json" in keys:
+        rclone_run(world, "copy", at + "clawdbot/", str(home / ".openclaw"))
+        (home / ".openclaw" / "clawdbot.json").rename(home / ".openclaw" / "openclaw.json")
+    rclone_run(world, "copy", at + "workspace/", str(home / "clawd"))
+    if any(key.startswith("skills/") for key in keys):
+        rclone_run(world, "copy", at + "skills/", str(home / "clawd" / "skills"))
+
+
+def sync(world: Mirrored) -> None:
+    """What its loop does."""
+    at = "r2:%s/" % world.bucket
+    home = world.src
+    rclone_run(world, "sync", str(home / ".openclaw"), at + "openclaw/", "--exclude=*.lock", "--exclude=*.log", "--exclude=*.tmp", "--exclude=.git/**")
+    rclone_run(world, "sync", str(home / "clawd"), at + "workspace/", "--exclude=skills/**", "--exclude=.git/**", "--exclude=node_modules/**")
+    rclone_run(world, "sync", str(home / "clawd" / "skills"), at + "skills/")
+
+
+def contents(home: Path) -> Dict[bytes, str]:
+    """The files below a home, with a hash of each."""
+    return {path: str(what[5]) for path, what in fingerprint(home).items() if stat.S_ISREG(what[0])}
+
+
+@pytest.fixture
+def at_root(bucket: Mirrored) -> Mirrored:
+    """A bucket that is nothing but a mirror, as moltworker's are."""
+    bucket.at_root = True
+    return bucket
+
+
+def test_moltworkers_own_restore_gives_back_exactly_the_files_of_the_snapshot(at_root: Mirrored) -> None:
+    world = at_root
+    furnish(world)
+    world.backup()
+    (world.src / "clawd" / "skills" / "one" / "SKILL.md").write_bytes(b"better")
+    (world.src / ".openclaw" / "empty").unlink()
+    world.backup()
+    home = world.root / "container"
+    boot(world, home)
+    assert contents(home) == contents(world.src)
+
+
+def test_a_bucket_that_rclone_wrote_is_taken_over_without_an_upload(at_root: Mirrored) -> None:
+    world = at_root
+    furnish(world)
+    os.unlink(os.fsencode(world.src) + b"/clawd/not utf-8 \xff")
+    shutil.rmtree(world.src / "clawd" / ".git")
+    sync(world)
+    before = world.objects()
+    error = error_of(world.backup)
+    assert (error.rc, error.kind) == (4, "restore_first") and world.objects() == before
+    world.proxy.classes()
+    assert world.backup(adopt=True).changed
+    puts = [asked.key.rpartition("/")[2] for asked in world.proxy.asked if asked.verb == "put"]
+    assert set(puts) == {"manifest.json", ".last-sync"}
+    after = world.objects()
+    assert {key: data for key, data in after.items() if key in before} == before
+    comes_back(world)
+    assert not world.backup().changed
+    # And in a container that has lost everything, from the objects alone.
+    world.delete("manifest.json")
+    world.lose()
+    assert world.restore().verified
+    assert "manifest.json" in world.objects()
+    assert not world.backup().changed
+
+
+def test_a_last_sync_without_a_manifest_has_one_made_anew(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    was = contents(mirrored.src)
+    mode = (mirrored.src / "clawd" / "skills" / "one" / "run.sh").stat().st_mode
+    mirrored.delete("manifest.json")
+    mirrored.lose()
+    assert mirrored.status()["newest"] is not None and "manifest.json" not in mirrored.objects()
+    assert mirrored.restore().verified
+    assert contents(mirrored.src) == was and "manifest.json" in mirrored.objects()
+    if mirrored.src.parent.name and not isinstance(mirrored, Local):
+        assert (mirrored.src / "clawd" / "skills" / "one" / "run.sh").stat().st_mode == mode  # its object says so
+    assert not mirrored.backup().changed
+
+
+# ---- moving from older layouts -------------------------------------------------------------------------------------------------
+
+
+def old_bucket(world: Mirrored, count: int) -> Dict[bytes, str]:
+    """What an older release left: a configuration, and many notes; a hash of each file."""
+    home = world.root / "old"
+    for number in range(count):
+        path = home / ("clawd" if number % 2 else ".openclaw/notes") / ("dir%d" % (number % 7)) / ("note%03d" % number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number)
+    (home / ".openclaw" / "openclaw.json").write_bytes(b"{}")
+    for path in home.rglob("*"):
+        if path.is_file():
+            key = str(path.relative_to(home)).replace(".openclaw/", "clawdbot/").replace("clawd/", "workspace-core/").replace("openclaw.json", "clawdbot.json")
+            world.put(key, path.read_bytes())
+    return contents(home)
+
+
+@pytest.mark.parametrize("count", [60, 500])
+def test_objects_of_an_older_release_move_and_nothing_is_lost(request: pytest.FixtureRequest, count: int) -> None:
+    """The few in a bucket, the many in a directory, which answers sooner."""
+    world: Mirrored = request.getfixturevalue("at_root" if count < 100 else "local")
+    files = old_bucket(world, count)
+    was = world.tags()
+    assert world.restore().verified
+    assert contents(world.src) == files
+    listed = {"clawdbot/": count // 2 + 1, "workspace-core/": count // 2}
+    assert world.status()["old_prefixes"] == listed
+    (world.src / ".openclaw" / "openclaw.json").write_bytes(b'{"changed": 1}')
+    left = [count // 2]
+
+    def spoil(asked: Asked, body: bytes) -> Any:
+        left[0] -= asked.verb == "put"
+        return refusal(403, "AccessDenied") if left[0] < 0 and asked.verb in ("put", "delete") else None
+
+    if isinstance(world, Local):
+        while len(world.tags()) == len(was) + 2:  # until it was killed at work
+            killed_at(world.backup, 0.2)
+    else:
+        world.proxy.spoil = spoil
+        assert error_of(world.backup).kind == "denied"
+        world.proxy.spoil = lambda asked, body: None
+        world.proxy.asked.clear()
+    assert was.items() <= world.tags().items()
+    assert world.backup().rc == 0
+    if not isinstance(world, Local):
+        assert sum(asked.verb == "put" for asked in world.proxy.asked) < count  # what had arrived is not sent again
+        home = world.root / "container"
+        boot(world, home)
+        assert contents(home) == contents(world.src)
+    assert world.status()["old_prefixes"] == listed and was.items() <= world.tags().items()
+    (world.src / "clawd" / "new").write_bytes(b"new")
+    world.backup()
+    assert world.status()["old_prefixes"] == {} and len(world.tags()) == count + 4
+    comes_back(world)
+
+
+def test_a_half_moved_bucket_has_the_newer_of_both(at_root: Mirrored) -> None:
+    world = at_root
+    for key, data in {
+        "clawdbot/clawdbot.json": b"old",
+        "clawdbot/only.json": b"only there",
+        "openclaw/openclaw.json": b"new",
+        "workspace-core/MEMORY.md": b"memory",
+    }.items():
+        world.put(key, data)
+    assert world.restore().verified
+    assert (world.src / ".openclaw" / "openclaw.json").read_bytes() == b"new"
+    assert (world.src / ".openclaw" / "only.json").read_bytes() == b"only there"
+    assert (world.src / "clawd" / "MEMORY.md").read_bytes() == b"memory"
+    (world.src / "clawd" / "MEMORY.md").write_bytes(b"more")
+    world.backup()
+    assert world.content("clawdbot/clawdbot.json") == b"old"
+    assert world.content("openclaw/only.json") == b"only there"
+
+
+# ---- what others did to it -------------------------------------------------------------------------------------------------------
+
+
+def test_what_somebody_else_changed_is_told_of_and_not_overwritten(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    mirrored.put("workspace/MEMORY.md", b"somebody else's")
+    mirrored.put("workspace/unknown.md", b"whose?")
+    (mirrored.src / "clawd" / "MEMORY.md").write_bytes(b"mine")
+    (mirrored.src / ".openclaw" / "openclaw.json").write_bytes(b"also changed")
+    before = mirrored.objects()
+    error = error_of(mirrored.backup)
+    assert (error.rc, error.kind) == (4, "foreign_change") and "workspace/MEMORY.md" in error.message
+    assert mirrored.objects() == before
+    problems = " ".join(mirrored.status()["problems"])
+    assert "was changed by somebody else" in problems and "/clawd/MEMORY.md" in problems and "workspace/unknown.md" in problems
+    found = mirrored.verify(depth="quick")
+    assert not found.ok and found.counts == {"damaged": 1, "missing": 0, "extra": 1}
+    assert mirrored.backup(adopt=True).changed
+    assert mirrored.objects()["workspace/MEMORY.md"] == b"mine" and mirrored.objects()["workspace/unknown.md"] == b"whose?"
+    comes_back(mirrored)
+
+
+def test_what_somebody_deleted_is_written_again_once_it_is_missed(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    mirrored.delete("openclaw/.env")
+    assert not mirrored.verify(depth="quick").ok
+    assert mirrored.backup().healed == 1
+    assert mirrored.objects()["openclaw/.env"] == b"KEY=secret" and mirrored.verify(depth="quick").ok
+
+
+def test_an_object_that_somebody_else_changed_is_not_deleted_with_the_file(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    mirrored.put("openclaw/empty", b"not any more")
+    (mirrored.src / ".openclaw" / "empty").unlink()
+    result = mirrored.backup()
+    assert result.rc == 3 and "openclaw/empty" in result.warnings[0]
+    assert mirrored.objects()["openclaw/empty"] == b"not any more"
+
+
+def test_two_writers_of_one_mirror_are_told_apart(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    other = str(mirrored.root / "other")
+    error = error_of(mirrored.backup, state_directory=other)
+    assert (error.rc, error.kind) == (4, "restore_first")
+    mirrored.restore(state_directory=other)
+    (mirrored.src / "clawd" / "MEMORY.md").write_bytes(b"from the other")
+    assert mirrored.backup(state_directory=other).changed
+    before = mirrored.objects()
+    (mirrored.src / ".openclaw" / "openclaw.json").write_bytes(b"from the first")
+    error = error_of(mirrored.backup)
+    assert (error.rc, error.kind) == (4, "writer") and mirrored.objects() == before
+
+
+def test_a_writer_that_comes_in_between_is_not_written_over(bucket: Mirrored) -> None:
+    world = bucket
+    furnish(world)
+    world.backup()
+    (world.src / ".openclaw" / "openclaw.json").write_bytes(b"mine")
+
+    def come_between(asked: Asked, body: bytes) -> None:
+        if asked.verb == "put" and asked.key.endswith("openclaw.json"):
+            world.put("manifest.json", b"another's")
+
+    world.proxy.spoil = come_between
+    error = error_of(world.backup)
+    assert (error.rc, error.kind) == (4, "writer") and world.content("some/prefix/manifest.json") == b"another's"
+
+
+def test_an_empty_home_never_replaces_a_mirror(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    for number in range(20):
+        (mirrored.src / "clawd" / ("note%d" % number)).write_bytes(b"%d" % number)
+    mirrored.backup()
+    before = mirrored.objects()
+    for source in mirrored.sources:
+        shutil.rmtree(source)
+        os.mkdir(source)
+    assert error_of(mirrored.backup).rc == 4 and mirrored.objects() == before
+    (mirrored.src / ".openclaw" / "openclaw.json").write_bytes(b"onboarded")
+    assert error_of(mirrored.backup).rc == 4 and mirrored.objects() == before
+    shutil.rmtree(mirrored.state)  # a new container, which was set up anew
+    error = error_of(mirrored.backup)
+    assert error.kind == "restore_first" and mirrored.objects() == before
+
+
+# ---- when something breaks ---------------------------------------------------------------------------------------------------------
+
+
+def test_wherever_a_run_breaks_off_a_new_container_gets_the_last_state_or_a_newer_one(bucket: Mirrored) -> None:
+    world = bucket
+    old: Dict[str, bytes] = {}
+    for number in range(6):
+        name = "clawd/note%d" % number
+        (world.src / "clawd").mkdir(exist_ok=True)
+        (world.src / ".openclaw").mkdir(exist_ok=True)
+        (world.src / ".openclaw" / "openclaw.json").write_bytes(b"{}")
+        (world.src / name).write_bytes(b"old %d" % number)
+        old[name] = b"old %d" % number
+    world.backup()
+    for turn, stop in enumerate((0, 2, 3, 4, 5, 6, 7)):
+        new = dict(old)
+        for number in (0, 1, 6 + turn):
+            new["clawd/note%d" % number] = b"new %d %d" % (number, turn)
+        gone = "clawd/note%d" % (2 if turn == 0 else 5 + turn)
+        new.pop(gone, None)
+        for name, data in new.items():
+            (world.src / name).write_bytes(data)
+        (world.src / gone).unlink()
+        left = [stop]
+
+        def spoil(asked: Asked, body: bytes, left: List[int] = left) -> Any:
+            left[0] -= asked.verb in ("put", "delete")
+            return refusal(403, "AccessDenied") if left[0] < 0 else None
+
+        mark = world.objects()[".last-sync"]
+        world.proxy.spoil = spoil
+        if stop < 7:
+            assert error_of(world.backup).kind == "denied", stop
+            assert world.objects()[".last-sync"] == mark
+        else:
+            assert world.backup().changed
+        world.proxy.spoil = lambda asked, body: None
+        state, dest = world.root / ("state%d" % stop), world.root / ("dest%d" % stop)
+        shutil.copytree(world.src, world.root / "aside")
+        shutil.rmtree(world.src)
+        world.src.mkdir()
+        assert world.restore(state_directory=str(state)).verified, (stop, dest)
+        for name in old.keys() | new.keys():
+            path = world.src / name
+            if path.exists():
+                assert path.read_bytes() in (old.get(name), new.get(name)), name
+            else:
+                assert name not in old or name not in new, name
+        # And that container goes on.
+        assert world.backup(state_directory=str(state)).rc == 0
+        shutil.rmtree(world.src)
+        shutil.move(str(world.root / "aside"), str(world.src))
+        assert world.backup(state_directory=str(state)).rc == 0
+        comes_back(world)
+        assert set(world.objects()) == {"manifest.json", ".last-sync", "openclaw/openclaw.json", *(name.replace("clawd/", "workspace/") for name in new)}
+        old = new
+        shutil.rmtree(world.state)
+        shutil.move(str(state), str(world.state))
+
+
+def test_a_run_that_was_killed_is_gone_on_from_by_the_next(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    for turn in range(4):
+        for number in range(12):
+            (mirrored.src / "clawd" / ("note%d" % number)).write_bytes(os.urandom(2000))
+        killed_at(mirrored.backup, 0.03 + 0.05 * turn)
+        (mirrored.src / "clawd" / "note0").write_bytes(b"changed since")
+        assert mirrored.backup().rc == 0
+        comes_back(mirrored)
+    assert not [key for key in mirrored.objects() if key.startswith(".unfinished")]
+
+
+def test_a_token_that_may_only_read_destroys_nothing_and_restores(bucket: Mirrored) -> None:
+    world = bucket
+    furnish(world)
+    world.backup()
+    before = world.objects()
+    world.proxy.spoil = lambda asked, body: refusal(403, "AccessDenied") if asked.verb in ("put", "delete") else None
+    (world.src / "clawd" / "MEMORY.md").write_bytes(b"more")
+    error = error_of(world.backup)
+    assert (error.rc, error.kind) == (6, "denied") and world.objects() == before
+    assert "denied" in str(world.status()["last_run"]["error"])
+    shutil.rmtree(world.src)
+    world.src.mkdir()
+    assert world.restore().verified
+    world.proxy.spoil = lambda asked, body: refusal(403, "RequestTimeTooSkewed") if asked.verb == "put" else None
+    (world.src / "clawd" / "MEMORY.md").write_bytes(b"more")
+    assert error_of(world.backup).kind == "clock" and world.objects() == before
+
+
+def test_a_manifest_that_was_tampered_with_is_refused_and_leads_nowhere(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    good = mirrored.objects()["manifest.json"]
+    (mirrored.src / "clawd" / "MEMORY.md").write_bytes(b"more")
+    item = json.loads(good)
+    for wrong in (
+        good[:-20],
+        b"[]",
+        good.replace(b'"o":384', b'"o":511'),
+        json.dumps({**item, "removing": {"../../etc/passwd": ""}}).encode(),
+        good.replace(b'"key":"openclaw/', b'"key":"elsewhere/'),
+        json.dumps({**item, "format": 2}).encode(),
+    ):
+        mirrored.put("manifest.json", wrong)
+        error = error_of(mirrored.backup)
+        assert error.rc in (6, 7) and mirrored.objects()["manifest.json"] == wrong
+    mirrored.put("manifest.json", good)
+    assert mirrored.backup().changed
+
+
+# ---- what else there is --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_database_is_captured_and_its_journal_is_no_object(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    path = mirrored.src / ".openclaw" / "state.sqlite"
+    with Keeper(path, rows=100):
+        mirrored.backup()
+        found = mirrored.objects()
+    assert not [key for key in found if key.endswith(("-wal", "-shm"))]
+    copy = mirrored.root / "copy.sqlite"
+    copy.write_bytes(found["openclaw/state.sqlite"])
+    with contextlib.closing(sqlite3.connect(str(copy))) as database:
+        assert database.execute("SELECT count(*) FROM t").fetchone() == (100,)
+
+
+def test_one_version_is_listed_and_is_nothing_to_prune_hold_or_tag(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    (mirrored.src / "clawd" / "MEMORY.md").write_bytes(b"more")
+    newest = mirrored.backup().snapshot_id
+    policy, state = mirrored.policy(retention={"keep_last": 1, "protect": "0s"}), str(mirrored.state)
+    assert [snapshot.id for snapshot in list_snapshots(policy)] == [newest]
+    first, second, changes = compare(policy, "latest", "latest")
+    assert first == second and not changes.added
+    for error in (error_of(prune, policy, state_directory=state), error_of(hold, policy, snapshot="latest", reason="why", state_directory=state)):
+        assert (error.rc, error.kind) == (4, "one_version")
+    assert error_of(mirrored.backup, tags=("a",)).kind == "one_version"
+
+
+def test_a_mirror_alone_counts_as_no_protection(mirrored: Mirrored) -> None:
+    furnish(mirrored)
+    mirrored.backup()
+    assert any("one version" in problem for problem in mirrored.status()["problems"])
+    result = check(mirrored.policy(), state_directory=str(mirrored.state))
+    assert any("one version" in warning for warning in result.warnings) and result.canary is not None
+    assert not [key for key in mirrored.objects() if "canary" in key]
+    assert not mirrored.backup().changed
+
+
+def test_sources_that_would_share_a_place_are_refused(mirrored: Mirrored) -> None:
+    for name in ("one", "two"):
+        (mirrored.src / name).mkdir()
+        (mirrored.src / name / "file").write_bytes(b"x")
+    error = error_of(mirrored.backup, policy=mirrored.policy(sources=[str(mirrored.src / "one"), str(mirrored.src / "two")]))
+    assert (error.rc, error.field) == (2, "sources") and not [key for key in mirrored.objects() if key != "format.json"]
