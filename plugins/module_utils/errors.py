@@ -38,6 +38,11 @@ def printable(value: Union[bytes, str]) -> str:
     )
 
 
+def cut(text: str, length: int = 500) -> str:
+    """A text for a record that must not grow beyond all bounds: of a longer one its beginning and how long it is (characters)."""
+    return text if len(text) <= length else "%s... (%d)" % (text[:length], len(text))
+
+
 def counted(number: int, noun: str) -> str:
     """``1 file``, ``1,234 files``, ``2 entries``, ``2 directories``."""
     if number == 1:

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sqlite3
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -580,6 +581,23 @@ def test_a_machine_that_stands_in_counts_what_went_before_and_knows_nothing(live
             run(lived, scenario="lost-host", **more)
         assert caught.value.field == "scenario", "neither the host nor the vault can be the machine in its place"
     assert evidence(lived) == []
+
+
+@needs_root
+def test_on_a_machine_that_stands_in_a_command_works_as_nobody_whoever_the_manifest_names(lived: World) -> None:
+    """The number of the host's user may be that of anybody there, and what comes back may be an attacker's."""
+    give(lived.src, 12345)
+    os.mknod(lived.src / "disk", stat.S_IFBLK | 0o666, os.makedev(7, 99))
+    os.chown(lived.src / "disk", 12345, 12345)
+    (lived.src / "way up").write_bytes(Path("/usr/bin/id").read_bytes())
+    (lived.src / "way up").chmod(0o4755)
+    lived.backup()
+    inside = str(lived.src).lstrip("/")
+    script = 'set -e; echo $(id -u) $(id -g) $(id -G) $("./{0}/way up" -u) $(cat "{0}/secret"); echo new >"{0}/conf/new"; test ! -e "{0}/disk"'.format(inside)
+    probes = [{"exists": [str(lived.src / "disk")]}, {"command": ["sh", "-c", script], "expect": "65534 65534 65534 65534 s\n"}]
+    result = run(lived, state_directory=str(lived.root / "other"), scenario="lost-host", policy=lived.policy(probes=probes))
+    assert result.verdict == "passed", result.checks
+    assert not list((lived.root / "other").rglob("openclaw-backup-drill-*"))
 
 
 # ---- ransomware ------------------------------------------------------------------------------------------------------------

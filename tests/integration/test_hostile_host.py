@@ -353,6 +353,15 @@ def test_a_file_that_is_copied_once_it_arrived_needs_its_room_twice(vault: World
     host.hang_up()
 
 
+def test_a_proposal_without_a_session_is_not_read(host: Host) -> None:
+    """Whoever waits for a turn could else have the vault take in as much as a manifest may be, in every conversation."""
+    host.wire.send({"do": "propose", "delta": False, "expected": ""})
+    error = host.hear()["error"]
+    assert (error["kind"], error["field"]) == ("scope", "do")
+    host.thread.join(10)
+    assert not host.thread.is_alive(), "what is still on its way would be taken for requests"
+
+
 def test_what_was_not_proposed_cannot_be_committed(host: Host, vault: World) -> None:
     assert host.refused("commit", digest="0" * 64) == "scope"
     host.begin()

@@ -98,6 +98,27 @@ def test_one_rotten_inode_is_repaired_in_every_snapshot_that_has_it_and_nothing_
     assert not again.changed and again.rc == 0 and len(events(world, "repair")) == len(logged)
 
 
+def test_long_names_of_many_damaged_files_are_cut_in_the_log(world: World, second: Second) -> None:
+    deep = world.src.joinpath(*["\u0434" * 120] * 14)
+    deep.mkdir(parents=True)
+    for number in range(110):
+        (deep / str(number)).write_text("content %d" % number)
+    (only,) = fill(world, 1)
+    second.pull()
+    before = trees(world)
+    for path in deep.iterdir():
+        damage(Path(str(world.tree(only)) + str(path)))
+    assert not world.verify(snapshot=only).ok
+    done = mend(world, second)
+    assert done.rc == 0 and done.repaired[0]["paths"] == 110
+    check_whole(world, before)
+    (event,) = events(world, "repair")
+    assert event["count"] == 110 and len(event["paths"]) == 100
+    lengths = {len(str(deep / str(number))) for number in (1, 10, 100)}
+    assert {path.rpartition(" ")[2] for path in event["paths"]} == {"(%d)" % length for length in lengths}
+    assert all(path.startswith(str(world.src)) and len(path) < 520 for path in event["paths"])
+
+
 def test_without_being_asked_nothing_is_repaired(world: World, second: Second) -> None:
     (only,) = fill(world, 1)
     second.pull()

@@ -212,6 +212,19 @@ def damage(path: Path, *, size: Optional[int] = None) -> None:
     path.chmod(found.st_mode & 0o7777)
 
 
+def test_a_snapshot_with_more_paths_than_this_vault_takes_is_refused_unread(world: World, second: Second) -> None:
+    ids = fill(world, 1)
+    count = world.snapshots()[0].receipt.entries
+    (world.src / "more").write_text("one path more")
+    ids.append(str(world.backup().snapshot_id))
+    (world.history / "snapshots" / ids[1] / "manifest.jsonl.gz").write_bytes(b"never read")
+    to = check_target(str(second.vault), "to")
+    for dry_run in (True, False):
+        done = replicate(world.policy(), to, state_directory=str(second.state), entries=count, dry_run=dry_run)
+        assert [item["id"] for item in done.copied] == ids[:1] and [(item["id"], item["kind"]) for item in done.refused] == [(ids[1], "limit")]
+        assert "%d paths, and this vault takes %d" % (count + 1, count) in done.refused[0]["reason"]
+
+
 def test_damage_is_not_copied_but_named_and_everything_else_comes(world: World, second: Second) -> None:
     first, broken, last = fill(world, 3)
     damage(world.stored(broken, "changing"))

@@ -385,7 +385,8 @@ class _Drill:
             self.progress.stage("probes")
             root.forget()
             assert self.result.state_as_of is not None
-            scene = Scene(self.policy, manifest, chosen.id, root, where, place + b"/empty", seconds_of(self.result.state_as_of), self.on_vault)
+            stands_in = self.result.scenario == LOST_HOST
+            scene = Scene(self.policy, manifest, chosen.id, root, where, place + b"/empty", seconds_of(self.result.state_as_of), self.on_vault, stands_in)
             self.checks += run_probes(scene)
             self.result.rto = self.spent + time.monotonic() - self.began
             # What follows is about the drill, not about the disaster.

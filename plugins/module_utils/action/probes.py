@@ -9,13 +9,14 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..errors import counted, printable
 from ..manifest.database import MAGIC, CaptureError, count_rows, list_tables, sidecars_of
 from ..manifest.document import Manifest
-from ..manifest.entry import FILE, Entry
+from ..manifest.entry import BLOCK, CHARACTER, FILE, Entry
 from ..manifest.survey import lstat
 from ..manifest.walk import Descent, open_file
 from ..policy.durations import format_duration
@@ -58,7 +59,8 @@ class Check:
 @dataclass(frozen=True)
 class Scene:
     """What probes look at: ``path`` (absolute), where the tree ``root`` lies; ``empty``: a directory beside it that holds nothing; ``as_of``: when the
-    sources were like that (s since the epoch); ``on_vault``: this is the vault, with the rights of the account that keeps all snapshots."""
+    sources were like that (s since the epoch); ``on_vault``: this is the vault, with the rights of the account that keeps all snapshots; ``stands_in``: this
+    is another machine than the host, where the numbers of the host's users are those of somebody else."""
 
     policy: Policy
     manifest: Manifest
@@ -68,6 +70,7 @@ class Scene:
     empty: bytes
     as_of: float
     on_vault: bool = False
+    stands_in: bool = False
 
 
 def names_of(policy: Policy) -> List[str]:
@@ -91,6 +94,8 @@ def look(scene: Scene) -> Iterator[Check]:
     for name, probe in probes:
         if probe.kind not in ("sqlite", "command"):
             yield from _timed(name, "probe", lambda probe=probe: _DECLARED[probe.kind](scene, probe))  # type: ignore[misc]
+    if scene.stands_in and os.geteuid() == 0 and any(probe.kind == "command" for _name, probe in probes):
+        _give_to_nobody(scene)
     for name, probe in probes:
         if probe.kind == "command":
             yield from _timed(name, "probe", lambda probe=probe: _command(scene, probe, scene.path))  # type: ignore[misc]
@@ -345,12 +350,36 @@ def _rights(scene: Scene) -> Optional[Rights]:
     """Those of the first source's owner who is not root, else nobody's: root's own files need ``as_root``. None for ourselves."""
     if os.geteuid() != 0:
         return None
+    owner = _owner(scene)
+    if owner is None or scene.stands_in:
+        return Rights(NOBODY, NOBODY, [])
+    return rights_of(owner.uid, owner.gid)
+
+
+def _give_to_nobody(scene: Scene) -> None:
+    """Let nobody have what the owner of the sources would work with, where no account of this machine is that owner. All else was proven before. Devices
+    go: they are this machine's, whatever machine named them."""
+    owner = _owner(scene)
+    for entry in scene.manifest.entries:
+        is_device = entry.type in (BLOCK, CHARACTER)
+        if is_device or (owner is not None and entry.uid == owner.uid):
+            with suppress(FileNotFoundError, NotADirectoryError):  # it did not come back, and that was told
+                parent, name = scene.root.parent(entry.path)
+                if is_device:
+                    os.unlink(name, dir_fd=parent)
+                else:
+                    os.chown(name, NOBODY, NOBODY if entry.gid == owner.gid else -1, dir_fd=parent, follow_symlinks=False)  # type: ignore[union-attr]
+    scene.root.forget()
+
+
+def _owner(scene: Scene) -> Optional[Entry]:
+    """The first source that is not root's."""
     by_path = scene.manifest.by_path()
     for source in scene.manifest.header.sources:
         entry = by_path.get(os.fsencode(source).strip(b"/"))
         if entry is not None and entry.uid != 0:
-            return rights_of(entry.uid, entry.gid)
-    return Rights(NOBODY, NOBODY, [])
+            return entry
+    return None
 
 
 def _environment(scene: Scene, rights: Optional[Rights], where: bytes) -> Dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, TargetError, UsageError, counted, printable, refused_by_system
-from ..manifest.document import Manifest
+from ..manifest.document import MAX_ENTRIES, Manifest
 from ..manifest.entry import Entry
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
@@ -109,16 +109,23 @@ class ReplicateResult(Result):
 
 
 def replicate(
-    policy: Policy, to: TargetSpec, *, state_directory: str, repair: bool = False, dry_run: bool = False, progress: Optional[Progress] = None
+    policy: Policy,
+    to: TargetSpec,
+    *,
+    state_directory: str,
+    repair: bool = False,
+    dry_run: bool = False,
+    progress: Optional[Progress] = None,
+    entries: int = MAX_ENTRIES,
 ) -> ReplicateResult:
     """Copy what the policy's target has of its history into the vault ``to``, a directory of this machine or a bucket; where it is one of the policy's
     ``copies``, by its URL alone. Raises ``BackupError``.
 
     Can be repeated and killed at any time: what arrived is used, and a snapshot is here whole or not at all. ``repair``: first put right what is known to
-    be damaged in ``to``."""
+    be damaged in ``to``. ``entries``: a snapshot with more paths is refused, and its manifest not read."""
     if to == check_target(to.url, "to"):  # nothing but where: what else belongs to it, the policy may say
         to = next((spec for spec in policy.copies if spec.url == to.url), to)
-    run = _Replication(policy, to, HostState(state_directory, policy), progress or Progress())
+    run = _Replication(policy, to, HostState(state_directory, policy), progress or Progress(), entries)
     started = time.time()
     try:
         with run.alone(dry_run):
@@ -133,7 +140,7 @@ def replicate(
 
 
 class _Replication:
-    def __init__(self, policy: Policy, to: TargetSpec, state: HostState, progress: Progress) -> None:
+    def __init__(self, policy: Policy, to: TargetSpec, state: HostState, progress: Progress, entries: int) -> None:
         if to.scheme == "ssh" or to.layout not in ("tree", "pack"):
             raise UsageError(
                 "The vault %s that is to get the copies is neither a directory of this machine nor a bucket with layout pack" % to.url,
@@ -151,6 +158,7 @@ class _Replication:
                 next="name another directory or prefix",
             )
         self.policy = policy
+        self.entries = entries
         self.state = state
         self.progress = progress
         self.result = ReplicateResult()
@@ -325,7 +333,7 @@ class _Replication:
     def _copy(self, snapshot: Snapshot) -> Tuple[int, int]:
         """Copy one; (files, bytes) that came for it. ``IncompleteError`` where the source does not hold what its manifest says."""
         self.progress.stage("copy %s" % snapshot.id)
-        manifest = self.source.manifest(snapshot)
+        manifest = self._manifest(snapshot)
         manifest.entries  # noqa: B018 - what is not valid shows before anything is begun
         session = self._begin(snapshot)
         keep = True
@@ -349,6 +357,19 @@ class _Replication:
             raise
         finally:
             session.close(keep=keep)
+
+    def _manifest(self, snapshot: Snapshot) -> Manifest:
+        """The manifest that the source has; of a larger one than its receipt says nothing is read."""
+        if snapshot.receipt.entries > self.entries:
+            raise IntegrityError(
+                "It has %d paths, and this vault takes %d" % (snapshot.receipt.entries, self.entries),
+                kind="limit",
+                field="entries",
+                found=snapshot.receipt.entries,
+                allowed="at most %d paths" % self.entries,
+                next="raise the vault's limits.entries, if that many are meant",
+            )
+        return self.source.manifest(snapshot)
 
     def _begin(self, snapshot: Snapshot) -> Session:
         if self.tree is not None:
@@ -400,7 +421,7 @@ class _Replication:
             if self._is_damaged(snapshot):
                 continue
             try:
-                manifest = self.source.manifest(snapshot)
+                manifest = self._manifest(snapshot)
             except BackupError as error:
                 self._refuse(snapshot, error.kind, error.message)
                 continue

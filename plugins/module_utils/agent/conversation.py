@@ -427,9 +427,12 @@ class Conversation:
         return self._session
 
     def _propose(self, request: Mapping[str, Any]) -> None:
+        try:
+            session = self.session
+        except RefusedError as error:
+            self._hang_up(error)  # what is on its way is not even read: it may be as large as the limit
         limit = self._keeper.limits.manifest
         data = b"".join(self._wire.receive_stream(limit))
-        session = self.session
         base = session.base_manifest if request.get("delta") is True else None
         manifest = apply_delta(base, data, limit=limit, entries=self._keeper.limits.entries)
         wanted = session.propose(manifest)

@@ -111,6 +111,15 @@ def read_vault() -> Dict[str, Any]:
     return item
 
 
+def limits_of(directory: str) -> Limits:
+    """What holds for a vault in a directory of this machine: its own limits, if it is the one that serves hosts."""
+    if not os.path.exists(os.path.join(DIRECTORY, "vault.json")):
+        return Limits()
+    vault = read_vault()
+    limits: Limits = vault["limits"]
+    return limits if os.path.realpath(vault["directory"]) == os.path.realpath(directory) else Limits()
+
+
 def read_limits(item: Any) -> Limits:
     """``Limits`` of a mapping with some of its keys; ``UsageError`` names a wrong one."""
     if type(item) is not dict:

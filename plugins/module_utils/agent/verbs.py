@@ -434,6 +434,7 @@ def _prune(job: Job) -> Outcome:
 def _replicate(job: Job) -> Outcome:
     from ..action.replicate import replicate
     from ..policy.target_spec import check_target
+    from .keeper import Limits, limits_of
 
     request = job.request
     if request.to is None:
@@ -444,7 +445,15 @@ def _replicate(job: Job) -> Outcome:
             next="name it, such as --to /srv/vault2",
         )
     to = check_target(request.to if "://" in request.to else os.path.abspath(request.to), "--to")
-    done = replicate(job.policy, to, state_directory=job.state_directory, repair=request.repair, dry_run=request.dry_run, progress=job.progress)
+    done = replicate(
+        job.policy,
+        to,
+        state_directory=job.state_directory,
+        repair=request.repair,
+        dry_run=request.dry_run,
+        progress=job.progress,
+        entries=(limits_of(to.path) if to.scheme == "file" else Limits()).entries,
+    )
     return Outcome({**_history(job.policy), **done.to_dict()}, done.failure())
 
 

@@ -26,6 +26,8 @@ from .walk import open_file
 FORMAT = 1
 # A manifest of ten million paths; what unpacks to more is refused before memory ends.
 MAX_UNPACKED = 4 << 30
+# Paths of one. What comes from others is not let have more.
+MAX_ENTRIES = 10_000_000
 # Level 3 packs a manifest twice as fast as 6 for 15 % more bytes.
 _LEVEL = 3
 # RFC 1952: deflate, no flags, no time, no extra flags, Unix.
@@ -319,16 +321,17 @@ class Manifest:
         return _canonical({"content_digest": self.content_digest, "digest": self.digest, "entries": len(self.lines)})
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, limit: int = MAX_UNPACKED) -> Manifest:
-        """Read a manifest file's bytes; refused without a valid trailer (``IntegrityError``). Entries are parsed later, when asked for."""
-        manifest, trailer = cls.unchecked(data, limit)
+    def from_bytes(cls, data: bytes, *, limit: int = MAX_UNPACKED, entries: Optional[int] = None) -> Manifest:
+        """Read a manifest file's bytes; refused without a valid trailer, and with more ``entries`` (``IntegrityError``). Entries are parsed later, when
+        asked for."""
+        manifest, trailer = cls.unchecked(data, limit, entries)
         manifest.check(trailer)
         return manifest
 
     @classmethod
-    def unchecked(cls, data: bytes, limit: int) -> Tuple[Manifest, bytes]:
+    def unchecked(cls, data: bytes, limit: int, entries: Optional[int] = None) -> Tuple[Manifest, bytes]:
         """What a manifest file's bytes say, and the trailer that ``check`` is to hold it against."""
-        lines = _unpack(data, limit)
+        lines = _unpack(data, limit, entries)
         if len(lines) < 3 or lines.pop() != b"":
             _refuse("it is truncated")
         header, trailer = Header.from_line(lines[0]), lines.pop()
@@ -341,7 +344,7 @@ class Manifest:
             _refuse("its trailer does not match its entries; it was truncated or tampered with")
 
 
-def _unpack(data: bytes, limit: int) -> List[bytes]:
+def _unpack(data: bytes, limit: int, entries: Optional[int]) -> List[bytes]:
     """The unpacked text cut at its line feeds, piece by piece, so that it is never in memory as a whole."""
     unpacker = zlib.decompressobj(31)
     lines = [b""]
@@ -358,6 +361,8 @@ def _unpack(data: bytes, limit: int) -> List[bytes]:
             _refuse("it unpacks to more than %d bytes" % limit)
         if breaks * SHORTEST_LINE > unpacked:
             _refuse("its lines are too short")
+        if entries is not None and breaks > entries + 2:  # a header and a trailer
+            _refuse("it has more than the %d entries that it should have" % entries)
         more = text.split(b"\n")
         begun.append(more[0])
         if len(more) > 1:

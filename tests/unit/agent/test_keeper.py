@@ -14,8 +14,17 @@ from typing import Any, Dict, Iterator
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.scheduled import _LASTING
 from ansible_collections.openclaw.backup.plugins.module_utils.agent import keeper
-from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import Limits, keeper_for_copies, keeper_of, read_account, read_grant, read_vault
+from ansible_collections.openclaw.backup.plugins.module_utils.agent.keeper import (
+    Limits,
+    keeper_for_copies,
+    keeper_of,
+    limits_of,
+    read_account,
+    read_grant,
+    read_vault,
+)
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError, TargetError, UsageError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import MAX_ENTRIES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files must be root's")
 VAULT = {"directory": "/srv/vault", "keeper": "openclaw-vault"}
@@ -70,6 +79,14 @@ def test_a_wrong_key_is_named(etc: Path, changes: Dict[str, Any], field: str) ->
         read_vault()
     assert (caught.value.kind, caught.value.field) == ("vault_config", field)
     assert caught.value.allowed and caught.value.next
+
+
+def test_the_limits_of_the_vault_that_serves_hosts_hold_for_what_is_copied_there(etc: Path, tmp_path: Path) -> None:
+    (etc / "vault.json").write_text(json.dumps({**VAULT, "limits": {"entries": 5}}))
+    assert limits_of("/srv/vault").entries == limits_of("/srv/../srv/vault/").entries == 5
+    assert limits_of("/srv/other") == Limits()
+    (etc / "vault.json").unlink()
+    assert limits_of("/srv/vault") == Limits() and Limits().entries == MAX_ENTRIES
 
 
 def test_nothing_begins_in_maintenance_and_the_host_is_to_try_again(etc: Path) -> None:

@@ -508,6 +508,12 @@ def test_another_format_says_what_to_do() -> None:
         assert error.next
 
 
+def test_more_entries_than_there_should_be_are_refused() -> None:
+    data, count = SMALL.to_bytes(), len(SMALL.lines)
+    assert Manifest.from_bytes(data, entries=count) == SMALL
+    assert "more than the %d entries" % (count - 1) in refuse(data, entries=count - 1).message
+
+
 def test_a_bomb_ends_at_the_limit() -> None:
     data = SMALL.to_bytes()
     text = len(gzip.decompress(data))

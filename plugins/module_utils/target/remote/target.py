@@ -131,7 +131,7 @@ class RemoteTarget(Target):
         return Snapshot(receipt, state.get("verified"), state.get("damaged"), state.get("held"), state.get("unchanged_until"), names, *later)
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
-        manifest = Manifest.from_bytes(self._packed(snapshot))
+        manifest = Manifest.from_bytes(self._packed(snapshot), entries=snapshot.receipt.entries)
         check_manifest(manifest, snapshot.receipt, "The manifest that the vault sent")
         return manifest
 

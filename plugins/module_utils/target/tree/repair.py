@@ -18,7 +18,7 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ...errors import RUN_OUT, IntegrityError, printable
+from ...errors import RUN_OUT, IntegrityError, cut, printable
 from ...manifest.content import copy_file, hash_file
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, FILE, Entry, decode_trusted
@@ -468,7 +468,7 @@ class Repair:
     def _log(self, case: Case, paths: Sequence[bytes], what: str) -> None:
         receipt = case.snapshot.receipt
         event = {"event": "repair", "host": receipt.host, "policy": receipt.policy, "snapshot": receipt.id, "from": self.source, "what": what}
-        shown = [printable(b"/" + path) for path in paths[:_LISTED]]
+        shown = [cut(printable(b"/" + path)) for path in paths[:_LISTED]]
         AuditLog(self.history.audit).append({**event, "count": len(paths), "paths": shown}, now=time.time())
 
     def _new_name(self) -> bytes:

@@ -30,6 +30,9 @@ from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot
 from .sweep import sweep, sweep_all
 from .usage import freed_with, sizes_of
 
+# Snapshots in one record of the log: so many reasons are far from the longest line.
+_A_RECORD = 1000
+
 AnySession = TypeVar("AnySession", bound=TreeSession)
 
 
@@ -336,7 +339,9 @@ class TreeTarget(Target):
         layout.make_private(history.trash)
         # Written first, so that nothing goes without a word; what a crash leaves in its place is told of again.
         removed = [{"snapshot": snapshot_id, "reason": reasons[snapshot_id]} for snapshot_id in ids]
-        AuditLog(history.audit).append({"event": "prune", "host": self.host, "policy": self.policy, "removed": removed}, now=time.time())
+        for start in range(0, len(removed), _A_RECORD):
+            event = {"event": "prune", "host": self.host, "policy": self.policy, "removed": removed[start : start + _A_RECORD]}
+            AuditLog(history.audit).append(event, now=time.time())
         for snapshot_id in reversed(ids):  # the oldest first, in case that this is cut short
             os.rename(history.snapshot(snapshot_id), history.trash + b"/" + snapshot_id.encode("ascii"))
         sync_directory(history.snapshots)
