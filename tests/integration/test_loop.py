@@ -260,6 +260,16 @@ def test_a_key_that_the_application_can_read_is_refused_or_warned_of(world: Worl
         found.stop()
 
 
+def test_a_key_that_is_missing_is_named_and_nothing_is_backed_up_without_it(world: World) -> None:
+    target = {"url": "pack://%s" % world.vault, "key_file": str(world.root / "nowhere")}
+    with Loop(world.root / "one", policy(world, target=target)) as found:
+        line = found.has_run(1)
+        assert (line["rc"], line["error"]["kind"], line["error"]["field"]) == (6, "key", "target.key_file")
+        assert "no run has succeeded yet" in found.health()["problems"][-1]
+        assert found.stop() == 6
+    assert not list(world.vault.rglob("packs/*"))
+
+
 @needs_root
 def test_a_key_of_another_user_than_the_applications_is_fine_and_one_among_its_files_is_not(world: World) -> None:
     secret = world.root / "secret"

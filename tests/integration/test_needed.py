@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -18,7 +19,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.status impo
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
 from .sshd import Away
-from .world import Packed, World, differences, error_of, fingerprint
+from .world import Packed, World, differences, error_of, fingerprint, needs_root
 
 
 def needed(world: World, policy: "Policy | None" = None, **options: Any) -> NeededResult:
@@ -233,6 +234,24 @@ def test_a_target_out_of_reach_does_not_stop_a_machine_that_has_all_it_needs(wor
     world.vault.unlink()
     assert error_of(needed, world).kind == "history_lost"
     assert not world.src.exists()
+
+
+@needs_root
+def test_a_disk_that_is_too_small_costs_nothing_but_time(world: World) -> None:
+    (world.src / "large").write_bytes(os.urandom(3 << 20))
+    world.backup()
+    shutil.rmtree(world.src)
+    world.src.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(world.src)], check=True)
+    try:
+        assert error_of(needed, world).kind == "no_space"
+        assert error_of(world.backup).kind == "restore_unfinished"
+        assert status(world.policy(), state_directory=str(world.state))["restoring"] is not None
+        subprocess.run(["mount", "-o", "remount,size=9m", str(world.src)], check=True)
+        assert needed(world).needed == "unfinished" and (world.src / "large").stat().st_size == 3 << 20
+    finally:
+        subprocess.run(["umount", str(world.src)], check=True)
+    assert len(world.snapshots()) == 2
 
 
 def test_a_copy_serves_where_the_first_target_does_not(world: World) -> None:

@@ -43,7 +43,20 @@ _AGAIN_SECONDS = 300.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 2.0, 900.0
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What a line has of a result, and how much of each text; a line is read when its writer has ended, so that it must fit into a pipe.
-_KEYS = ("changed", "snapshot_id", "entries", "removed", "files_sent", "bytes_sent", "bytes_wire", "files_restored", "bytes_restored", "needed", "undo")
+_KEYS = (
+    "changed",
+    "snapshot_id",
+    "entries",
+    "removed",
+    "files_sent",
+    "bytes_sent",
+    "bytes_wire",
+    "requests",
+    "files_restored",
+    "bytes_restored",
+    "needed",
+    "undo",
+)
 _MOST_TEXT, _MOST_WARNINGS = 1000, 10
 
 Line = Dict[str, Any]
