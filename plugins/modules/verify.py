@@ -44,6 +44,7 @@ options:
   slice:
     description:
       - Read the content of only one of so many equal shares, such as V(3/30) for the third of thirty.
+      - Of sealed packs, whole packs are shared out, by their ids, so that a bucket is asked for no more than those of the share.
     type: str
   source:
     description:
@@ -180,6 +181,13 @@ counts:
         - Paths that are too much.
       returned: always
       type: int
+requests:
+  description:
+    - What was asked of a bucket; V(null) for what is no bucket.
+    - C(class_a) counts requests that write or list, C(class_b) those that read, C(free) those that delete; C(sent) and C(received) are bytes.
+  returned: success, or failure because something is not as it should be
+  type: dict
+  sample:
 sample:
   description:
     - Up to 20 of these, in this order of their kinds.

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
-from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered, s3, session
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import claims, remembered, repository, s3, session
 
 from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal
 from .world import assert_same, error_of, killed_at
@@ -418,9 +418,35 @@ def test_of_two_who_write_at_once_one_is_told_and_succeeds_next_time(bucketed: B
     world.check_history(count=3)
 
 
+def test_the_claim_of_a_killed_run_stops_the_next_one_here_for_a_moment_and_others_for_longer(unconditional: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = unconditional
+    plant(world, 3, 1)
+    world.backup()
+    other = str(world.root / "other-state")
+    shutil.copytree(world.state, other)
+    (world.src / "new").write_bytes(b"new")
+    numbers = repository.Repository.numbers
+    pid = os.fork()
+    if pid == 0:  # falls when it has said that it is about to commit
+        monkeypatch.setattr(repository.Repository, "numbers", lambda here: os._exit(9) if world.keys("claims") else numbers(here))
+        world.backup()
+        os._exit(0)
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == 9
+    assert len(world.keys("claims")) == 1
+    monkeypatch.setattr(claims, "_PATIENCE", 0.5)
+    error = error_of(world.backup, state_directory=other)
+    assert (error.kind, error.rc) == ("writer", 4), "nobody else knows that it is dead"
+    monkeypatch.setattr(claims, "_PATIENCE", 20.0)
+    monkeypatch.setattr(claims, "_LEFT_DEAD_AFTER", 2.0)
+    assert world.backup().changed
+    assert world.keys("claims") == [] and not list(world.state.rglob("claims.json"))[0].read_bytes().count(b"/claims/")
+    world.check_history(count=2)
+
+
 @pytest.mark.torture
-def test_a_run_that_is_killed_leaves_the_last_commit_and_the_next_one_goes_on(conditional: Bucketed) -> None:
-    world = conditional
+def test_a_run_that_is_killed_leaves_the_last_commit_and_the_next_one_goes_on(bucketed: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_LEFT_DEAD_AFTER", 2.0)
+    world = bucketed
     plant(world, 3, 1)
     world.backup()
     started = time.monotonic()

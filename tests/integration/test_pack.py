@@ -226,6 +226,37 @@ def test_damage_names_the_paths_and_the_next_run_heals_it(packed: Packed) -> Non
     assert_same(packed.src, comes_back(packed))
 
 
+def test_slices_read_whole_packs_and_together_all_of_them(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "PACK", 1 << 20)
+    monkeypatch.setattr(pool, "available_cpus", lambda: 1)
+    for number in range(24):
+        (packed.src / ("file%02d" % number)).write_bytes(os.urandom(400_000))
+    packed.backup()
+    packs = sorted(path.name for path in packed.objects("packs"))
+    asked: List[str] = []
+    get = DirectoryStore.get
+    monkeypatch.setattr(DirectoryStore, "get", lambda store, name, *span: (asked.append(name.rpartition("/")[2]), get(store, name, *span))[1])
+    shares = []
+    for number in range(1, 5):
+        asked.clear()
+        found = packed.verify(part=(number, 4))
+        shares.append([name for name in asked if name in packs])
+        assert found.ok and found.checked == packed.snapshots()[0].receipt.entries
+        assert found.hashed_bytes == sum(400_000 * 2 for _pack in shares[-1]) and found.hashed_files == 2 * len(shares[-1])
+    assert sorted(name for share in shares for name in share) == packs, "each is read once in four runs"
+    assert packed.snapshots()[0].verified is None
+    number = next(number for number, share in enumerate(shares) if share)
+    damaged = next(path for path in packed.objects("packs") if path.name == shares[number][0])
+    data = bytearray(damaged.read_bytes())
+    data[500_000] ^= 1
+    damaged.write_bytes(data)
+    results = [packed.verify(part=(other + 1, 4)) for other in range(4)]
+    assert [result.ok for result in results] == [other != number for other in range(4)] and results[number].rc == 7
+    state = packed.snapshots()[0].damaged
+    assert state is not None and len(state["paths"]) == results[number].counts["damaged"], "what the other slices found whole takes nothing back"
+    assert packed.backup().changed and packed.verify().ok
+
+
 def test_a_pack_that_is_gone_is_missed_by_a_quick_look_and_sent_again(packed: Packed) -> None:
     plant(packed)
     packed.backup()

@@ -37,7 +37,8 @@ class VerifyResult(Result):
     """What a verification found.
 
     ``checked``: paths looked at; ``hashed_files`` and ``hashed_bytes`` were read whole; ``damaged``, ``missing`` and ``extra``: up to 100 paths
-    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers; ``warnings``: what could not be compared.
+    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers; ``requests``: what a bucket was asked, else None; ``warnings``: what could
+    not be compared.
     """
 
     ok: bool = True
@@ -51,6 +52,7 @@ class VerifyResult(Result):
     missing: List[str] = field(default_factory=list)
     extra: List[str] = field(default_factory=list)
     counts: Dict[str, int] = field(default_factory=dict)
+    requests: Optional[Dict[str, int]] = None
     warnings: List[str] = field(default_factory=list)
     duration: float = 0.0
 
@@ -163,6 +165,7 @@ def _verify_snapshot(
     found = target.verify(chosen, depth=depth, part=part, record=record, tell=progress.advance)
     if found.unrecorded:
         progress.note("the result could not be kept with the snapshot: %s" % found.unrecorded)
+    result.requests = target.requests._asdict() if target.requests is not None else None
     result.checked, result.hashed_files, result.hashed_bytes = found.checked, found.hashed_files, found.hashed_bytes
     result.ok = found.ok
     result.counts = {"damaged": len(found.damaged), "missing": len(found.missing), "extra": len(found.extra)}

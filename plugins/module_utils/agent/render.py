@@ -61,7 +61,7 @@ def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
         if result.get("requests"):
             asked = result["requests"]
             cost = "" if asked["monthly_usd"] is None else "; %.2f $ a month if each run asks as much" % asked["monthly_usd"]
-            yield "  asked the bucket {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(**asked) + cost
+            yield "  %s%s" % (_asked("the bucket", asked), cost)
         if result["captured"]:
             yield "  captured %s" % _count(result["captured"], "database")
         if result["healed"]:
@@ -252,6 +252,8 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
     share = ", slice %s" % result["slice"] if result["slice"] else ""
     read = "%s read, %s" % (_count(result["hashed_files"], "file"), format_bytes(result["hashed_bytes"]))
     yield "%s%s: %s checked, %s (%s)" % (what, share, _count(result["checked"], "path"), read, format_duration(result["duration"]))
+    if result["requests"]:
+        yield "  " + _asked("the bucket", result["requests"])
     for item in result["damaged"]:
         yield "  damaged  %s (%s)" % (item["path"], item["reason"])
     for word in ("missing", "extra"):
@@ -324,7 +326,7 @@ def _replicated(result: Result, request: Namespace) -> Iterator[str]:
             yield from ("  %s" % path for path in item["paths"])
     for word, asked in (("the bucket of the copies", result["requests"].get("to")), ("the bucket copied from", result["requests"].get("source"))):
         if asked:
-            yield "asked {0} {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(word, **asked)
+            yield _asked(word, asked)
     yield "%s %s, %s here already%s" % (
         "would copy" if request.dry_run else "copied",
         _count(result["count"], "snapshot"),
@@ -483,6 +485,10 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "adopt": _adopted,
     "audit": _logs,
 }
+
+
+def _asked(whom: str, requests: Mapping[str, int]) -> str:
+    return "asked {} {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(whom, **requests)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # An announcement that is older, by the store's clock, is that of a dead writer (s). A writer gives up long before.
 _DEAD_AFTER = 600.0
 _PATIENCE = 60.0
+# One of a dead run of this machine is out of the way sooner: after what may still be on its way from it.
+_LEFT_DEAD_AFTER = 40.0
 _PAUSE = 0.05
 
 
@@ -26,16 +28,22 @@ def alone(repository: Repository, what: str, tx: str) -> Iterator[None]:
 
     Two writers who both go on would each have to have listed before the other announced itself, and announced itself before it listed. Of two who
     see each other the lower ``tx`` waits until the other has withdrawn, or is done. What is to be done once must be looked for again in here.
+    What a dead run of this machine announced nobody withdraws: that is waited for.
     """
     prefix = repository.name("claims", what) + "-"
     own = prefix + tx
+    store = repository.store
     started = time.monotonic()
+    left = store.left()
     repository.put(own, b"")
     try:
         while True:
-            dead = repository.store.clock() - _DEAD_AFTER
-            others = [item.name for item in repository.store.list(prefix) if item.name != own and item.at >= dead]
-            if time.monotonic() - started > _PATIENCE or (others and min(others) < own):
+            now = store.clock()
+            others = [
+                item.name for item in store.list(prefix) if item.name != own and item.at >= now - (_LEFT_DEAD_AFTER if item.name in left else _DEAD_AFTER)
+            ]
+            alive = [name for name in others if name not in left]
+            if time.monotonic() - started > _PATIENCE or (alive and min(alive) < own):
                 raise RefusedError(
                     "Another session commits to this history at this moment",
                     kind="writer",
@@ -46,6 +54,8 @@ def alone(repository: Repository, what: str, tx: str) -> Iterator[None]:
             if not others:
                 break
             time.sleep(_PAUSE)
+        for name in left:
+            store.delete(name)
         yield
     finally:
-        repository.store.delete(own)
+        store.delete(own)

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Dict, List, Optional
+from typing import AbstractSet, Any, Dict, List, Optional, Set
 
 from ...errors import BackupError
 from ..contract import Requests
@@ -24,6 +24,7 @@ _SMALL = ("repository", "keys", "manifests", "state")
 # Of these always the store itself is asked: it is where writers meet.
 _CLAIMS = "claims"
 _VIEW = b"/view.json"
+_WRITTEN = b"/claims.json"
 _OBJECTS = b"/objects"
 
 
@@ -31,7 +32,7 @@ class RememberedStore(Store):
     """``store``, of which the objects below ``prefix`` (ends with ``/``) are listed once and then known.
 
     ``directory``: where that is kept from one run to the next, None: nowhere. What is kept there is believed for an hour, and not after a run
-    that ended between its first change and ``settle``.
+    that ended between its first change and ``settle``. Claims are noted there, so that the next run, which begins when this one is over, knows whose they are.
     """
 
     lists_freely = True
@@ -51,6 +52,7 @@ class RememberedStore(Store):
         self._conditional: Optional[bool] = None
         self._is_doubtful = False
         self._new: List[Item] = []
+        self._claims: Optional[Set[str]] = None
 
     def limit(self, rate: Optional[float]) -> None:
         self._store.limit(rate)
@@ -115,6 +117,27 @@ class RememberedStore(Store):
                 # What this run did not need the next one is not going to need, either.
                 for file in set(os.listdir(place)).difference(os.fsencode(digest) for digest in digests.values()):
                     os.unlink(place + b"/" + file)
+
+    def left(self) -> AbstractSet[str]:
+        return frozenset(self._noted())
+
+    def _noted(self) -> Set[str]:
+        if self._claims is None:
+            self._claims = set()
+            with suppress(BackupError, OSError, TypeError):
+                found = read_json(self._directory + _WRITTEN) if self._directory is not None else None
+                listed = found.get("claims") if type(found) is dict else None
+                self._claims.update(name for name in listed or () if type(name) is str and name.startswith(self._prefix + _CLAIMS + "/"))
+        return self._claims
+
+    def _note_claim(self, name: str, is_there: bool) -> None:
+        noted = self._noted()
+        if self._directory is None or not name.startswith(self._prefix + _CLAIMS + "/") or (name in noted) is is_there:
+            return
+        (noted.add if is_there else noted.discard)(name)
+        with suppress(BackupError, OSError):  # then the next run waits as others do
+            make_private(self._directory)
+            write_json(self._directory + _WRITTEN, {"claims": sorted(noted)})
 
     def report(self) -> Any:
         """The objects below the prefix that are new since this was last asked; what the store itself reports."""
@@ -187,6 +210,7 @@ class RememberedStore(Store):
 
     def put(self, name: str, data: bytes, checksum: bytes, *, only_if_absent: bool = False) -> bool:
         if not self._is_ours(name):
+            self._note_claim(name, True)
             return self._store.put(name, data, checksum, only_if_absent=only_if_absent)
         with self._lock:
             self._doubt()
@@ -217,6 +241,7 @@ class RememberedStore(Store):
         with self._lock:
             self._doubt()
         self._store.delete(name)
+        self._note_claim(name, False)
         with self._lock:
             if self._items is not None:
                 self._items.pop(name, None)

@@ -16,7 +16,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from typing import Any, Iterator, List, NamedTuple, Optional, Union
+from typing import AbstractSet, Any, Iterator, List, NamedTuple, Optional, Union
 
 from ...errors import RUN_OUT, BackupError, IntegrityError, TargetError, UsageError, printable, refused_by_system
 from ...manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, walk
@@ -84,6 +84,10 @@ class Store(ABC):
 
     def forget(self) -> None:  # noqa: B027 - most remember nothing
         """What was seen before may be out of date: look again."""
+
+    def left(self) -> AbstractSet[str]:
+        """The claims that dead runs of this machine wrote and did not take back, as far as it remembers."""
+        return frozenset()
 
     def settle(self) -> None:  # noqa: B027
         """What was begun here is done, and nobody came in between: what is known now may be believed by the next run, too."""

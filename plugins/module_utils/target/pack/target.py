@@ -22,7 +22,6 @@ from ..contract import Damage, Heartbeat, Receipt, Requests, Rewritten, Size, Sn
 from ..portions import portions_of
 from ..sources import PORTABLE
 from ..tree.layout import damaged_paths
-from ..tree.target import in_part
 from .claims import alone
 from .format import Blob, read_index
 from .reader import PackReader, by_pack
@@ -269,16 +268,13 @@ class PackTarget(Target):
         return self._record(commit, found, depth, part) if record else found
 
     def _examine(self, whole: Whole, depth: str, part: Optional[Tuple[int, int]], tell: Optional[Tell]) -> Verification:
-        entries = [entry for entry in whole.manifest.entries if in_part(entry.path, part)]
+        entries = whole.manifest.entries
         files = [entry for entry in entries if entry.type == FILE and entry.size]
         places = {entry.hash: whole.contents.pieces(entry.hash) for entry in files}
         bad: Dict[Blob, str] = {}
         packs: Dict[str, str] = self._missing_packs(whole.commit)
-        hashed = 0
-        if part is not None:
-            hashed = self._read_parts(whole, places, bad, packs, tell)
-        elif depth == "full":
-            hashed = self._read_packs(whole, bad, packs, tell)
+        chosen = {pack for pack in whole.commit.packs if _is_in(pack, part)} if depth == "full" or part is not None else set()
+        hashed = self._read_packs(whole, chosen, bad, packs, tell)
         damaged: List[Damage] = []
         missing: List[bytes] = []
         for entry in files:
@@ -289,7 +285,7 @@ class PackTarget(Target):
                 missing.append(entry.path)
             elif reason:
                 damaged.append(Damage(entry.path, reason))
-        read = len(files) if part is not None or depth == "full" else 0
+        read = sum(1 for entry in files if any(blob.pack in chosen for _name, blob in places[entry.hash] or ()))
         return Verification(len(entries), read, hashed, tuple(sorted(damaged)), tuple(sorted(missing)), ())
 
     def _missing_packs(self, commit: Commit) -> Dict[str, str]:
@@ -298,12 +294,12 @@ class PackTarget(Target):
         found = {item.name[len(prefix) :]: item.size for item in self.store.list(prefix)}
         return {pack: "size" if pack in found else "missing" for pack, size in commit.packs.items() if found.get(pack) != size}
 
-    def _read_packs(self, whole: Whole, bad: Dict[Blob, str], packs: Dict[str, str], tell: Optional[Tell]) -> int:
-        """Open every blob of every pack that is needed; bytes of content that were hashed."""
+    def _read_packs(self, whole: Whole, chosen: AbstractSet[str], bad: Dict[Blob, str], packs: Dict[str, str], tell: Optional[Tell]) -> int:
+        """Open every blob of every one of these packs that is there; bytes of content that were hashed."""
         needed: Dict[str, Dict[Blob, str]] = {}
         for digest, blob in whole.contents.blobs.items():
             needed.setdefault(blob.pack, {})[blob] = digest
-        there = [pack for pack in whole.commit.packs if pack not in packs]
+        there = [pack for pack in whole.commit.packs if pack in chosen and pack not in packs]
 
         def work(start: int, stop: int, tell: Tell) -> Tuple[int, List[Blob], List[str], Any]:
             found: List[Tuple[int, List[Blob], bool]] = []
@@ -314,7 +310,7 @@ class PackTarget(Target):
 
         assert self._repository.id  # asked for once, and not by each process
         hashed = 0
-        for size, blobs, damaged, report in pool.run_telling(work, [whole.commit.packs[pack] for pack in there], tell, items=1):
+        for size, blobs, damaged, report in pool.run_telling(work, [whole.commit.packs[pack] for pack in there], tell, items=1, is_alone=self.store.is_limited):
             self.store.hear(report)
             hashed += size
             bad.update(dict.fromkeys(blobs, "hash"))
@@ -340,34 +336,14 @@ class PackTarget(Target):
             tell(1, blob.size)
         return hashed, bad, is_damaged
 
-    def _read_parts(
-        self,
-        whole: Whole,
-        places: Mapping[str, Optional[List[Tuple[str, Blob]]]],
-        bad: Dict[Blob, str],
-        packs: Mapping[str, str],
-        tell: Optional[Tell],
-    ) -> int:
-        """Open the blobs of some files; bytes of content that were hashed."""
-        blobs = {blob: digest for pieces in places.values() for digest, blob in pieces or () if blob.pack not in packs}
-        hashed = 0
-        with closing(PackReader(self._repository, whole.commit.packs, sorted(blobs))) as reader:
-            for blob in sorted(blobs):
-                try:
-                    reader.read(blobs[blob], blob)
-                    hashed += blob.size
-                except IntegrityError:
-                    bad[blob] = "hash"
-                if tell is not None:
-                    tell(1, blob.size)
-        return hashed
-
     def _record(self, commit: Commit, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
         """Keep the result with the snapshot, where the vault can be written."""
         now = rfc3339(time.time())
         changes: Dict[str, Any] = {}
         if not found.ok:
-            paths = sorted({damage.path for damage in found.damaged} | set(found.missing))
+            # A slice takes nothing back of what is known of the others.
+            before = damaged_paths(commit.snapshot()) if part is not None else set()
+            paths = sorted({damage.path for damage in found.damaged}.union(found.missing, before))
             shown = [os.fsdecode(path) for path in paths[:_MAX_DAMAGED]]
             changes = {"damaged": {"at": now, "count": len(paths), "paths": shown}, "verified": None}
         elif part is None and depth == "full":
@@ -539,6 +515,11 @@ class PackTarget(Target):
             raise RefusedError("%s is no canary" % self.policy, kind="scope", field="policy", found=self.policy)
         for item in self.store.list(self._repository.prefix + "/"):
             self.store.delete(item.name)
+
+
+def _is_in(pack: str, part: Optional[Tuple[int, int]]) -> bool:
+    """Whether a pack belongs to share n of t: the same share on every machine and in every run. All packs belong to no part at all."""
+    return part is None or int(pack, 16) % part[1] == part[0] - 1
 
 
 def _held_by(commits: Sequence[Commit], holding: Sequence[Commit]) -> List[Commit]:
