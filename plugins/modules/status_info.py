@@ -185,6 +185,13 @@ immutable:
   returned: success
   type: bool
   sample: false
+keys:
+  description:
+    - The ids of the keys that seal what snapshots need, the policy's own first; none for vaults that are not sealed.
+  returned: success
+  type: list
+  elements: str
+  sample: ["0a1b2c3d4e5f6071"]
 as_of:
   description:
     - When this was asked.

@@ -209,6 +209,7 @@ class Bucketed(Packed):
             "region": "eu-central-1",
             "credentials_file": str(self.root / "credentials"),
             "key_file": str(self.key),
+            "old_key_files": self.old_keys,
             **changes,
         }
 

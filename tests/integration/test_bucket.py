@@ -15,6 +15,8 @@ from typing import Any, Iterator, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
+from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import claims, remembered, repository, s3, session
 
@@ -112,6 +114,44 @@ def test_hardly_anything_is_asked_of_a_bucket(conditional: Bucketed) -> None:
     verbs = world.proxy.verbs()
     assert verbs.keys() <= {"list", "get"} and verbs["list"] == 1 and verbs["get"] <= 2 + packs
     world.check_history()
+
+
+def test_a_prune_with_waste_and_another_key_ask_little_of_a_bucket(conditional: Bucketed) -> None:
+    world = conditional
+    paths = plant(world, 40, 3)
+    world.backup()
+    for path in paths[:30]:
+        path.write_bytes(os.urandom(300))
+    quiet = world.policy(anomaly={"changed_percent": 0})
+    world.backup(policy=quiet)
+    world.proxy.verbs()
+    result = prune(world.policy(retention={"keep_last": 1, "protect": "0s"}), state_directory=str(world.state))
+    assert result.repacked is not None and (result.repacked["packs"], result.repacked["snapshots"]) == (1, 1)
+    # Three lists of what is there, and uploads: that the first one goes, a lease, the pack and the edition.
+    verbs = world.proxy.verbs()
+    assert result.requests is not None and result.requests["class_a"] == verbs["list"] + verbs["put"] <= 12
+    assert result.requests["class_b"] == verbs["get"] + verbs.get("head", 0) <= 25
+    world.check_history(count=1)
+    paths[0].write_bytes(b"the host does not know of it yet")
+    world.proxy.classes()
+    assert world.backup().changed
+    assert world.proxy.classes() == (2, 0, 0)
+    world.change_key()
+    paths[0].write_bytes(b"a new key is introduced once")
+    world.backup()
+    assert world.proxy.classes()[0] == 3
+    paths[0].write_bytes(b"and costs nothing then")
+    world.backup()
+    assert world.proxy.classes() == (2, 0, 0)
+    done = rekey(world.policy(), state_directory=str(world.state))
+    assert done.keys == [done.key] and done.requests is not None
+    world.old_keys.clear()
+    assert_same(world.src, comes_back(world))
+    world.check_history(count=4)
+    world.proxy.classes()
+    paths[0].write_bytes(b"after that, neither")
+    world.backup()
+    assert world.proxy.classes() <= (2, 0, 0)
 
 
 def test_several_processes_send_and_every_request_is_counted(bucketed: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:

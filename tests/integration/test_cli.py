@@ -784,3 +784,25 @@ def test_a_verb_starts_without_what_only_others_need(archive: Host, words: List[
     assert verbs == ({"state", "locate", "backup", "result", "sources"} if words[0] == "run" else {"state", "locate", "history", "choose"})
     # Each costs more than it is worth to a run that finds nothing to do.
     assert not needed & {"subprocess", "multiprocessing", "asyncio", "tempfile", "logging", "datetime", "zoneinfo", "traceback", "socket"}
+
+
+def test_a_key_is_changed_by_hand(host: Host) -> None:
+    for name in ("key", "new key"):
+        (host.home / name).write_text(os.urandom(32).hex())
+        (host.home / name).chmod(0o600)
+    target = {"url": "pack://%s" % (host.home / "sealed"), "key_file": str(host.home / "key")}
+    host.write_policy(target=target)
+    host.call("run", "web.json", "--quiet")
+    assert host.call("rekey", "web.json").stdout.startswith("nothing to do: everything is sealed with key ")
+    host.write_policy(target={**target, "key_file": str(host.home / "new key"), "old_key_files": [str(host.home / "key")]})
+    planned = host.call("rekey", "web.json", "--dry-run").stdout
+    assert planned.startswith("would seal with key ") and ": 1 snapshot, 1 pack (" in planned
+    done = host.json("rekey", "web.json")
+    assert (done["keys"], done["snapshots"], done["packs"], done["warnings"]) == ([done["key"]], 1, 1, [])
+    host.write_policy(target={**target, "key_file": str(host.home / "new key")})
+    assert "keys       %s\n" % done["key"] in host.call("status", "web.json").stdout
+    assert host.json("verify", "web.json")["ok"]
+    host.write_policy(target=target)
+    assert host.refused("verify", "web.json", rc=6)["allowed"] == done["key"]
+    host.write_policy()
+    assert host.refused("rekey", "web.json", rc=2)["kind"] == "unsupported"

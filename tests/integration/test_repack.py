@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Set
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, prune
+from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import RekeyResult, rekey
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import rewrite as rewrite_module
@@ -432,3 +436,142 @@ def test_a_rewrite_that_fails_takes_nothing_back_that_it_has_published(packed: P
         pruned(packed)
         packed.check_history(count=2)
     assert len(names(packed, "packs")) == 3
+
+
+# ---- another key -------------------------------------------------------------------------------------------------------------
+
+
+def rekeyed(packed: Packed, **options: Any) -> RekeyResult:
+    return rekey(packed.policy(), state_directory=str(packed.state), **options)
+
+
+def sealed_with(packed: Packed) -> Dict[str, Set[str]]:
+    """By the kinds of objects the ids of the keys that seal them, as they tell in the clear."""
+    found: Dict[str, Set[str]] = {}
+    for kind in ("packs", "manifests", "state", "keys"):
+        for path in packed.objects(kind):
+            data = path.read_bytes()
+            head = data[8:16].hex() if kind == "packs" else json.loads(data[12 : 12 + int.from_bytes(data[8:12], "big")])["key"]
+            found.setdefault(kind, set()).add(head)
+    return found
+
+
+def forget_old_keys(packed: Packed) -> None:
+    packed.old_keys.clear()
+    for path in packed.root.glob("key[0-9]*"):
+        path.unlink()
+
+
+def test_a_new_key_seals_what_is_new_and_the_old_one_opens_the_rest(packed: Packed) -> None:
+    waste(packed)
+    (old,) = packed.target.keys()
+    packed.target.hold(packed.snapshots()[1], "before the new key")
+    packed.change_key()
+    new = packed.target.key_id
+    (packed.src / "log").write_bytes(b"new")
+    packed.backup()
+    packed.check_history(count=4)
+    assert packed.target.keys() == [new, old]
+    assert packed.snapshots()[2].held
+    assert status(packed.policy(), state_directory=str(packed.state))["keys"] == [new, old]
+    assert_same(packed.src, packed.restored(_restored(packed)))
+    assert sealed_with(packed)["packs"] == {old, new}
+    # Who has only one of them is told which is missing, and writes nothing.
+    before = packed.objects()
+    (packed.src / "log").write_bytes(b"newer")
+    for key, missing in ((str(packed.key), old), (packed.old_keys[0], new)):
+        alone = packed.policy(target={"url": "pack://%s" % packed.vault, "key_file": key})
+        act = packed.backup if missing == new else lambda policy: open_target(policy.target, "h", "p").list()
+        error = error_of(act, policy=alone)
+        assert (error.kind, error.rc, error.allowed) == ("key", 6, missing) and "old_key_files" in str(error.next)
+    assert packed.objects() == before
+    packed.backup()
+    packed.check_history(count=5)
+
+
+def test_after_a_rekey_the_old_key_is_needed_for_nothing(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "FULL_UP_TO", 0)
+    ids = waste(packed)
+    (packed.src / "log").write_bytes(b"a small difference")
+    packed.backup()
+    packed.target.hold(packed.snapshots()[1], "a reason")
+    packed.target.tag(packed.snapshots()[0], ["named"], [])
+    told = [snapshot.to_dict() for snapshot in packed.snapshots()]
+    (old,) = packed.target.keys()
+    assert not rekeyed(packed).changed
+    packed.change_key()
+    plan = rekeyed(packed, dry_run=True)
+    assert plan.changed and (plan.snapshots, plan.states, plan.keys, plan.bytes_written) == (4, 2, [old], 0)
+    assert sealed_with(packed)["packs"] == {old}
+    result = rekeyed(packed)
+    assert (result.rc, result.keys, result.snapshots, result.states, result.damaged) == (0, [result.key], 4, 2, []) and result.key != old
+    assert (plan.packs, plan.bytes_read > result.bytes_read) == (result.packs, True)
+    kept = packed.old_keys[0]
+    forget_old_keys(packed)
+    assert [snapshot.to_dict() for snapshot in packed.snapshots()] == told
+    packed.check_history(count=4)
+    (packed.src / "log").write_bytes(b"and on")
+    packed.backup()
+    pruned(packed, keep_last=4)  # a removed one, and all past ones, of which nobody can open anything
+    days_pass(packed)
+    pruned(packed, keep_last=4)
+    assert set().union(*sealed_with(packed).values()) == {result.key}
+    assert not os.path.exists(kept) and ids[0] not in {snapshot.id for snapshot in packed.snapshots()}
+    packed.check_history(count=4)
+    assert_same(packed.src, packed.restored(_restored(packed)))
+
+
+def test_a_rekey_that_is_killed_at_any_step_loses_nothing_and_goes_on(packed: Packed) -> None:
+    waste(packed, versions=2, files=12)
+    packed.target.hold(packed.snapshots()[0], "a reason")
+    packed.change_key()
+    place, keys = saved(packed), list(packed.old_keys)
+    step, is_over = 0, False
+    while not is_over:
+        step += 1
+        put_back(packed, place)
+        packed.old_keys[:] = keys
+        is_over = not killed_after(step, lambda: rekeyed(packed))
+        if step % 2:
+            packed.check_history(count=2)
+        result = rekeyed(packed)
+        assert result.keys == [result.key] and not (is_over and result.changed), step
+        days_pass(packed)
+        packed.old_keys.clear()
+        pruned(packed)
+        days_pass(packed)
+        pruned(packed)
+        assert set().union(*sealed_with(packed).values()) == {result.key} and len(names(packed, "packs")) == 1, step
+        packed.check_history(count=2)
+        assert packed.snapshots()[0].held
+    assert step == 15
+
+
+def test_what_is_damaged_keeps_the_old_key_in_use(packed: Packed) -> None:
+    ids = waste(packed, versions=2)
+    (old,) = packed.target.keys()
+    repository = packed.target._repository
+    newest = repository.open(repository.commits()[0])
+    entry = next(entry for entry in newest.manifest.entries if entry.path.endswith(b"file09"))
+    blob = newest.contents.blobs[entry.hash]
+    _spoil(packed.history / "packs" / blob.pack, blob.offset + 5)
+    packed.change_key()
+    result = rekeyed(packed)
+    assert (result.rc, result.keys) == (3, [result.key, old])
+    assert [(item["id"], item["paths"]) for item in result.damaged] == [(ids[1], ["/" + os.fsdecode(entry.path)])]
+    assert any("still needed" in text for text in result.warnings)
+    found = packed.verify(depth="full")
+    assert [item["path"] for item in found.damaged] == ["/" + os.fsdecode(entry.path)]
+    assert packed.verify(snapshot=ids[0]).ok
+    assert packed.backup().changed  # it heals, in a new snapshot
+    packed.target.remove(lambda snapshots: {ids[1]: "it is damaged"})
+    again = rekeyed(packed)
+    assert (again.rc, again.keys) == (0, [again.key])
+    forget_old_keys(packed)
+    packed.check_history(count=2)
+
+
+def test_a_history_in_plain_files_has_no_key_to_change(packed: Packed) -> None:
+    policy = packed.policy(target={"url": str(packed.root / "plain")})
+    assert error_of(rekey, policy, state_directory=str(packed.state)).kind == "unsupported"
+    assert error_of(rekeyed, packed).kind == "no_snapshot"

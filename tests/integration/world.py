@@ -160,15 +160,26 @@ class Packed(World):
 
     def __init__(self, root: Path, storage: Optional[str] = None) -> None:
         super().__init__(root, "portable")
+        self.old_keys: List[str] = []
+        self._make_key()
+
+    def _make_key(self) -> None:
         self.key.write_text(os.urandom(32).hex() + "\n")
         self.key.chmod(0o600)
+
+    def change_key(self) -> None:
+        """Another key takes the place of the first, which the policy lists as an old one."""
+        old = self.root / ("key%d" % len(self.old_keys))
+        self.key.rename(old)
+        self.old_keys.append(str(old))
+        self._make_key()
 
     @property
     def key(self) -> Path:
         return self.root / "key"
 
     def policy(self, **changes: Any) -> Policy:
-        target = {"url": "pack://%s" % self.vault, "key_file": str(self.key)}
+        target: Dict[str, Any] = {"url": "pack://%s" % self.vault, "key_file": str(self.key), "old_key_files": self.old_keys}
         return Policy.from_mapping({"name": "p", "host": "h", "sources": [str(self.src)], "target": target, **changes}, default_host="h")
 
     @property

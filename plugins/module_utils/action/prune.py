@@ -96,7 +96,7 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     result.duration = time.time() - started
     if not dry_run:
         removed = [item["id"] for item in result.removed]
-        _record(
+        record(
             policy,
             state,
             {"verb": "prune", "kept": len(result.kept), "removed": len(removed), "bytes_freed": result.bytes_freed, "repacked": result.repacked},
@@ -219,7 +219,7 @@ def _hold(policy: Policy, state_directory: str, snapshot: str, choose: Callable[
     if changed:
         held = target.hold(chosen, reason)
         event = {"event": "hold" if held else "release", "snapshot": chosen.id, "reason": reason}
-        _record(policy, HostState(state_directory, policy), {"verb": event["event"], "snapshot_id": chosen.id}, event)
+        record(policy, HostState(state_directory, policy), {"verb": event["event"], "snapshot_id": chosen.id}, event)
     return {"changed": changed, "snapshot_id": chosen.id, "held": held, "rc": EXIT_DONE}
 
 
@@ -244,7 +244,7 @@ def tag(policy: Policy, *, state_directory: str, snapshot: str, add: Sequence[st
     if changed:
         tags = target.tag(chosen, add, remove)
         event = {"event": "tag", "snapshot": chosen.id, "add": list(add), "remove": list(remove)}
-        _record(policy, HostState(state_directory, policy), {"verb": "tag", "snapshot_id": chosen.id}, event)
+        record(policy, HostState(state_directory, policy), {"verb": "tag", "snapshot_id": chosen.id}, event)
     return {"changed": changed, "snapshot_id": chosen.id, "tags": tags, "rc": EXIT_DONE}
 
 
@@ -255,7 +255,8 @@ def _candidate(snapshot: Snapshot) -> Candidate:
     )
 
 
-def _record(policy: Policy, state: HostState, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+def record(policy: Policy, state: HostState, run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+    """Keep that something was done to the history: the run record and the audit event."""
     state.prepare()
     about = {"policy": policy.name, "host": policy.host, "target": policy.target.url}
     state.record({"finished": rfc3339(time.time()), **about, "result": "ok", "rc": EXIT_DONE, **run}, event)

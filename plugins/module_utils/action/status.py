@@ -25,7 +25,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     (public snapshot mapping or None), ``protected_until`` (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds
     since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
     ``last_drill``, ``last_good_drill`` (drill records), ``anomalies`` (those of the problems that tell of one),
-    ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
+    ``keys`` (``Target.keys``), ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
     ``restoring`` (the restore in place that has not come to its end, or None),
     ``old_prefixes`` (objects below each prefix of an older layout, as {prefix: count}),
     ``pending``, ``running`` (whether a run is under way), ``target``, ``host``, ``policy``.
@@ -36,6 +36,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     snapshots: Optional[List[Snapshot]] = None
     immutable: Optional[bool] = None
     old: Dict[str, int] = {}
+    keys: List[str] = []
     try:
         target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
         snapshots = target.list()
@@ -44,6 +45,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         problems += target.remarks()
         if target.has_one_version:
             problems += unprotected(policy)
+        keys = target.keys()
     except BackupError as error:
         problems.append(str(error))
     newest = snapshots[0] if snapshots else None
@@ -125,6 +127,7 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "last_good_drill": good_drill,
         "immutable": immutable,
         "old_prefixes": old,
+        "keys": keys,
         "as_of": rfc3339(now),
     }
 

@@ -99,7 +99,7 @@ def _failure(error: BaseException, words: Sequence[str]) -> BackupError:
     if isinstance(error, BackupError):
         return error
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        if words[:1] in (["run"], ["restore"], ["prune"]):
+        if words[:1] in (["run"], ["restore"], ["prune"], ["rekey"]):
             told = BackupError(
                 "Interrupted; what was done is kept, and nothing half done counts", kind="interrupted", next="run it again: it goes on from there"
             )

@@ -328,6 +328,14 @@ VERBS: Dict[str, Verb] = {
         ),
         (("tag web latest --add before-upgrade", "name the newest one"), ("tag web 20261120 --remove before-upgrade --add good", "name it otherwise")),
     ),
+    "rekey": Verb(
+        "seal a history with another key",
+        "Writes anew what `target.old_key_files` seal, with the key that `target.key_file` (or `key_command`) has now: every byte is read, proven by its\n"
+        "hash and sealed again. Nothing is overwritten: what the old keys sealed goes with the first prune a day later. Killed, it goes on when repeated.",
+        (_POLICY,),
+        (Option("--dry-run", "say what would be done; write nothing anywhere"), _HOST, _QUIET),
+        (("rekey web --dry-run", "how much is sealed with an old key?"), ("rekey web", "seal it with the new one")),
+    ),
     "status": Verb(
         "is this host protected, and since when?",
         "The first thing to look at. Exit code 3 if something is in the way.",

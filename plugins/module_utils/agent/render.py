@@ -383,6 +383,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("immutable", {True: "yes, while it is young", False: "no, whoever may delete here can delete all of it"}.get(result["immutable"])),
         ("old prefixes", ", ".join("%s (%s)" % (prefix, _count(count, "object")) for prefix, count in sorted(result.get("old_prefixes", {}).items()))),
+        ("keys", _keys(result["keys"]) if result["keys"] else None),
         ("running", "a run is under way" if result["running"] else None),
         ("restoring", "snapshot %s, since %s UTC" % (restoring["snapshot"], _utc(restoring["at"])) if restoring else None),
         ("pending", "an attempt that was not finished; the next run settles it" if result["pending"] and not result["running"] else None),
@@ -393,6 +394,27 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         yield "problem: %s" % problem
     hooks = last.get("hooks") if last else None
     yield from hook_output(hooks if isinstance(hooks, list) else ())
+
+
+def _keys(keys: Sequence[str]) -> str:
+    return keys[0] + (", and still needed: %s" % ", ".join(keys[1:]) if keys[1:] else "")
+
+
+def _rekeyed(result: Result, request: Namespace) -> Iterator[str]:
+    """What was sealed with another key."""
+    if not result["changed"] and not result["damaged"]:
+        yield "nothing to do: everything is sealed with key %s" % result["key"]
+        return
+    yield "%s with key %s: %s, %s (%s), %s" % (
+        "would seal" if request.dry_run else "sealed",
+        result["key"],
+        _count(result["snapshots"], "snapshot"),
+        _count(result["packs"], "pack"),
+        format_bytes(result["bytes_read"]),
+        _count(result["states"], "state"),
+    )
+    if not request.dry_run and result["keys"] == [result["key"]]:
+        yield "no other key is needed any more; what they sealed goes with the first prune a day from now"
 
 
 def _adopted(result: Result, request: Namespace) -> Iterator[str]:
@@ -480,6 +502,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
     "hold": _held,
     "release": _held,
     "tag": _tagged,
+    "rekey": _rekeyed,
     "status": _protection,
     "check": _checked,
     "adopt": _adopted,

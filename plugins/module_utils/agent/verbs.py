@@ -431,6 +431,12 @@ def _prune(job: Job) -> Outcome:
     return Outcome(prune(job.policy, state_directory=job.state_directory, dry_run=job.request.dry_run, progress=job.progress).to_dict())
 
 
+def _rekey(job: Job) -> Outcome:
+    from ..action.rekey import rekey
+
+    return Outcome(rekey(job.policy, state_directory=job.state_directory, dry_run=job.request.dry_run, progress=job.progress).to_dict())
+
+
 def _replicate(job: Job) -> Outcome:
     from ..action.replicate import replicate
     from ..policy.target_spec import check_target
@@ -552,6 +558,7 @@ VERB_FUNCTIONS: Dict[str, Callable[[Job], Outcome]] = {
     "hold": _hold,
     "release": _release,
     "tag": _tag,
+    "rekey": _rekey,
     "status": _status,
     "check": _check,
     "adopt": _adopt,

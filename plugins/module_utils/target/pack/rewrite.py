@@ -185,7 +185,9 @@ class Rewrite:
         for pack, blobs in survey.live.items():
             if pack not in wanted and self._keys[pack] == repository.key_id:
                 found.update((digest, blob) for blob, digest in blobs.items() if digest in digests)
-        for pack, size in self._unnamed():
+        for pack, size in self._recent(survey):
+            if pack in wanted or self._keys.get(pack, repository.key_id) != repository.key_id:
+                continue
             with suppress(IntegrityError):
                 index = fetch_index(partial(repository.store.get, repository.pack_name(pack)), size, repository.pack_key(pack), pack)
                 useful = {digest: blob for digest, blob in index.items() if digest in digests and digest not in found}
@@ -194,14 +196,15 @@ class Rewrite:
                     found.update(useful)
         return found
 
-    def _unnamed(self) -> List[Tuple[str, int]]:
-        """Packs, with their sizes, that a rewrite stored whose end no manifest tells of, young enough to be left alone by all others."""
+    def _recent(self, survey: _Survey) -> List[Tuple[str, int]]:
+        """Packs, with their sizes, that a rewrite stored whose end not all manifests tell of: those that one which stays names, and those that none names
+        and that are young enough to be left alone by everybody."""
         repository = self._repository
         named = {pack for commit in repository.commits() for pack in commit.packs}.union(pack for past in repository.past() for pack in past.packs)
-        prefix = repository.pack_name(REWRITTEN)
+        named.difference_update(survey.sizes)
         young = repository.store.clock() - LEASE / 2
-        items = [(item.name.rpartition("/")[2], item) for item in repository.store.list(prefix)]
-        return [(pack, item.size) for pack, item in items if pack not in named and pack not in self._sizes and item.at > young]
+        found = [(item.name.rpartition("/")[2], item) for item in repository.store.list(repository.pack_name(REWRITTEN))]
+        return [(pack, item.size) for pack, item in found if pack not in named and item.at > young]
 
     def _add(self, digest: str, data: bytes) -> None:
         if self._writer is not None and self._writer.plain + len(data) > PACK:

@@ -478,6 +478,19 @@ class PackTarget(Target):
             return None
         return Rewrite(self._repository, tell).repack(unused_percent)
 
+    @property
+    def key_id(self) -> str:
+        """The id of the key that seals what is written."""
+        return self._repository.key_id
+
+    def sealed_otherwise(self) -> Rewritten:
+        """What ``rekey`` would write anew, as far as it is whole."""
+        own = self.key_id
+        commits = [commit for commit in self._repository.commits() if not commit.removed]
+        packs = {pack: size for commit in commits for pack, size in commit.packs.items() if commit.key_of(pack) != own}
+        snapshots = sum(commit.key != own or not packs.keys().isdisjoint(commit.packs) for commit in commits)
+        return Rewritten(len(packs), sum(packs.values()), 0, snapshots, sum(commit.state_key not in (None, own) for commit in commits), {})
+
     def rekey(self, tell: Optional[Tell] = None) -> Rewritten:
         """Seal with the key whatever is sealed with one of the old ones and still needed; what it takes the place of goes later (``sweep``)."""
         return Rewrite(self._repository, tell).rekey()
