@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kill runs at random instants, whole process groups at once, and look at what is left: only whole snapshots, and a next run that needs no help.
 
-.venv/bin/python tests/torture.py --kills 200 [--seed N] [--storage native|portable]
+.venv/bin/python tests/torture.py --kills 200 [--seed N] [--storage native|portable|packs]
+
+With `--storage packs` it is prunes and rekeys of sealed packs that are killed.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
+from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import RekeyResult, rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import survey
-from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, World, differences, fingerprint, killed_at
+from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.tests.integration.world import STORAGES, Packed, World, differences, fingerprint, killed_at
 
 FILES = 600
 # A history as long as this is begun anew: every snapshot of it is read after every kill.
@@ -136,6 +141,59 @@ def _torture(kills: int, seed: int, storages: List[str], say: Callable[[str], No
     return Report(hit, runs, stages)
 
 
+def torture_packs(kills: int, *, seed: int = 0, say: Callable[[str], None] = lambda _text: None) -> Report:
+    """Kill ``kills`` prunes and rekeys that write packs anew. ``AssertionError`` where a snapshot is not whole then, or is gone that should not be."""
+    luck = random.Random(seed)
+    stages: Dict[str, int] = {}
+    runs = 0
+    world = Packed.make()
+    assert isinstance(world, Packed)
+    make_source(world.src, luck)
+    typical = {"prune": 0.3, "rekey": 0.5}
+    try:
+        while sum(stages.values()) < kills:
+            for _number in range(luck.choice((1, 1, 2))):
+                change(world.src, luck, runs)
+                runs += 1
+                assert world.backup(policy=world.policy(anomaly={"changed_percent": 0, "removed_percent": 0})).rc == 0
+            what = luck.choice(("prune", "rekey"))
+            if what == "rekey" and not world.old_keys:
+                world.change_key()
+            policy = world.policy(retention={"keep_last": luck.randint(2, 4), "protect": "0s", "max_unused_percent": luck.choice((0, 10, 40))})
+            kept = [snapshot.id for snapshot in world.snapshots()][: policy.retention.keep_last]
+
+            def act(what: str = what, policy: Policy = policy) -> Any:
+                return (prune if what == "prune" else rekey)(policy, state_directory=str(world.state))
+
+            for _attempt in range(luck.randint(1, 3)):
+                runs += 1
+                if killed_at(act, luck.uniform(0, typical[what] * 1.1)):
+                    stages[what] = stages.get(what, 0) + 1
+                assert [snapshot.id for snapshot in world.snapshots()][: len(kept)] == kept
+                check(world, what)
+            if luck.random() < 0.3:
+                world.days_pass(luck.choice((0.6, 1.1)))
+            if luck.random() < 0.7:
+                started = time.monotonic()
+                done = act()
+                typical[what] = 0.8 * typical[what] + 0.2 * (time.monotonic() - started)
+                assert done.rc == 0, done.to_dict()
+                if isinstance(done, RekeyResult):
+                    assert done.keys == [done.key]
+                    world.old_keys.clear()
+            check(world, what)
+            say("%4d of %d  %s" % (sum(stages.values()), kills, what))
+        dest = world.root / "out"
+        runs += 1
+        change(world.src, luck, runs)
+        world.backup(policy=world.policy(anomaly={"changed_percent": 0}))
+        assert world.restore(dest=dest, verify=False, state_directory=str(world.root / "onlooker")).rc == 0
+        assert differences(fingerprint(world.src, times=False), fingerprint(world.restored(dest), times=False)) == []
+    finally:
+        world.destroy()
+    return Report(sum(stages.values()), runs, stages)
+
+
 def check(world: World, stage: str) -> None:
     """What there is after a kill is whole."""
     for snapshot in world.snapshots():
@@ -147,10 +205,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
-    parser.add_argument("--storage", choices=STORAGES)
+    parser.add_argument("--storage", choices=(*STORAGES, "packs"))
     options = parser.parse_args()
     print("seed %d" % options.seed, flush=True)
-    report = torture(options.kills, seed=options.seed, storages=[options.storage] if options.storage else None, say=lambda text: print(text, flush=True))
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    if options.storage == "packs":
+        report = torture_packs(options.kills, seed=options.seed, say=say)
+    else:
+        report = torture(options.kills, seed=options.seed, storages=[options.storage] if options.storage else None, say=say)
     print("%d kills, %d runs; the histories held only whole snapshots and every next run succeeded" % (report.kills, report.runs))
     for stage, count in sorted(report.stages.items()):
         print("  %4d %s" % (count, stage))

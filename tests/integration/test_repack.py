@@ -25,10 +25,9 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.format import PackWriter
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
+from ansible_collections.openclaw.backup.tests.torture import torture_packs
 
 from .world import Packed, assert_same, error_of
-
-DAY = 86400
 
 
 @pytest.fixture
@@ -37,12 +36,6 @@ def packed() -> Iterator[Packed]:
     assert isinstance(made, Packed)
     yield made
     made.destroy()
-
-
-def days_pass(packed: Packed, seconds: int = DAY + 60) -> None:
-    for path in packed.objects():
-        found = path.stat()
-        os.utime(path, (found.st_atime, found.st_mtime - seconds))
 
 
 def waste(packed: Packed, *, versions: int = 3, files: int = 40) -> List[str]:
@@ -87,7 +80,7 @@ def test_a_pack_that_is_mostly_unused_is_written_anew_and_goes_a_day_later(packe
     assert_same(packed.src, packed.restored(_restored(packed)))
     again = pruned(packed)
     assert not again.changed and again.repacked == {"packs": 0, "snapshots": 0, "bytes_read": 0, "bytes_written": 0, "damaged": []}
-    days_pass(packed)
+    packed.days_pass(1)
     freed = pruned(packed).bytes_freed
     assert freed > 200_000 and len(names(packed, "packs")) == 3 and names(packed, "leases") == []
     assert names(packed, "manifests") == ["0000000002-000001", "0000000003-000001"]
@@ -128,7 +121,7 @@ def test_without_the_key_nothing_is_written_anew_and_what_was_is_kept_and_cleane
     pruned(packed)
     blind.remove(lambda snapshots: {})
     assert len(names(packed, "packs")) == 4 and len(names(packed, "manifests")) == 4
-    days_pass(packed)
+    packed.days_pass(1)
     blind.remove(lambda snapshots: {})
     assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2
     packed.check_history(count=2)
@@ -151,7 +144,7 @@ def test_differences_are_written_anew_as_differences_also_where_their_base_was_r
     assert max(sizes[1:]) * 2 < sizes[0]
     result = pruned(packed, keep_last=3)
     assert result.repacked is not None and result.repacked["snapshots"] == 3
-    days_pass(packed)
+    packed.days_pass(1)
     pruned(packed, keep_last=3)
     # The base is no snapshot any more; the first edition that needs it is whole, and the others are the difference to that.
     assert names(packed, "manifests") == ["%010d-000001" % number for number in (2, 3, 4)]
@@ -204,7 +197,7 @@ def test_what_is_damaged_is_named_and_left_and_never_taken_for_proven(packed: Pa
     assert [item["id"] for item in result.repacked["damaged"]] == sorted(ids[1:])
     assert all(item["paths"] == ["/" + os.fsdecode(entry.path)] for item in result.repacked["damaged"])
     assert len(result.warnings) == 2 and "file08" in result.warnings[0]
-    days_pass(packed)
+    packed.days_pass(1)
     pruned(packed)
     found = packed.verify(depth="full")
     assert [item["path"] for item in found.damaged] == ["/" + os.fsdecode(entry.path)]  # and nothing else
@@ -225,7 +218,7 @@ def test_a_whole_copy_is_preferred_to_a_damaged_one(packed: Packed) -> None:
     result = pruned(packed, keep_last=3)
     assert result.repacked is not None and (result.repacked["packs"], result.repacked["damaged"]) == (1, [])
     packed.check_history(count=3)
-    days_pass(packed)
+    packed.days_pass(1)
     pruned(packed, keep_last=3)
     assert blob.pack not in names(packed, "packs")
     packed.check_history(count=3)
@@ -287,10 +280,10 @@ def test_a_prune_that_is_killed_at_any_step_loses_nothing_and_the_next_ones_end_
         is_over = not killed_after(step, lambda: pruned(packed))
         packed.check_history()
         pruned(packed)
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed)
         packed.check_history(count=2)
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed)
         assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2 and names(packed, "leases") == [], step
         packed.check_history(count=2)
@@ -310,7 +303,7 @@ def test_what_a_killed_prune_has_stored_is_not_stored_again(packed: Packed, monk
     assert [name.startswith(rewrite_module.REWRITTEN) for name in stored] == [True, False, False, False]
     result = pruned(packed)
     assert result.repacked is not None and (result.repacked["packs"], result.repacked["bytes_written"]) == (1, 0)
-    days_pass(packed)
+    packed.days_pass(1)
     pruned(packed)
     packed.check_history(count=2)
     assert len(names(packed, "packs")) == 3
@@ -342,12 +335,12 @@ def test_a_session_may_go_on_from_what_was_written_anew_meanwhile(packed: Packed
     manifest = packed.target.manifest(newest)
     session = packed.target.begin("ab" * 16, newest.id)
     pruned(packed)
-    days_pass(packed, DAY - 600)
+    packed.days_pass(0.99)
     pruned(packed)
     session.commit(manifest)
     packed.check_history(count=3)
     for _day in range(3):
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed, keep_last=3)
         packed.check_history(count=3)
     assert names(packed, "manifests") == ["%010d-000001" % number for number in (2, 3, 4)] and len(names(packed, "packs")) == 3
@@ -368,7 +361,7 @@ def test_a_snapshot_that_comes_while_packs_are_written_anew_is_whole(packed: Pac
     pruned(packed)
     for _day in range(3):
         packed.check_history(count=3)
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed, keep_last=3)
     assert names(packed, "manifests") == ["%010d-000001" % number for number in (2, 3, 4)]
     assert_same(packed.src, packed.restored(_restored(packed)))
@@ -387,7 +380,7 @@ def test_two_prunes_at_once_harm_nothing(packed: Packed, monkeypatch: pytest.Mon
     pruned(packed)
     packed.check_history(count=2)
     for _day in range(2):
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed)
         packed.check_history(count=2)
     assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2
@@ -404,7 +397,7 @@ def test_a_session_that_slept_for_days_publishes_nothing_that_is_gone(packed: Pa
         packed.target.begin("cd" * 16, newest.id).commit(manifest)
     for _day in range(3):
         pruned(packed, keep_last=2 + is_overtaken)
-        days_pass(packed)
+        packed.days_pass(1)
     if is_overtaken:
         assert "0000000004" not in names(packed, "manifests") and "0000000004-000001" in names(packed, "manifests")
     session._lease._renewed -= session_module.LEASE
@@ -432,7 +425,7 @@ def test_a_rewrite_that_fails_takes_nothing_back_that_it_has_published(packed: P
     assert "0000000002-000001" in names(packed, "manifests") and len(names(packed, "packs")) == 4
     packed.check_history(count=2)
     for _day in range(3):
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed)
         packed.check_history(count=2)
     assert len(names(packed, "packs")) == 3
@@ -513,12 +506,31 @@ def test_after_a_rekey_the_old_key_is_needed_for_nothing(packed: Packed, monkeyp
     (packed.src / "log").write_bytes(b"and on")
     packed.backup()
     pruned(packed, keep_last=4)  # a removed one, and all past ones, of which nobody can open anything
-    days_pass(packed)
+    packed.days_pass(1)
     pruned(packed, keep_last=4)
     assert set().union(*sealed_with(packed).values()) == {result.key}
     assert not os.path.exists(kept) and ids[0] not in {snapshot.id for snapshot in packed.snapshots()}
     packed.check_history(count=4)
     assert_same(packed.src, packed.restored(_restored(packed)))
+
+
+def test_a_key_can_be_changed_again_and_again(packed: Packed) -> None:
+    waste(packed, versions=2, files=12)
+    for _time in range(3):
+        packed.change_key()
+        packed.check_history(count=2)
+        result = rekeyed(packed)
+        assert result.keys == [result.key]
+        forget_old_keys(packed)
+    packed.change_key()
+    (packed.src / "log").write_bytes(b"and on")
+    packed.backup()
+    packed.change_key()
+    assert len(packed.target.keys()) == 2
+    packed.check_history(count=3)
+    assert rekeyed(packed).keys == [packed.target.key_id]
+    forget_old_keys(packed)
+    packed.check_history(count=3)
 
 
 def test_a_rekey_that_is_killed_at_any_step_loses_nothing_and_goes_on(packed: Packed) -> None:
@@ -536,10 +548,10 @@ def test_a_rekey_that_is_killed_at_any_step_loses_nothing_and_goes_on(packed: Pa
             packed.check_history(count=2)
         result = rekeyed(packed)
         assert result.keys == [result.key] and not (is_over and result.changed), step
-        days_pass(packed)
+        packed.days_pass(1)
         packed.old_keys.clear()
         pruned(packed)
-        days_pass(packed)
+        packed.days_pass(1)
         pruned(packed)
         assert set().union(*sealed_with(packed).values()) == {result.key} and len(names(packed, "packs")) == 1, step
         packed.check_history(count=2)
@@ -575,3 +587,11 @@ def test_a_history_in_plain_files_has_no_key_to_change(packed: Packed) -> None:
     policy = packed.policy(target={"url": str(packed.root / "plain")})
     assert error_of(rekey, policy, state_directory=str(packed.state)).kind == "unsupported"
     assert error_of(rekeyed, packed).kind == "no_snapshot"
+
+
+@pytest.mark.torture
+def test_prunes_and_rekeys_killed_at_random_instants_leave_every_snapshot_whole() -> None:
+    kills = int(os.environ.get("INSTANTS", "6"))
+    seed = int(os.environ.get("SEED", str(random.SystemRandom().randrange(1 << 30))))
+    print("seed %d" % seed)
+    assert torture_packs(kills, seed=seed, say=print).kills >= kills

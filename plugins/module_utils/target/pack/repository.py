@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
@@ -155,6 +155,12 @@ class Repository:
         assert self.master
         return next(iter(self._masters))
 
+    def _key_ids(self) -> Iterator[str]:
+        """Those of all keys that are here; the old ones are not read before they are asked for."""
+        yield self.key_id
+        self.knows(None)
+        yield from list(self._masters)[1:]
+
     def knows(self, key: Any) -> bool:
         """Whether there is the key of that id."""
         if key != self.key_id and len(self._masters) == 1:
@@ -196,10 +202,12 @@ class Repository:
         sealed = self._head(data, name, "repository")
         if self.has_key:
             if sealed.header.get("key") != self.key_id:
-                # It was begun with another key; this one may have been introduced since.
-                introduced = self.name("keys", self.key_id)
-                data = self.store.get(introduced)
-                name, sealed = (introduced, self._head(data, introduced, "repository")) if data is not None else (name, sealed)
+                # It was begun with another key; this one, or one of the old ones, may have been introduced since.
+                for introduced in (self.name("keys", key) for key in self._key_ids()):
+                    data = self.store.get(introduced)
+                    if data is not None:
+                        name, sealed = introduced, self._head(data, introduced, "repository")
+                        break
             open_object(sealed, self._master_of(sealed), name)
             self._is_introduced = sealed.header.get("key") == self.key_id
         header = sealed.header
