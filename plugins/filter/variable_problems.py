@@ -55,7 +55,7 @@ _KNOWN = (
     + "systemd_directory escrow_directory move move_lost copies secrets".split()
     + "vault_address vault_decommissioned vault_directory vault_drill vault_drill_seconds vault_keeper vault_limits vault_maintenance vault_mount".split()
     + "vault_notify vault_packages vault_port vault_prune vault_replicate vault_replicate_seconds vault_scratch vault_state vault_storage".split()
-    + "vault_verify vault_verify_slices vault_watch".split()
+    + "vault_verify vault_verify_slices vault_watch vault_bucket vault_bucket_at vault_bucket_credentials vault_bucket_key".split()
 )
 # Of the part behind the prefix, so much must be alike.
 _ALIKE = 0.8

@@ -8,12 +8,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict
 
+import jinja2
 import pytest
+import yaml
+
+from .sshd import AGENT
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +48,12 @@ BAD: Dict[str, Any] = {
     "replicate": ({"openclaw_backup_vault_replicate": "hourly"}, "openclaw_backup_vault_replicate must have five columns"),
     "replicate-seconds": ({"openclaw_backup_vault_replicate_seconds": 0}, "openclaw_backup_vault_replicate_seconds is 0"),
     "slices": ({"openclaw_backup_vault_verify_slices": 0}, "openclaw_backup_vault_verify_slices is 0"),
+    "bucket": (
+        {"openclaw_backup_vault_bucket": {"url": "s3://Not A Bucket"}, "openclaw_backup_vault_bucket_key": "x"},
+        "openclaw_backup_vault_bucket: .*target",
+    ),
+    "no-key": ({"openclaw_backup_vault_bucket": {"url": "s3://my-bucket/v"}}, "openclaw_backup_vault_bucket_key is empty.*openssl rand"),
+    "bucket-at": ({"openclaw_backup_vault_bucket_at": "hourly"}, "openclaw_backup_vault_bucket_at must have five columns"),
     "both": ({"openclaw_backup_vault_decommissioned": ["web1"]}, "openclaw_backup_vault_decommissioned names web1, and so does the group backup_clients"),
     "not-mounted": ({"openclaw_backup_vault_mount": "{{ playbook_dir }}"}, "openclaw_backup_vault_mount is '.*nothing is mounted there on not-mounted"),
     "foreign": (
@@ -95,3 +106,63 @@ def test_what_is_wrong_is_named_before_anything_is_touched(tmp_path: Path) -> No
         text = json.loads(failures[name])["msg"]
         assert re.search(message, text), text
     assert not (tmp_path / "vault").exists()
+
+
+def rendered(name: str, where: Path, **variables: Any) -> Path:
+    """A template of the role with its defaults, made for paths below ``where``."""
+    role = Path(__file__).resolve().parents[2] / "roles" / "vault"
+    environment = jinja2.Environment(keep_trailing_newline=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["quote"] = shlex.quote
+    own = {**yaml.safe_load((role / "defaults" / "main.yml").read_text()), **yaml.safe_load((role / "vars" / "main.yml").read_text()), **variables}
+    made = where / name
+    made.write_text(environment.from_string((role / "templates" / (name + ".j2")).read_text()).render(own))
+    made.chmod(0o755)
+    return made
+
+
+def test_what_cron_starts_copies_to_the_bucket_and_prunes_there(tmp_path: Path) -> None:
+    config, memory, vault, bucket = (tmp_path / name for name in ("config", "memory", "a vault", "bucket"))
+    program = tmp_path / "openclaw-backup"
+    program.write_text('#!/bin/sh\nPYTHONPATH=%s exec %s -m %s "$@"\n' % (shlex.quote(os.pathsep.join(filter(None, sys.path))), sys.executable, AGENT))
+    program.chmod(0o755)
+    key = tmp_path / "bucket.key"
+    key.write_text(os.urandom(32).hex())
+    key.chmod(0o600)
+    there = {"url": "pack://%s" % bucket, "key_file": str(key)}  # a bucket takes the same way
+    (tmp_path / "src").mkdir()
+    own = {"name": "etc", "host": "web1", "sources": [str(tmp_path / "src")], "target": str(vault)}
+    for kind, policy in (("verify", {**own, "copies": [there]}), ("bucket", {**own, "target": there, "retention": {"keep_last": 2, "protect": "0s"}})):
+        (config / "vault" / kind / "web1").mkdir(parents=True)
+        (config / "vault" / kind / "web1" / "etc.json").write_text(json.dumps(policy))
+    memory.mkdir()
+    (config / "vault" / "prune" / "web1").mkdir(parents=True)
+    (config / "vault" / "prune" / "web1" / "etc.json").write_text("{}")
+    paths = {"__openclaw_backup_vault_config": str(config), "__openclaw_backup_vault_memory": str(memory), "openclaw_backup_vault_directory": str(vault)}
+    settings = {**paths, "openclaw_backup_program": str(program), "openclaw_backup_vault_bucket": there}
+    upkeep = rendered("upkeep", tmp_path, **settings)
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    for number in range(4):
+        (tmp_path / "src" / "file").write_text("number %d" % number)
+        subprocess.run([program, "run", tmp_path / "own.json", "--state", tmp_path / "state", "--quiet"], check=True)
+    for _turn in range(2):
+        done = subprocess.run([upkeep, "bucket"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    bucket_policy = config / "vault" / "bucket" / "web1" / "etc.json"
+    listed = subprocess.run([program, "list", bucket_policy, "--json", "--state", memory], capture_output=True, check=True)
+    assert [snapshot["sequence"] for snapshot in json.loads(listed.stdout)["snapshots"]] == [4, 3], "what was pruned does not come back"
+    (config / "vault" / "prune" / "web1" / "etc.json").unlink()
+    (tmp_path / "src" / "file").write_text("the last")
+    subprocess.run([program, "run", tmp_path / "own.json", "--state", tmp_path / "state", "--quiet"], check=True)
+    for _turn in range(2):
+        assert subprocess.run([upkeep, "bucket"], check=False).returncode == 0
+    listed = subprocess.run([program, "list", bucket_policy, "--json", "--state", memory], capture_output=True, check=True)
+    assert [snapshot["sequence"] for snapshot in json.loads(listed.stdout)["snapshots"]] == [5, 4, 3], "without a retention nothing goes"
+    cron = rendered("cron", tmp_path, **settings, __openclaw_backup_vault_owner="keeper").read_text()
+    assert [line for line in cron.splitlines() if line.endswith("upkeep bucket")] == ["49 * * * * keeper /usr/local/libexec/openclaw-backup/upkeep bucket"]
+    assert "upkeep bucket" not in rendered("cron", tmp_path, **paths, __openclaw_backup_vault_owner="keeper").read_text()
+    command = rendered("vault", tmp_path, **settings, __openclaw_backup_vault_owner="keeper").read_text()
+    assert "--to %s" % shlex.quote(there["url"]) in command
+    bucket_policy.write_text(json.dumps({**own, "target": {**there, "key_file": str(tmp_path / "lost")}}))
+    (config / "vault" / "verify" / "web1" / "etc.json").write_text(json.dumps({**own, "copies": [{**there, "key_file": str(tmp_path / "lost")}]}))
+    done = subprocess.run([upkeep, "bucket"], capture_output=True, text=True, check=False)
+    assert done.returncode == 6 and "lost" in done.stderr, "cron mails what went wrong"
