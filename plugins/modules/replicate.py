@@ -42,7 +42,7 @@ options:
     description:
       - Whether to repair first what a verification found damaged in O(to), with what the other vault has of the same snapshots.
       - Every repaired file is hashed against the manifest in O(to), and the snapshot is read in full before it counts as whole again.
-      - Where O(to) is of sealed packs and something in it is damaged, the task fails, and says what heals it.
+      - Where O(to) is of sealed packs, those that are damaged are written anew, and all snapshots that need them name the new ones.
       - What is damaged in the other vault too stays as it is, is named in RV(unrepaired), and fails the task after all else was done.
     type: bool
     default: false

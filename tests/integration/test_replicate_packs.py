@@ -638,14 +638,49 @@ def test_a_changed_snapshot_costs_a_bucket_two_uploads(moto: int) -> None:
         proxy.server_close()
 
 
-def test_what_is_damaged_in_packs_is_told_what_heals_it(sealed: Copies) -> None:
-    fill(sealed.world, 1)
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[2]])
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_damaged_packs_are_made_whole_from_the_other_vault(kind: str, how: str) -> None:
+    copies = made(kind)
+    try:
+        (copies.world.src / "large").write_bytes(os.urandom(9 << 20))
+        (copies.world.src / "large too").write_bytes(os.urandom(5 << 20))
+        ids = fill(copies.world, 3)
+        copies.pull()
+        pack = max(copies.packs(), key=lambda path: path.stat().st_size)
+        if how == "flipped":
+            damage(pack)
+        elif how == "cut":
+            pack.write_bytes(pack.read_bytes()[: 6 << 20])
+        else:
+            pack.unlink()
+        first = copies.target.list()[-1]
+        assert not copies.target.verify(first, depth="full").ok
+        would = copies.pull(repair=True, dry_run=True)
+        done = copies.pull(repair=True)
+        assert done.rc == 0 and [item["id"] for item in done.repaired] == [ids[0]] and would.repaired == done.repaired
+        assert done.repaired[0]["whole"] and done.repaired[0]["paths"] == (1 if how == "flipped" else done.repaired[0]["paths"]) and done.bytes_sent
+        snapshot = copies.target.list()[-1]
+        assert snapshot.damaged is None and snapshot.verified and snapshot.copied and snapshot.receipt == first.receipt
+        copies.check_same()
+        assert_same(copies.world.src, copies.comes_back())
+        assert not copies.pull(repair=True).changed and copies.ids() == ids[::-1]
+    finally:
+        copies.world.destroy()
+
+
+def test_what_the_other_vault_has_damaged_too_is_named_and_the_rest_is_repaired(sealed: Copies) -> None:
+    ids = fill(sealed.world, 1)
+    (sealed.world.src / "later").write_bytes(os.urandom(3000))
+    ids.append(str(sealed.world.backup().snapshot_id))
     sealed.pull()
-    damage(sealed.packs()[0])
-    snapshot = sealed.target.list()[0]
-    assert not sealed.target.verify(snapshot, depth="full").ok
-    error = error_of(sealed.pull, repair=True)
-    assert (error.kind, error.rc) == ("unrepairable", 4) and "copies" in str(error.next)
-    fill(sealed.world, 1)
-    assert sealed.pull().rc == 0
-    assert sealed.target.verify(sealed.target.list()[0], depth="full").ok, "the next one has its content stored anew"
+    for pack in sealed.packs():
+        damage(pack)
+    for snapshot in sealed.target.list():
+        assert not sealed.target.verify(snapshot, depth="full").ok
+    for name in ("a", "sub/b", "changing"):
+        damage(sealed.world.stored(ids[0], name))
+    done = sealed.pull(repair=True)
+    assert done.rc == 7 and {item["id"] for item in done.unrepaired} == set(ids) and done.repaired == []
+    assert sum(not sealed.target.verify(snapshot, depth="full").ok for snapshot in sealed.target.list()) == 2
+    assert str(sealed.world.src / "later") not in [path for item in done.unrepaired for path in item["paths"]]

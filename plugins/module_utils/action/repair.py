@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..errors import IntegrityError, RefusedError, counted, printable
 from ..manifest.document import Manifest
@@ -19,6 +20,10 @@ from ..target.tree.target import TreeTarget
 from ..transfer.pace import Pace
 from .locate import AnyTarget
 from .state import HostState
+
+if TYPE_CHECKING:
+    from ..target.pack.repair import Mend
+    from ..target.pack.target import PackTarget
 
 SAMPLE = 20
 # A full reading of what was put right can find more; each round puts right what nobody knew of before.
@@ -74,6 +79,72 @@ def repair(
         if not any(case.mended for case in work.cases.values()):
             break
     return result
+
+
+def repair_packs(
+    source: AnyTarget, receiver: PackTarget, there: Mapping[str, Snapshot], state: HostState, *, dry_run: bool = False, progress: Progress
+) -> Repaired:
+    """Repair what is known to be damaged in packs, and other snapshots that need the same ones; as ``repair``. A manifest that cannot be opened is not
+    repaired."""
+    from ..target.pack.repair import Mend
+
+    result = Repaired()
+    damaged = [snapshot for snapshot in receiver.list() if snapshot.damaged]
+    bad: Set[str] = set()
+    hopeless: Dict[str, str] = {}
+    progress.stage("look")
+    for snapshot in damaged:
+        try:
+            bad |= receiver.bad_packs(snapshot, progress.advance)
+        except IntegrityError as error:
+            hopeless[snapshot.id] = error.message
+    with ExitStack() as stack:
+        mend = Mend(receiver.repository, bad, progress.advance)
+        if not dry_run:
+            stack.enter_context(mend)
+        mend.look()
+        counts: Dict[str, int] = {}
+        chances = [snapshot for snapshot in damaged if snapshot.id not in hopeless]
+        for snapshot in chances:
+            entries = mend.needed(receiver.opened(snapshot))
+            counts[snapshot.id] = len(entries)
+        for snapshot in chances:
+            entries = mend.needed(receiver.opened(snapshot))
+            if entries and snapshot.id in there:
+                _count(result, entries)
+                if dry_run:
+                    pieces = [receiver.opened(snapshot).contents.pieces(entry.hash) or () for entry in entries]
+                    mend.lost.difference_update(name for piece in pieces for name, _blob in piece)
+                else:
+                    _take(source, mend, there[snapshot.id], entries, state)
+        left = {snapshot.id: [printable(b"/" + entry.path) for entry in mend.needed(receiver.opened(snapshot))] for snapshot in chances}
+        if not dry_run and bad:
+            progress.stage("repair %s" % counted(len(bad), "pack"))
+            mend.finish()
+    for snapshot in damaged:
+        why = hopeless.get(snapshot.id)
+        paths = left.get(snapshot.id, [])
+        if why is None and paths:
+            why = "%s, the first is %s: the other vault does not have it whole" % (counted(len(paths), "file"), paths[0])
+        if why is None and not dry_run:
+            progress.stage("verify %s" % snapshot.id, files=snapshot.receipt.files, bytes=snapshot.receipt.bytes)
+            seen = receiver.verify(snapshot, depth="full", tell=progress.advance)
+            why = None if seen.ok else "%s still wrong" % counted(len(seen.damaged) + len(seen.missing), "path")
+        if why is None:
+            item = {"id": snapshot.id, "sequence": snapshot.receipt.sequence, "created": snapshot.receipt.created}
+            result.repaired.append({**item, "paths": counts[snapshot.id], "whole": True})
+        else:
+            result.unrepaired.append({"id": snapshot.id, "reason": why, "paths": paths[:SAMPLE]})
+    return result
+
+
+def _take(source: AnyTarget, mend: Mend, snapshot: Snapshot, entries: Sequence[Entry], state: HostState) -> None:
+    state.prepare()
+    with state.scratch() as scratch:
+        os.mkdir(scratch, 0o700)
+        for portion in source.portions(snapshot, entries):
+            with suppress(IntegrityError, RefusedError), source.fetch(snapshot, portion, scratch) as tree:
+                mend.take(tree, portion)
 
 
 def _manifest_of(source: AnyTarget, there: Mapping[str, Snapshot], snapshot: Snapshot) -> Optional[Manifest]:

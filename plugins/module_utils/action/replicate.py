@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, TargetError, UsageError, counted, printable, refused_by_system
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.document import MAX_ENTRIES, Manifest
 from ..manifest.entry import Entry
 from ..observe.audit import rfc3339, seconds_of
@@ -274,25 +274,16 @@ class _Replication:
     # ---- repairing ---------------------------------------------------------------------------------------------------------
 
     def _repair(self, theirs: Sequence[Snapshot], ours: Sequence[Snapshot], dry_run: bool) -> None:
-        from .repair import repair
+        from .repair import repair, repair_packs
 
-        damaged = [snapshot for snapshot in ours if snapshot.damaged]
-        if not damaged:
+        if not any(snapshot.damaged for snapshot in ours):
             return
-        if self.tree is None:
-            raise RefusedError(
-                "What is damaged in sealed packs is not replaced: %s in %s, the first is %s"
-                % (counted(len(damaged), "snapshot"), self.receiver.url, damaged[0].id),
-                kind="unrepairable",
-                field="repair",
-                found=damaged[0].id,
-                allowed="a vault of plain files",
-                next="replicate without repair: what damaged packs hold of the newest snapshot is stored anew with the next one; of older ones a restore "
-                "takes it from the other vault, where the policy's `copies` name it",
-            )
         receipts = {snapshot.id: snapshot.receipt for snapshot in ours}
         there = {snapshot.id: snapshot for snapshot in theirs if receipts.get(snapshot.id) == snapshot.receipt}
-        done = repair(self.source, self.tree, there, self.state, pace=self.pace, dry_run=dry_run, progress=self.progress)
+        if self.tree is not None:
+            done = repair(self.source, self.tree, there, self.state, pace=self.pace, dry_run=dry_run, progress=self.progress)
+        else:
+            done = repair_packs(self.source, self._store_of_copies(), there, self.state, dry_run=dry_run, progress=self.progress)
         result = self.result
         result.repaired, result.unrepaired = done.repaired, done.unrepaired
         result.files_sent, result.bytes_sent = done.files, done.bytes

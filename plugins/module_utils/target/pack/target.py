@@ -288,6 +288,14 @@ class PackTarget(Target):
         read = sum(1 for entry in files if any(blob.pack in chosen for _name, blob in places[entry.hash] or ()))
         return Verification(len(entries), read, hashed, tuple(sorted(damaged)), tuple(sorted(missing)), ())
 
+    def bad_packs(self, snapshot: Snapshot, tell: Optional[Tell] = None) -> Set[str]:
+        """The packs of a snapshot, every one of which is read, that are not what was written. ``IntegrityError`` where its manifest is not."""
+        whole = self._repository.open(self._commit(snapshot))
+        bad: Dict[Blob, str] = {}
+        packs = self._missing_packs(whole.commit)
+        self._read_packs(whole, set(whole.commit.packs), bad, packs, tell or (lambda files, size: None))
+        return set(packs).union(blob.pack for blob in bad)
+
     def _missing_packs(self, commit: Commit) -> Dict[str, str]:
         """Packs that are not there with the size that they were written with, each with the reason."""
         prefix = self._repository.name("packs") + "/"
