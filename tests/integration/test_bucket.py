@@ -152,6 +152,13 @@ def test_a_prune_with_waste_and_another_key_ask_little_of_a_bucket(conditional: 
     paths[0].write_bytes(b"after that, neither")
     world.backup()
     assert world.proxy.classes() <= (2, 0, 0)
+    # What the host remembers is sealed with a key that another machine has made needless, and that is here no more.
+    world.change_key()
+    assert rekey(world.policy(), state_directory=str(world.root / "elsewhere")).changed
+    world.old_keys.clear()
+    paths[0].write_bytes(b"all the same")
+    assert world.backup().changed
+    world.check_history(count=6)
 
 
 def test_several_processes_send_and_every_request_is_counted(bucketed: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:

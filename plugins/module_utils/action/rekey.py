@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Optional
 from ..errors import UsageError
 from ..observe.progress import Progress
 from ..policy.model import Policy
+from .choose import no_snapshot
 from .locate import check_not_lost, name_of, open_target
 from .prune import damage_of, record, rewritten
 from .result import Result
@@ -45,7 +46,10 @@ def rekey(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     """Seal with the policy's key what the history needs and one of its ``old_key_files`` seals. Raises ``BackupError``.
 
     Repeated, it goes on from where it was: what was written anew is not written again."""
-    if policy.target.layout != "pack":
+    from ..target.pack.target import PackTarget
+
+    target = open_target(policy.target, policy.host, policy.name).sealed
+    if not isinstance(target, PackTarget):
         raise UsageError(
             "%s is not sealed" % policy.target.url,
             kind="unsupported",
@@ -54,24 +58,14 @@ def rekey(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
             allowed="layout pack",
             next="a key is what sealed packs have; other vaults have none to change",
         )
-    from ..target.pack.target import PackTarget
-
     progress = progress or Progress()
     started = time.time()
-    target = open_target(policy.target, policy.host, policy.name)
-    assert isinstance(target, PackTarget)
     state = HostState(state_directory, policy)
     result = RekeyResult(target.key_id)
     snapshots = target.list()
     if not snapshots:
         check_not_lost(policy, state, ())
-        raise UsageError(
-            "There is no history of %s" % name_of(policy),
-            kind="no_snapshot",
-            field="target",
-            found=policy.target.url,
-            next="check the target, host and name",
-        )
+        raise no_snapshot(name_of(policy))
     try:
         if dry_run:
             done = target.sealed_otherwise()

@@ -392,9 +392,14 @@ class Target(ABC):
         """What this object asked so far of a service that charges by the request; None of any other."""
         return None
 
+    @property
+    def sealed(self) -> "Optional[Target]":
+        """What of it is sealed with a key, all of it or a part; None where nothing is."""
+        return None
+
     def keys(self) -> "List[str]":
         """The ids of the keys that seal what snapshots need, the one that seals what comes first; none where nothing is sealed."""
-        return []
+        return self.sealed.keys() if self.sealed is not None else []
 
     @property
     def immutable(self) -> Optional[bool]:

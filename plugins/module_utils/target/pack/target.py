@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, AbstractSet, Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, AbstractSet, Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar, Union
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
@@ -44,6 +44,8 @@ _GONE = "gone"
 # A run of zeros of this length becomes a hole.
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
+
+_Found = TypeVar("_Found")
 
 
 class PackTarget(Target):
@@ -82,8 +84,18 @@ class PackTarget(Target):
     # ---- looking -------------------------------------------------------------------------------------------------------------
 
     def latest(self) -> Optional[Snapshot]:
-        commit = self._repository.newest()
+        commit = self._looked(self._repository.newest)
         return commit.snapshot() if commit is not None else None
+
+    def _looked(self, look: Callable[[], _Found]) -> _Found:
+        """What ``look`` finds. What is remembered may be sealed with a key that is needed, and here, no more: then it is looked for in the store itself."""
+        try:
+            return look()
+        except TargetError as error:
+            if error.kind != "key":
+                raise
+            self.store.forget()
+            return look()
 
     def list(self) -> List[Snapshot]:
         return [commit.snapshot() for commit in self._repository.commits() if not commit.removed]
@@ -125,6 +137,9 @@ class PackTarget(Target):
     # ---- backing up ------------------------------------------------------------------------------------------------------------
 
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> PackSession:
+        return self._looked(partial(self._begin_session, tx, parent, tags, thresholds))
+
+    def _begin_session(self, tx: str, parent: Optional[str], tags: Sequence[str], thresholds: Thresholds) -> PackSession:
         repository = self._begin(tx)
         base = repository.newest()
         if (base.receipt.id if base is not None else None) != parent:
@@ -485,6 +500,10 @@ class PackTarget(Target):
         if not self._repository.has_key:
             return None
         return Rewrite(self._repository, tell).repack(unused_percent)
+
+    @property
+    def sealed(self) -> PackTarget:
+        return self
 
     @property
     def key_id(self) -> str:
