@@ -439,6 +439,17 @@ def test_mass_change_holds_the_copy_before_it(world: World, second: Second) -> N
     assert held[str(first)] and held[str(first)]["by"] == "anomaly"  # type: ignore[index]
 
 
+def test_a_copy_is_judged_by_its_policy(world: World, second: Second) -> None:
+    for number in range(40):
+        (world.src / str(number)).write_text("precious %d" % number * 100)
+    world.backup()
+    for number in range(40):
+        (world.src / str(number)).write_text("upgraded %d" % number * 100)
+    world.backup()
+    second.pull(policy=world.policy(anomaly={"changed_percent": 0}))
+    assert [snapshot.held for snapshot in second.target.list()] == [None, None]
+
+
 def test_the_host_goes_on_at_the_second_vault_and_the_first_gets_the_copies(world: World, second: Second) -> None:
     """What a move or the loss of a vault comes to."""
     ids = fill(world, 2)

@@ -24,7 +24,7 @@ from ..observe.progress import Progress
 from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec, check_target
 from ..process import lock
-from ..target.contract import IncompleteError, Requests, Snapshot
+from ..target.contract import IncompleteError, Requests, Snapshot, Thresholds
 from ..target.sources import plan_sources
 from ..target.succession import CLOCK_SLACK, check_place
 from ..target.tree.copy import CopySession, choose_base
@@ -363,9 +363,11 @@ class _Replication:
         return self.source.manifest(snapshot)
 
     def _begin(self, snapshot: Snapshot) -> Session:
+        thresholds = Thresholds(**vars(self.policy.anomaly))
         if self.tree is not None:
-            return self.tree.begin_copy(new_transaction(), snapshot, self.policy.target.url)
-        return self._store_of_copies().begin_copy(new_transaction(), snapshot, self.policy.target.url, self.directory + b"/copy.jsonl")
+            return self.tree.begin_copy(new_transaction(), snapshot, self.policy.target.url, thresholds)
+        journal = self.directory + b"/copy.jsonl"
+        return self._store_of_copies().begin_copy(new_transaction(), snapshot, self.policy.target.url, journal, thresholds)
 
     def _store_of_copies(self) -> PackTarget:
         assert self.packs is not None, "copies go to plain files or to packs"

@@ -95,8 +95,10 @@ def _line(repository: str, blobs: Mapping[str, Blob], files: Mapping[str, Sequen
 class PackCopySession(PackSession):
     """Takes in ``origin`` of the vault ``source`` (for messages); ``base``: the newest snapshot here, whose content is not sent again."""
 
-    def __init__(self, repository: Repository, tx: str, base: Optional[Commit], origin: Snapshot, source: str, journal: Journal) -> None:
-        super().__init__(repository, tx, origin.receipt.sequence, base, origin.tags, Thresholds())
+    def __init__(
+        self, repository: Repository, tx: str, base: Optional[Commit], origin: Snapshot, source: str, journal: Journal, thresholds: Thresholds
+    ) -> None:
+        super().__init__(repository, tx, origin.receipt.sequence, base, origin.tags, thresholds)
         self.origin = origin
         self.source = source
         self._journal = journal

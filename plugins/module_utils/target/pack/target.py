@@ -155,13 +155,13 @@ class PackTarget(Target):
         session.open()
         return session
 
-    def begin_copy(self, tx: str, origin: Snapshot, source: str, journal: bytes) -> PackCopySession:
+    def begin_copy(self, tx: str, origin: Snapshot, source: str, journal: bytes, thresholds: Thresholds = Thresholds()) -> PackCopySession:
         """Open a session for a copy of ``origin``, a snapshot of this history in the vault ``source`` (for messages). ``journal``: a file of this machine
         that knows what is stored and not published."""
         from .copy import Journal, PackCopySession
 
         repository = self._begin(tx)
-        session = PackCopySession(repository, tx, repository.newest(), origin, source, Journal(journal, repository.id, repository.key_id))
+        session = PackCopySession(repository, tx, repository.newest(), origin, source, Journal(journal, repository.id, repository.key_id), thresholds)
         session.open()
         return session
 

@@ -17,7 +17,7 @@ from ...manifest.document import Manifest
 from ...manifest.entry import Entry
 from ...manifest.walk import Descent
 from ...observe.audit import events, rfc3339, seconds_of
-from ..contract import Delivery, Receipt, Snapshot, Tell
+from ..contract import Delivery, Receipt, Snapshot, Tell, Thresholds
 from ..sources import Sources
 from ..succession import CLOCK_SLACK, check_origin
 from . import layout
@@ -60,9 +60,10 @@ class CopySession(TreeSession):
         origin: Snapshot,
         source: str,
         newest: Optional[Snapshot],
+        thresholds: Thresholds,
     ) -> None:
         receipt = origin.receipt
-        super().__init__(history, storage, receipt.host, receipt.policy, tx, base, clone, origin.tags)
+        super().__init__(history, storage, receipt.host, receipt.policy, tx, base, clone, origin.tags, thresholds)
         self.origin = origin
         self.source = source
         self._newest = newest

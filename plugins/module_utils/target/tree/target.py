@@ -115,13 +115,13 @@ class TreeTarget(Target):
 
         return self._begin(make)
 
-    def begin_copy(self, tx: str, origin: Snapshot, source: str) -> CopySession:
+    def begin_copy(self, tx: str, origin: Snapshot, source: str, thresholds: Thresholds = Thresholds()) -> CopySession:
         """Open a session for a copy of ``origin``, a snapshot of this history in the vault ``source`` (for the records)."""
 
         def make(storage: str) -> CopySession:
             snapshots = self.list()
             base = choose_base(snapshots, origin)
-            return CopySession(self.history, storage, tx, base, self._clone, origin, source, snapshots[0] if snapshots else None)
+            return CopySession(self.history, storage, tx, base, self._clone, origin, source, snapshots[0] if snapshots else None, thresholds)
 
         return self._begin(make)
 
