@@ -50,7 +50,7 @@ def test_everything_is_new_without_a_baseline(tree: Path) -> None:
 
 def test_equal_trees_have_equal_digests_and_other_bytes_another(tree: Path) -> None:
     first = look(tree)
-    assert look(tree).digest == first.digest
+    assert look(tree).content_digest == first.content_digest  # others may write in the directories above
     file = tree / "folder" / "file"
     before = file.stat()
     file.write_bytes(b"CONTENT")
