@@ -373,6 +373,7 @@ def _tagged(result: Result, _request: Namespace) -> Iterator[str]:
 
 def _protection(result: Result, _request: Namespace) -> Iterator[str]:
     """Whether a policy's host is protected."""
+    old = result.get("old_prefixes", {})
     newest, last, drill, restoring = result["newest"], result["last_run"], result["last_drill"], result["restoring"]
     yield from fields(
         ("policy", "%s of host %s in %s" % (result["policy"], result["host"], result["target"])),
@@ -382,7 +383,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
         ("immutable", {True: "yes, while it is young", False: "no, whoever may delete here can delete all of it"}.get(result["immutable"])),
-        ("old prefixes", ", ".join("%s (%s)" % (prefix, _count(count, "object")) for prefix, count in sorted(result.get("old_prefixes", {}).items()))),
+        *([("old prefixes", ", ".join("%s (%s)" % (prefix, _count(count, "object")) for prefix, count in sorted(old.items())))] if old else []),
         ("keys", _keys(result["keys"]) if result["keys"] else None),
         ("running", "a run is under way" if result["running"] else None),
         ("restoring", "snapshot %s, since %s UTC" % (restoring["snapshot"], _utc(restoring["at"])) if restoring else None),
