@@ -35,12 +35,12 @@ def agent(*words: str) -> "subprocess.CompletedProcess[str]":
 class Loop:
     """A loop at work in ``home``, where its policy, its state and what it says lie; ended with its block, whatever happened in it."""
 
-    def __init__(self, home: Path, policy: Dict[str, Any], seconds: int = 3600, *more: str) -> None:
+    def __init__(self, home: Path, policy: Dict[str, Any], seconds: int = 3600, *more: str, said: str = "") -> None:
         home.mkdir(exist_ok=True)
         self.policy = home / "policy.json"
         self.policy.write_text(json.dumps(policy))
         self.state = home / "state"
-        self.said = home / "said"
+        self.said = Path(said) if said else home / "said"
         self.complaints = home / "complaints"
         with open(self.said, "w") as out, open(self.complaints, "w") as err:
             command = [*AGENT, "run", str(self.policy), "--loop", str(seconds), "--state", str(self.state), *more]

@@ -188,7 +188,7 @@ def test_a_last_run_that_takes_too_long_is_broken_off_within_the_bound_and_nothi
         (world.src / "notes" / "more").write_text("more")
         start = time.monotonic()
         assert found.stop() == 1
-        assert 0.9 < time.monotonic() - start < 9
+        assert 0.9 < time.monotonic() - start < 20  # it was to take a minute
         line = found.lines()[-1]
         assert (line["trigger"], line["rc"], line["error"]["kind"]) == ("stop", 1, "interrupted")
     assert len(world.snapshots()) == 1
@@ -297,8 +297,17 @@ def test_the_policy_is_read_again_before_each_run_and_one_that_is_wrong_ends_not
         assert line["rc"] == 2 and found.process.poll() is None
         found.policy.write_text(json.dumps(policy(world, exclude=["/notes/"], guards={"max_deselect_percent": 100})))
         until(lambda: len(world.snapshots()) == 2)
+        until(lambda: found.health()["watched"] == 1)
         assert found.stop() == 0
     assert not world.stored(world.snapshots()[0].id, "notes").exists()
+
+
+def test_a_log_that_is_full_stops_no_loop(world: World) -> None:
+    with Loop(world.root / "one", policy(world), 1, said="/dev/full") as found:
+        until(lambda: len(world.snapshots()) == 1)
+        (world.src / "notes" / "more").write_text("more")
+        until(lambda: len(world.snapshots()) == 2)
+        assert found.health()["ok"] and found.stop() == 0
 
 
 def test_health_says_why_and_how_old(world: World) -> None:
@@ -309,7 +318,7 @@ def test_health_says_why_and_how_old(world: World) -> None:
         assert set(health) == {*re.findall("`([a-z_]+)`", section.partition("Keys: ")[2]), "rc", "failed"} - {"restore", "run", "waiting", "ended"}
         assert health["ok"] and 0 <= health["age"] < 60 and (health["max_age"], health["interval"]) == (3600, 3600)
         time.sleep(1.1)
-        assert "the last run that succeeded began 1s ago" in found.health("--max-age", "1s")["problems"][0]
+        assert re.match(r"the last run that succeeded began \d+s ago, 1s are allowed", found.health("--max-age", "1s")["problems"][0])
         file = found.state / "h" / "p" / "health.json"
         os.utime(file, (1, 1))
         found.process.send_signal(signal.SIGSTOP)

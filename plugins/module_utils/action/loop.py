@@ -18,6 +18,7 @@ import select
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Type
@@ -173,39 +174,27 @@ def loop(
         os.close(fd)
 
 
+@dataclass
 class _Loop:
-    def __init__(
-        self,
-        load: Callable[[], Policy],
-        policy: Policy,
-        state: HostState,
-        state_directory: str,
-        pace: Pace,
-        say: Callable[[Line], None],
-        tell: Callable[[str], None],
-        flush: float,
-        progress: Progress,
-        chance: Callable[[], float],
-        signals: _Signals,
-        warnings: List[str],
-    ) -> None:
-        self.load = load
-        self.policy = policy
-        self.state = state
-        self.state_directory = state_directory
-        self.pace = pace
-        self.say = say
-        self.tell = tell
-        self.flush = flush
-        self.progress = progress
-        self.chance = chance
-        self.signals = signals
+    load: Callable[[], Policy]
+    policy: Policy
+    state: HostState
+    state_directory: str
+    pace: Pace
+    say: Callable[[Line], None]
+    tell: Callable[[str], None]
+    flush: float
+    progress: Progress
+    chance: Callable[[], float]
+    signals: _Signals
+    warnings: List[str]
+
+    def __post_init__(self) -> None:
         self.failures = 0
         self.last: Optional[Line] = None
-        self.warnings = warnings
         self.began = rfc3339(time.time())
         self.watches: Optional[Watches] = None
-        self.watched = Watched(policy, state)
+        self.watched = Watched(self.policy, self.state)
         self.look_again = 0.0
         self.told = ""
 
@@ -230,6 +219,7 @@ class _Loop:
         begun, trigger = 0.0, "start"
         self._look()
         while not self.signals.count:
+            self._renew()
             if is_within(self.policy.schedule.window, datetime.now()):
                 begun = time.monotonic()
                 self._run(trigger)
@@ -305,6 +295,15 @@ class _Loop:
     def _backup(self) -> Mapping[str, Any]:
         return backup(self._policy(), state_directory=self.state_directory, progress=self.progress).to_dict()
 
+    def _renew(self) -> None:
+        """Go by the policy as it is now. One that is wrong the run tells of."""
+        with suppress(BackupError):
+            policy = self._policy()
+            if policy != self.policy:
+                self.policy, self.state = policy, HostState(self.state_directory, policy)
+                self.watched = Watched(policy, self.state)
+                self._look()
+
     def _policy(self) -> Policy:
         policy = self.load()
         if (policy.host, policy.name) != (self.policy.host, self.policy.name):
@@ -321,14 +320,18 @@ class _Loop:
         """Have ``work`` done by a process of its own, and say what came of it."""
         self._note(event)
         started = time.time()
-        child = _Child(work, self.signals)
-        line: Line = {"event": event, **more, "started": rfc3339(started), **self._see_through(child)}
+        try:
+            answer = self._see_through(_Child(work, self.signals))
+        except OSError as error:  # too many processes, no memory
+            answer = _failed(refused_by_system(error, "starting what backs up"))
+        line: Line = {"event": event, **more, "started": rfc3339(started), **answer}
         line["duration"] = round(time.time() - started, 3)
         self.failures = 0 if line["rc"] in (0, EXIT_WARNINGS) else self.failures + 1
         line["failures"] = self.failures
         self.last = line
         if event == "run" or line["rc"] or line.get("needed"):
-            self.say(line)
+            with suppress(OSError):  # a log that is full stops no backup
+                self.say(line)
         gc.collect()  # the program lets Python's collector rest, which is meant for what ends soon
         return line
 
