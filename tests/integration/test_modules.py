@@ -440,12 +440,15 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         ("snapshot_info", "changed"),
         ("verify", "changed"),
         ("drill", "changed"),
-        *(("status_info", key) for key in ("changed", "pending", "running", "truncated")),
+        *(("status_info", key) for key in ("changed", "pending", "restoring", "running", "truncated")),
         *((module, key) for module in ("manifest", "snapshot", "snapshot_info", "status_info", "prune") for key in ("rc", "error")),
         ("snapshot_info", "duration"),  # rounds to nothing
         # Need a bucket, a copy that was pruned, and damage that an older snapshot makes up for.
         ("snapshot", "requests"),
         ("status_info", "immutable"),
+        ("status_info", "old_prefixes"),
+        ("prune", "requests"),
+        ("prune", "repacked"),
         ("replicate", "pruned"),
         ("drill", "loss"),
         ("snapshot", "anomaly"),  # these two need files that are encrypted in numbers

@@ -19,6 +19,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.status impo
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
 from .sshd import Away
+from .test_mirror import Local
 from .world import Packed, World, differences, error_of, fingerprint, needs_root
 
 
@@ -40,10 +41,13 @@ def world(portable: World) -> World:
     return portable
 
 
-@pytest.fixture(params=[World.make, Packed.make, Away.over], ids=["tree", "pack", "ssh"])
+@pytest.fixture(params=[World.make, Packed.make, Away.over, lambda _storage: Local.here()], ids=["tree", "pack", "ssh", "mirror"])
 def anywhere(request: pytest.FixtureRequest) -> Iterator[World]:
     made = request.param("portable")
-    fill(made.src)
+    if isinstance(made, Local):
+        (made.src / "clawd").mkdir()
+        (made.src / ".openclaw").mkdir()
+    fill(made.src / ".openclaw" if isinstance(made, Local) else made.src)
     made.backup()
     yield made
     made.destroy()
@@ -75,7 +79,7 @@ def test_a_new_container_finds_its_history_wherever_that_is(anywhere: World) -> 
     assert fingerprint(anywhere.src, times=False) == before
     assert needed(anywhere).needed is None
     assert not anywhere.backup().changed
-    assert len(anywhere.snapshots()) == 1
+    assert status(anywhere.policy(), state_directory=str(anywhere.state))["snapshots"] == 1
 
 
 def test_the_first_start_of_all_needs_nothing(portable: World) -> None:

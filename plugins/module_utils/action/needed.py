@@ -140,7 +140,7 @@ def _look(policy: Policy, state: HostState) -> Tuple[Situation, Optional[Snapsho
         is_empty = not _holds_anything(policy)
     except RefusedError:  # the profile finds nothing
         is_empty = True
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     found = Situation(
         is_unfinished=state.unfinished() is not None,
         is_empty=is_empty,

@@ -528,7 +528,7 @@ def table(rows: Sequence[Sequence[str]], alignment: str) -> Iterator[str]:
 
 def fields(*pairs: "tuple[str, Optional[str]]") -> Iterator[str]:
     """One ``name  value`` a line; without those that have none."""
-    width = max(len(name) for name, _value in pairs)
+    width = max(len(name) for name, value in pairs if value)
     return ("%-*s  %s" % (width, name, value) for name, value in pairs if value)
 
 
