@@ -166,6 +166,15 @@ def request_table(counted: Mapping[str, Any]) -> str:
     return table(["", *names], rows)
 
 
+def kept_table(counted: Mapping[str, Any]) -> str:
+    """How many objects each peer leaves, how long it took through the proxy (s), and what a restore gave back; nothing where that was not looked at."""
+    kept = counted.get("kept")
+    if not kept:
+        return ""
+    columns = list(dict.fromkeys(column for facts in kept.values() for column in facts))
+    return table(["", *columns], [[name, *(str(facts.get(column, "")) for column in columns)] for name, facts in kept.items()])
+
+
 def _verbs(asked: Optional[Mapping[str, int]]) -> str:
     if asked is None:
         return ""
@@ -243,7 +252,8 @@ def write_page(results: Mapping[str, Taken]) -> None:
         if "counted" in taken:
             image.write_text(plot_requests(taken), encoding="utf-8")
             title = "## Requests: {files} files in {directories} directories, in a bucket".format(**taken)
-            parts.append("%s\n\n![Requests of each case and tool](images/%s)\n\n%s" % (title, image.name, request_table(taken)))
+            tables_of = "\n".join(filter(None, (request_table(taken), kept_table(taken))))
+            parts.append("%s\n\n![Requests of each case and tool](images/%s)\n\n%s" % (title, image.name, tables_of))
             continue
         image.write_text(plot_seconds(taken), encoding="utf-8")
         title = "## `%s`: %s, %s files, %.2f GB" % (name, taken["title"], format(taken["files"], ","), taken["bytes"] / 1e9)

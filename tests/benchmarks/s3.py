@@ -4,7 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure backups to a bucket: what they ask of the service, and how long they take beside restic.
 
-Requests are counted by a proxy before moto's server, which knows conditional writes; times are taken with rclone's, in memory, and without a proxy.
+Requests, and what a restore gives back, are counted with a proxy before moto's server, which knows conditional writes; times are taken with rclone's,
+in memory, and without a proxy.
 Results: the parts ``requests`` and ``bucket`` of docs/performance.json and docs/performance.md.
 """
 
@@ -18,13 +19,13 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Type
 
 from ansible_collections.openclaw.backup.tests.integration.buckets import ACCESS, SECRET, Proxy, serving
 from bench import MEMORY, TURNS, describe_machine, measure
 from measure import Failed, remove, run
 from peers import Argv, Engine, Peer, Restic
-from report import MISS, judge, read_results, request_table, table, tables, write_page, write_results
+from report import MISS, judge, kept_table, read_results, request_table, table, tables, write_page, write_results
 from tree import KINDS, Tree
 
 _BUCKET = "bench"
@@ -51,6 +52,8 @@ def remote(place: str) -> str:
 class ToBucket(Engine):
     """Sealed packs."""
 
+    layout = "pack"
+
     def prepare(self) -> None:
         super().prepare()
         key, credentials = self.room / "key", self.room / "credentials"
@@ -59,8 +62,17 @@ class ToBucket(Engine):
         for path in (key, credentials):
             path.chmod(0o600)
         policy = self.room / "policy.json"
-        target = {"url": "s3://%s/engine%d" % (_BUCKET, random.getrandbits(32)), "endpoint": Server.url, "layout": "pack", "key_file": str(key)}
+        target = {"url": "s3://%s/engine%d" % (_BUCKET, random.getrandbits(32)), "endpoint": Server.url, "layout": self.layout}
+        if self.layout == "pack":
+            target["key_file"] = str(key)
         policy.write_text(json.dumps({**json.loads(policy.read_text()), "target": {**target, "credentials_file": str(credentials)}}))
+
+
+class ToMirror(ToBucket):
+    """One object per file."""
+
+    name = "openclaw-backup, mirror"
+    layout = "mirror"
 
 
 class ResticToBucket(Restic):
@@ -131,12 +143,12 @@ class Mounted(Peer):
         return ["rsync", "-r", "--", "%s/" % (self._mount / "mounted"), "%s/" % self.restored]
 
 
-_COUNTED: Sequence[Type[Peer]] = (ToBucket, ResticToBucket, FastSync, Sync, Mounted)
+_COUNTED: Sequence[Type[Peer]] = (ToBucket, ToMirror, ResticToBucket, FastSync, Sync, Mounted)
 _TIMED: Sequence[Type[Peer]] = (ToBucket, ResticToBucket)
 
 
 def make_home(root: Path) -> Tree:
-    """The size of a small agent's home."""
+    """The size of a small agent's home, with programs, a link and an empty directory."""
     chance = random.Random(_FILES)
     folders = [root / ("d%02d" % number) for number in range(_DIRECTORIES - 1)]
     files = []
@@ -144,7 +156,11 @@ def make_home(root: Path) -> Tree:
         path = folders[number % len(folders)] / ("f%02d" % number)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(chance.randrange(200, 60_000)))
+        if number % 10 == 0:
+            path.chmod(0o755)
         files.append((str(path), path.stat().st_size))
+    (root / "link").symlink_to("d00/f00")
+    (root / "empty").mkdir()
     return Tree(root, files, _FILES, _DIRECTORIES, 0, 0, sum(size for _path, size in files))
 
 
@@ -152,12 +168,14 @@ def count(room: Path, proxy: Proxy) -> Dict[str, Any]:
     """By case and peer, how often each verb was asked."""
     tree = make_home(room / "home")
     cases: Dict[str, Dict[str, Dict[str, int]]] = {}
+    kept: Dict[str, Dict[str, Any]] = {}
     for cls in _COUNTED:
         if cls.lacks():
             print("%s is not counted: this machine lacks %s." % (cls.name, cls.lacks()), file=sys.stderr)
             continue
         peer = cls(room / cls.__name__.lower(), tree)
         try:
+            before = objects()
             peer.prepare()
             for case, changed in (("first", 0), ("unchanged", 0), ("1 changed", 1), ("40 changed", 40), ("restore", 0)):
                 for path, size in tree.files[:changed]:
@@ -165,11 +183,38 @@ def count(room: Path, proxy: Proxy) -> Dict[str, Any]:
                 argv = peer.restore() if case == "restore" else peer.backup()
                 assert argv is not None
                 proxy.asked.clear()
-                run(argv)
+                seconds = run(argv).seconds
                 cases.setdefault(case, {})[cls.name] = dict(sorted(Counter(asked.verb for asked in proxy.asked).items()))
+                kept.setdefault(cls.name, {})[case] = round(seconds, 3)
+            kept[cls.name].update(objects=objects() - before, **came_back(tree.root, peer.restored_source()))
         finally:
             peer.close()
-    return {"files": tree.names, "directories": tree.directories, "bytes": tree.bytes, "counted": cases}
+    return {"files": tree.names, "directories": tree.directories, "bytes": tree.bytes, "counted": cases, "kept": kept}
+
+
+def objects() -> int:
+    """How many objects there are."""
+    found: int = json.loads(run(rclone("size", "--json", remote(""))).output)["count"]
+    return found
+
+
+def came_back(home: Path, restored: Path) -> Dict[str, str]:
+    """How much of a home a restore gave back: contents, modes, links, empty directories."""
+    paths = sorted(home.rglob("*"))
+    links = [path for path in paths if path.is_symlink()]
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
+    empty = [path for path in paths if path.is_dir() and not path.is_symlink() and not any(path.iterdir())]
+
+    def share(wanted: Sequence[Path], is_same: Callable[[Path, Path], bool]) -> str:
+        there = [(path, restored / path.relative_to(home)) for path in wanted]
+        return "%d of %d" % (sum(os.path.lexists(other) and is_same(path, other) for path, other in there), len(wanted))
+
+    return {
+        "contents": share(files, lambda one, other: one.read_bytes() == other.read_bytes()),
+        "modes": share(files, lambda one, other: one.stat().st_mode == other.stat().st_mode),
+        "links": share(links, lambda one, other: other.is_symlink() and os.readlink(one) == os.readlink(other)),
+        "empty directories": share(empty, lambda _one, other: other.is_dir()),
+    }
 
 
 def main() -> int:
@@ -197,7 +242,7 @@ def main() -> int:
         return 1
     finally:
         remove(room)
-    print(request_table(counted))
+    print("%s\n%s" % (request_table(counted), kept_table(counted)))
     rows: List[List[str]] = []
     if taken is not None:
         rows = judge({"bucket": taken}) if scale == 1 else []

@@ -309,7 +309,7 @@ def rsync_differences(one: Path, other: Path) -> str:
 def assert_same(one: Path, other: Path, *, rsync: bool = True) -> None:
     assert differences(fingerprint(one), fingerprint(other)) == []
     if rsync:
-        assert rsync_differences(one, other) == ""
+        assert rsync_differences(one, other) == "", rsync_differences(one, other)
 
 
 def error_of(function: Callable[..., Any], *args: Any, **options: Any) -> BackupError:

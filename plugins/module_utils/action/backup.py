@@ -398,7 +398,7 @@ class _Run:
     def _still_unchanged(self, dry_run: bool) -> bool:
         """Tell the target now and then; False where it has lost what this host takes for granted, or asks for paths."""
         assert self.baseline is not None
-        if self._needs_healing or (self.tags and not self._is_newest(self.baseline)):
+        if self._needs_healing or self.target.is_behind(self.baseline) or (self.tags and not self._is_newest(self.baseline)):
             return False
         told = self.state.heartbeat_at()
         if dry_run or not self.policy.heartbeat or self.now - told < self.policy.heartbeat or (told and not self.target.beats):
@@ -513,7 +513,7 @@ class _Run:
             if not dry_run:
                 raise
             self.result.refuse(error)  # with what was found, so that it can be looked at
-        damaged = self._known_damage() if base is not None else False
+        damaged = base is not None and self.baseline is not None and (self._known_damage() or self.target.is_behind(self.baseline))
         if base is not None and base.content_digest == manifest.content_digest and not damaged:
             # A lost acknowledgement, or an adoption, made this run's content the newest already.
             self.result.changed = self.adopt and self.baseline is not before

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence, Tuple, Union
 
@@ -16,12 +18,13 @@ from ..target.tree.target import TreeTarget, overlaps
 from .state import HostState
 
 if TYPE_CHECKING:
+    from ..target.mirror.hybrid import HybridTarget
     from ..target.mirror.store import MirrorStore
     from ..target.mirror.target import MirrorTarget
     from ..target.pack.target import PackTarget
     from ..target.remote.target import RemoteTarget
 
-AnyTarget = Union[TreeTarget, "RemoteTarget", "PackTarget", "MirrorTarget"]
+AnyTarget = Union[TreeTarget, "RemoteTarget", "PackTarget", "MirrorTarget", "HybridTarget"]
 
 
 _open: Dict[Tuple[TargetSpec, str, str], RemoteTarget] = {}
@@ -31,6 +34,11 @@ def open_target(spec: TargetSpec, host: str, policy: str, *, memory: Optional[by
     """The target of ``policy`` of ``host``. Nothing is touched yet; asked for again, a target on another machine is the same one, with the connection
     that it has. ``memory``: a directory where may be kept what spares the next run requests that are paid for; ``sources``: the policy's, for a target
     that others wrote and that does not say what it is of. ``TargetError`` for a kind that this version does not serve."""
+    layouts = {spec.layout} if isinstance(spec.layout, str) else {layout for _path, layout in spec.layout}
+    if layouts == {"mirror", "pack"} and spec.scheme == "s3":
+        return _open_hybrid(spec, host, policy, memory, sources)
+    if len(layouts) == 1:
+        spec = replace(spec, layout=layouts.pop())
     if spec.scheme in ("file", "s3") and spec.layout == "mirror":
         return _open_mirror(spec, host, policy, memory, sources)
     if spec.scheme in ("file", "s3") and spec.layout == "pack":
@@ -85,6 +93,18 @@ def _open_pack(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes]
     assert spec.host is not None
     bucket = S3Store(spec.host, spec.path, MARK, endpoint=spec.endpoint, region=spec.region, credentials_file=spec.credentials_file)
     return PackTarget(RememberedStore(bucket, "%s/%s/" % (host, policy), spec.endpoint, memory), host, policy, key, old_keys)
+
+
+def _open_hybrid(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes], sources: Sequence[str]) -> AnyTarget:
+    """The history lies below a name that is none of a mirror's."""
+    packs = _open_pack(replace(spec, path="/".join(filter(None, (spec.path, "history")))), host, policy, memory)
+    if is_canary(policy):
+        return packs
+    from ..target.mirror.hybrid import HybridTarget, Layouts
+
+    assert not isinstance(spec.layout, str)
+    roots = ["/" + os.fsdecode(root) for root in Layouts(spec.layout).roots(sources)] if sources else []
+    return HybridTarget(packs, _open_mirror(spec, host, policy, memory, roots), spec.layout, memory)
 
 
 def _open_mirror(spec: TargetSpec, host: str, policy: str, memory: Optional[bytes], sources: Sequence[str]) -> MirrorTarget:

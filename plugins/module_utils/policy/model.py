@@ -422,7 +422,7 @@ class Policy:
         """The keys that were set to ask for something which this kind of target has no use for."""
         idle: Tuple[str, ...] = NEVER
         if self.target.layout != "tree":
-            idle += REMOTE_ONLY + RSYNC_ONLY + PLAIN_ONLY + (() if self.target.layout == "pack" else ("transfer.bwlimit",))
+            idle += REMOTE_ONLY + RSYNC_ONLY + PLAIN_ONLY
         elif self.target.scheme != "ssh":
             idle += REMOTE_ONLY if self.transfer.bwlimit else REMOTE_ONLY + RSYNC_ONLY
         return [name for name in self._asked_for() if name in idle]

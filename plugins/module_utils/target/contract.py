@@ -415,6 +415,10 @@ class Target(ABC):
         """How many objects lie below each prefix of an older layout, which is going to be removed."""
         return {}
 
+    def is_behind(self, baseline: Receipt) -> bool:
+        """Whether it lacks something that a run has to bring though nothing changed since the ``baseline``, as far as this host remembers."""
+        return False
+
     def overrule(self) -> None:  # noqa: B027 - elsewhere nobody else can change what a session goes on from
         """Somebody has decided that what others changed there may be replaced."""
 

@@ -26,6 +26,8 @@ from .store import Found, MirrorStore, make_md5
 
 # The transaction of a manifest that no run made.
 NOBODY = "0" * 32
+# What a receipt of a mirror says instead of a way to clone.
+OBJECTS = "objects"
 _BLOCK = 1 << 23
 
 T = TypeVar("T")
@@ -157,7 +159,7 @@ def receipt_of(manifest: Manifest, created: str, sequence: int, parent: Optional
         link_limit=0,
         storage=PORTABLE,
         engine=VERSION,
-        clone="objects",
+        clone=OBJECTS,
     )
 
 

@@ -14,6 +14,7 @@ from ...errors import RUN_OUT, RefusedError, TargetError, UsageError, counted, p
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import Descent, open_file
+from ...transfer.pace import rate_of
 from ...transfer.rsync import Options
 from ..contract import Delivery, IncompleteError, Receipt, Sent, Session, Shortfall, Tell
 from ..succession import time_after
@@ -102,6 +103,7 @@ class MirrorSession(Session):
 
     def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
         self._failed = {}
+        self._store.limit(rate_of(options.bwlimit) if options.bwlimit else None)
         entries = [entry for entry in delivery.wanted if entry.type == FILE]
         keys = [self._key(entry) for entry in entries]
         reader = _Reader(delivery)

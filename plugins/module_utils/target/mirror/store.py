@@ -149,6 +149,8 @@ class MirrorDirectory(DirectoryStore, MirrorStore):
                         digest = hashlib.sha256()
                         for block in _blocks(content.body):
                             digest.update(block)
+                            if self.sending is not None:
+                                self.sending(len(block))
                             view = memoryview(block)
                             while view:
                                 view = view[stream.write(view) :]

@@ -1,0 +1,325 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hybrid: a history of sealed packs that holds everything, and beside it a mirror of those directories that are to lie there as plain files."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
+
+from ...errors import BackupError, RefusedError, UsageError
+from ...manifest.document import Manifest
+from ...manifest.entry import DIRECTORY, Entry
+from ...manifest.walk import Descent
+from ...transfer.rsync import Options
+from ..contract import (
+    Delivery,
+    Heartbeat,
+    IncompleteError,
+    Receipt,
+    Requests,
+    Rewritten,
+    Sent,
+    Session,
+    Shortfall,
+    Size,
+    Snapshot,
+    Target,
+    Tell,
+    Thresholds,
+    Verification,
+)
+from ..pack.session import PackSession
+from ..pack.target import PackTarget
+from ..sources import PORTABLE
+from ..tree.layout import make_private, write_json
+from .condition import OBJECTS
+from .session import MirrorSession
+from .target import MirrorTarget
+
+_BEHIND = b"/behind.json"
+MIRROR = "mirror"
+
+
+class Layouts:
+    """Which layout is that of a path: that of the longest path above it which has one, packs where there is none."""
+
+    def __init__(self, layouts: Sequence[Tuple[str, str]]) -> None:
+        self._layouts = {os.fsencode(path).strip(b"/"): layout for path, layout in layouts}
+
+    def of(self, path: bytes) -> str:
+        """The layout of a path (relative to ``/``)."""
+        at = path
+        while at and at not in self._layouts:
+            at = at.rpartition(b"/")[0]
+        return self._layouts.get(at, "")
+
+    def roots(self, sources: Sequence[str]) -> List[bytes]:
+        """The directories that begin in the mirror. ``UsageError`` where there is none."""
+        own = [os.fsencode(source).strip(b"/") for source in sources]
+        found: Set[bytes] = set()
+        for path, layout in self._layouts.items():
+            if layout == MIRROR:
+                found.update([path] if any(_is_within(path, source) for source in own) else [source for source in own if _is_within(source, path)])
+        found = {path for path in found if self.of(path) == MIRROR}
+        roots = sorted(path for path in found if not (path.rpartition(b"/")[0] and self.of(path.rpartition(b"/")[0]) == MIRROR and _below(path, found)))
+        if not roots:
+            raise UsageError(
+                "target.layout gives none of the sources to the mirror",
+                kind="policy",
+                field="target.layout",
+                found=", ".join(os.fsdecode(b"/" + path) for path in self._layouts),
+                allowed="a source, a directory in one, or one that holds sources",
+                next="name one of %s, or write layout pack" % ", ".join(sources),
+            )
+        return roots
+
+    def part(self, manifest: Manifest) -> Manifest:
+        """What a mirror is to hold of it: what has that layout, and the directories above."""
+        roots = self.roots(manifest.header.sources)
+        kept = [entry for entry in manifest.entries if self.of(entry.path) == MIRROR]
+        paths = {entry.path for entry in kept}
+        above = {folder for path in (*paths, *roots) for folder in _folders(path)}.difference(paths)
+        kept += [entry for entry in manifest.entries if entry.path in above and entry.type == DIRECTORY]
+        alone = [entry._replace(group=None) if entry.group is not None and entry.group not in paths else entry for entry in kept]
+        databases = {path: counts for path, counts in manifest.header.databases.items() if os.fsencode(path) in paths}
+        header = replace(manifest.header, sources=tuple("/" + os.fsdecode(root) for root in roots), databases=databases, parent=None)
+        return Manifest.from_entries(header, alone)
+
+
+def _is_within(path: bytes, folder: bytes) -> bool:
+    return not folder or path == folder or path.startswith(folder + b"/")
+
+
+def _below(path: bytes, others: Set[bytes]) -> bool:
+    return any(other != path and _is_within(path, other) for other in others)
+
+
+def _folders(path: bytes) -> List[bytes]:
+    parts = path.split(b"/")
+    return [b"/".join(parts[:at]) for at in range(1, len(parts))]
+
+
+class HybridTarget(Target):
+    """``packs`` are the history; what ``layouts`` gives to the ``mirror`` lies there, too. ``memory``: where a run notes that the mirror could not follow.
+
+    Before the history begins, a mirror that somebody wrote is what there is to restore from.
+    """
+
+    def __init__(self, packs: PackTarget, mirror: MirrorTarget, layouts: Sequence[Tuple[str, str]], memory: Optional[bytes] = None) -> None:
+        self.url = mirror.url
+        self.packs = packs
+        self.mirror = mirror
+        self._layouts = Layouts(layouts)
+        self._memory = memory
+        self._trouble: Optional[BackupError] = None
+
+    @property
+    def storage(self) -> str:
+        return PORTABLE
+
+    @property
+    def beats(self) -> bool:
+        return False
+
+    @property
+    def requests(self) -> Optional[Requests]:
+        both = [asked for asked in (self.packs.requests, self.mirror.requests) if asked is not None]
+        return Requests(*map(sum, zip(*both))) if both else None
+
+    @property
+    def immutable(self) -> Optional[bool]:
+        return self.packs.immutable
+
+    def is_behind(self, baseline: Receipt) -> bool:
+        """The mirror could not follow, or was all there was so far: the history begins with the next run."""
+        return baseline.clone == OBJECTS or (self._memory is not None and os.path.lexists(self._memory + _BEHIND))
+
+    @property
+    def old_prefixes(self) -> Mapping[str, int]:
+        try:
+            self.mirror.list()
+        except BackupError as error:
+            self._trouble = error
+        return self.mirror.old_prefixes
+
+    def remarks(self) -> List[str]:
+        trouble = ["the mirror was not brought up to date: %s" % self._trouble] if self._trouble is not None else []
+        return trouble + self.packs.remarks() + self.mirror.remarks()
+
+    def _keeper(self) -> Union[PackTarget, MirrorTarget]:
+        return self.packs if self.packs.latest() is not None or self.mirror.latest() is None else self.mirror
+
+    # ---- looking -------------------------------------------------------------------------------------------------------------
+
+    def latest(self) -> Optional[Snapshot]:
+        return self._keeper().latest()
+
+    def list(self) -> List[Snapshot]:
+        return self._keeper().list()
+
+    def find(self, receipt: Receipt) -> Optional[Snapshot]:
+        return self._keeper().find(receipt)
+
+    def manifest(self, snapshot: Snapshot) -> Manifest:
+        return self._keeper().manifest(snapshot)
+
+    def search(self, snapshot: Snapshot, fragment: bytes, *, ignore_case: bool = False) -> "List[bytes]":
+        return self._keeper().search(snapshot, fragment, ignore_case=ignore_case)
+
+    def portions(self, snapshot: Snapshot, entries: Sequence[Entry]) -> "List[Sequence[Entry]]":
+        return self._keeper().portions(snapshot, entries)
+
+    def fetch(self, snapshot: Snapshot, entries: Sequence[Entry], scratch: bytes) -> ContextManager[Descent]:
+        return self._keeper().fetch(snapshot, entries, scratch)
+
+    def verify(
+        self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
+    ) -> Verification:
+        return self._keeper().verify(snapshot, depth=depth, part=part, record=record, tell=tell)
+
+    # ---- backing up ------------------------------------------------------------------------------------------------------------
+
+    def overrule(self) -> None:
+        self.mirror.overrule()
+
+    def settle(self) -> None:
+        self._keeper().settle()
+
+    def sweep(self) -> None:
+        self.packs.sweep()
+        with suppress(BackupError):  # the next session says what is wrong
+            self.mirror.sweep()
+
+    def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
+        return self.packs.heartbeat(snapshot_id, digest)
+
+    def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> HybridSession:
+        is_first = self._keeper() is self.mirror
+        newest = self.latest()
+        if is_first and (newest.id if newest is not None else None) != parent:
+            raise RefusedError("The mirror is not what this run goes on from", kind="writer", field="parent", found=parent, next="run again")
+        packs = self.packs.begin(tx, None if is_first else parent, tags, thresholds)
+        mirror: Optional[MirrorSession] = None
+        try:
+            here = self.mirror.latest()
+            mirror = self.mirror.begin(tx, here.id if here is not None else None)
+        except BackupError as error:
+            self._trouble = error
+        return HybridSession(packs, mirror, self._layouts, None if is_first else newest, self._note)
+
+    def _note(self, trouble: Optional[BackupError]) -> None:
+        """Remember whether the mirror is what the history's newest snapshot says."""
+        self._trouble = trouble or self._trouble
+        if self._memory is not None:
+            make_private(self._memory)
+            if self._trouble is not None:
+                write_json(self._memory + _BEHIND, {"why": self._trouble.message})
+            else:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._memory + _BEHIND)
+
+    # ---- the history -------------------------------------------------------------------------------------------------------------
+
+    def sizes(self, snapshots: Sequence[Snapshot]) -> "List[Size]":
+        return self._keeper().sizes(snapshots)
+
+    def weigh(self, snapshots: Sequence[Snapshot]) -> int:
+        return self.packs.weigh(snapshots)
+
+    def remove(self, choose: Callable[["List[Snapshot]"], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
+        return self.packs.remove(choose, tell)
+
+    def repack(self, unused_percent: int, tell: Optional[Tell] = None) -> Optional[Rewritten]:
+        return self.packs.repack(unused_percent, tell)
+
+    def hold(self, snapshot: Snapshot, reason: Optional[str]) -> Optional[Dict[str, Any]]:
+        return self._keeper().hold(snapshot, reason)
+
+    def note_drill(self, snapshot: Snapshot) -> None:
+        self._keeper().note_drill(snapshot)
+
+    def tag(self, snapshot: Snapshot, add: Sequence[str], remove: Sequence[str]) -> "List[str]":
+        return self._keeper().tag(snapshot, add, remove)
+
+    def bury(self) -> None:
+        self.packs.bury()
+        self.mirror.bury()
+
+
+class HybridSession(Session):
+    """A snapshot of packs, and then the mirror. Where the mirror cannot follow, the snapshot stands all the same, and the run tells why."""
+
+    def __init__(
+        self,
+        packs: PackSession,
+        mirror: Optional[MirrorSession],
+        layouts: Layouts,
+        newest: Optional[Snapshot],
+        note: Callable[[Optional[BackupError]], None],
+    ) -> None:
+        self._packs = packs
+        self._mirror = mirror
+        self._layouts = layouts
+        self._newest = newest
+        self._note = note
+        self._packed: Set[bytes] = set()
+        self._plain: Set[bytes] = set()
+        self._trouble: Optional[BackupError] = None
+
+    def trust_base(self, manifest: Manifest) -> None:
+        self._packs.trust_base(manifest)
+
+    def _give_up(self, error: BackupError) -> None:
+        self._trouble, self._mirror, self._plain = error, None, set()
+
+    def wanted(self, manifest: Manifest) -> List[Entry]:
+        self._packed = {entry.path for entry in self._packs.wanted(manifest)}
+        self._plain = {entry.path for entry in self._mirror_wants(self._layouts.part(manifest))}
+        return [entry for entry in manifest.entries if entry.path in self._packed or entry.path in self._plain]
+
+    def _mirror_wants(self, part: Manifest) -> List[Entry]:
+        if self._mirror is None:
+            return []
+        try:
+            return self._mirror.wanted(part)
+        except BackupError as error:
+            self._give_up(error)
+            return []
+
+    def send(self, delivery: Delivery, options: Options, tell: Optional[Tell] = None) -> Sent:
+        sealed = self._packs.send(delivery._replace(wanted=[entry for entry in delivery.wanted if entry.path in self._packed]), options, tell)
+        plain = Sent(0, 0, 0)
+        if self._mirror is not None:
+            try:
+                plain = self._mirror.send(delivery._replace(wanted=[entry for entry in delivery.wanted if entry.path in self._plain]), options)
+            except BackupError as error:
+                self._give_up(error)
+        return Sent(len(delivery.wanted), sum(entry.size for entry in delivery.wanted), sealed.wire + plain.wire)
+
+    def commit(self, manifest: Manifest, tell: Optional[Tell] = None) -> Receipt:
+        part = self._layouts.part(manifest)
+        short = self._mirror_wants(part)
+        if short:
+            raise IncompleteError([Shortfall(entry.path, "missing") for entry in short])
+        newest = self._newest
+        if newest is not None and newest.receipt.content_digest == manifest.content_digest and not newest.damaged and not self._packs.wanted(manifest):
+            receipt = newest.receipt  # only the mirror was behind
+        else:
+            receipt = self._packs.commit(manifest, tell)
+            self.anomaly = self._packs.anomaly
+        if self._mirror is not None:
+            try:
+                self._mirror.commit(part)
+            except BackupError as error:
+                self._give_up(error)
+        self._note(self._trouble)
+        return receipt
+
+    def close(self, *, keep: bool = False) -> None:
+        self._packs.close(keep=keep)
+        if self._mirror is not None:
+            self._mirror.close(keep=keep)
