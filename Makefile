@@ -3,7 +3,7 @@
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help coverage demo lab test lint bench bench-lab bench-s3 torture build zipapp lock clean setup-run setup-dev setup-bench
+.PHONY: help coverage demo lab test lint bench bench-lab bench-fleet bench-s3 torture build zipapp lock clean setup-run setup-dev setup-bench
 
 PY := .venv/bin/python
 COVERAGE :=
@@ -45,6 +45,9 @@ bench: setup-bench ## Measure beside rsync, rsnapshot, restic and borg (TREES=sm
 
 bench-lab: setup-dev ## Measure backups from one host of the lab to another, beside rsync over SSH (TURNS=5)
 	@$(PY) tests/benchmarks/lab.py
+
+bench-fleet: setup-dev ## Hold a drill of 20 hosts over 2 vaults of the lab to its bar, 180 s
+	@$(PY) tests/benchmarks/fleet.py
 
 bench-s3: setup-dev setup-bench ## Count and time backups to a bucket, beside restic, rclone and s3fs (TURNS=5)
 	@$(PY) tests/benchmarks/s3.py

@@ -48,14 +48,14 @@ _value:
 
 _PREFIX = "openclaw_backup_"
 _KNOWN = (
-    "accept adopt become confirm delete depth dest from_host hosts paths policies policy serial slice snapshot state_directory undo verify_source".split()
-    + "asked_by drill drill_budget drill_older_than drill_on drill_scenario drill_standby evidence scratch".split()
+    "accept adopt become confirm delete depth dest from_host hosts paths policies policy repair serial slice snapshot state_directory undo".split()
+    + "asked_by drill drill_budget drill_older_than drill_on drill_scenario drill_standby evidence scratch verify_source".split()
     # The variables of the inventories and roles of this collection.
     + "source vault config_directory packages program profiles client_state schedule cron_file grant_seconds grant_hosts".split()
     + "systemd_directory escrow_directory move move_lost copies secrets".split()
     + "vault_address vault_decommissioned vault_directory vault_drill vault_drill_seconds vault_keeper vault_limits vault_maintenance vault_mount".split()
-    + "vault_notify vault_packages vault_port vault_prune vault_replicate vault_replicate_seconds vault_scratch vault_state vault_storage".split()
-    + "vault_verify vault_verify_slices vault_watch vault_bucket vault_bucket_at vault_bucket_credentials vault_bucket_key".split()
+    + "vault_notify vault_packages vault_port vault_prune vault_replicate vault_replicate_bwlimit vault_replicate_seconds vault_scratch".split()
+    + "vault_state vault_storage vault_verify vault_verify_slices vault_watch vault_bucket vault_bucket_at vault_bucket_credentials vault_bucket_key".split()
 )
 # Of the part behind the prefix, so much must be alike.
 _ALIKE = 0.8

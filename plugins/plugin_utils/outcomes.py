@@ -11,8 +11,8 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple
 
 from .values import is_number, plain, read_object
 
-# The tasks that work on the hosts, and those that work for them on their vault, are registered under these names.
-_REGISTERED = ("__openclaw_backup_here", "__openclaw_backup_there")
+# The tasks that work on the hosts, those that work for them on their vault, and on those that keep copies, are registered under these names.
+_REGISTERED = ("__openclaw_backup_here", "__openclaw_backup_there", "__openclaw_backup_beside")
 _FAILURE = "__openclaw_backup_failure"
 _OF_A_LOOP = "One or more items failed"
 
@@ -97,10 +97,15 @@ def _outcome(variables: Mapping[str, Any], keys: Iterable[str], shape: Mapping[s
             registered = plain(variables.get(name)) or {}
             for item in registered.get("results", ()):
                 if not item.get("skipped"):
-                    results[item["item"]["name"]] = _result(item, keys, shape)
+                    results[_named(item["item"])] = _result(item, keys, shape)
     except RecursionError:  # one machine's answer must not end the report of all
         return Outcome({}, "what it answered is nested too deeply to be read")
     return Outcome(results, str(plain(variables[_FAILURE])))
+
+
+def _named(item: Any) -> str:
+    """The policy, or the policy and the vault that keeps a copy."""
+    return str(item["name"]) if isinstance(item, dict) else "%s on %s" % (item[1]["name"], item[0])
 
 
 def _result(item: Dict[str, Any], keys: Iterable[str], shape: Mapping[str, _Kind]) -> Dict[str, Any]:

@@ -140,23 +140,23 @@ def problems(standby: str, scenario: str, host: str, vault: str, scratch: str, v
     where = "openclaw_backup_scratch of %s is '%s'" % (standby, scratch)
     if not scratch.startswith("/"):
         return ["%s. Allowed: an absolute path." % where]
-    return ["%s, %s. Next: name a directory outside of it." % (where, text) for text in _in_production(os.path.normpath(scratch), standby, variables[standby])]
+    return ["%s, %s. Next: name a directory outside of it." % (where, text) for text in in_production(os.path.normpath(scratch), standby, variables[standby])]
 
 
-def _in_production(scratch: str, standby: str, variables: Mapping[str, Any]) -> List[str]:
-    """In what of the machine's own work the scratch would lie."""
+def in_production(scratch: str, machine: str, variables: Mapping[str, Any], vault: str = "") -> List[str]:
+    """In what of the own work of ``machine`` the scratch would lie, an absolute path without ``..``; ``vault``: the directory of its vault, where known."""
     found = []
     path = os.fsencode(os.path.join(scratch, "scratch"))[1:]
     for policy in variables.get("openclaw_backup_policies") or ():
         try:
-            checked = Policy.from_mapping({"target": "/unknown", **policy}, default_host=standby, find=lambda _name: UNSEEN)
+            checked = Policy.from_mapping({"target": "/unknown", **policy}, default_host=machine, find=lambda _name: UNSEEN)
         except (PolicyError, TypeError):
             continue  # no policy of anybody
         sources = [os.fsencode(source)[1:] for source in checked.sources]
         if selects(checked.selection.matcher(), sources, path, True):
             found.append("which its own policy %s backs up" % checked.name)
-    if _VAULT in variables or "backup_vaults" in (variables.get("group_names") or ()):
-        vault = os.path.normpath(str(variables.get(_VAULT) or "/srv/openclaw-backup"))
+    if vault or _VAULT in variables or "backup_vaults" in (variables.get("group_names") or ()):
+        vault = os.path.normpath(vault or str(variables.get(_VAULT) or "/srv/openclaw-backup"))
         if os.path.commonpath([vault, scratch]) == vault:
             found.append("which lies in the vault %s" % vault)
     return found

@@ -348,6 +348,26 @@ def test_a_vault_that_is_not_mounted_is_no_empty_one(world: World, second: Secon
     assert second.pull().present == 1
 
 
+def test_who_is_to_know_is_told_of_a_copy_that_fails_once_and_when_it_works_again(world: World, second: Second) -> None:
+    fill(world, 1)
+    heard = world.root / "heard"
+    policy = world.policy(notify={"command": ["/bin/sh", "-c", 'cat >>"$0"', str(heard)]})
+    world.vault.rename(world.root / "away")
+    error_of(lambda: second.pull(policy=policy, dry_run=True))
+    assert not heard.exists()
+    for _again in range(2):
+        error_of(lambda: second.pull(policy=policy))
+    (world.root / "away").rename(world.vault)
+    assert second.pull(policy=policy).warnings == []
+    failed, recovered = map(json.loads, heard.read_text().splitlines())
+    assert (failed["event"], failed["rc"], recovered["event"]) == ("failed", 6, "recovered")
+    assert failed["message"].startswith("replicate: There is no vault in") and failed["policy"] == "p"
+    damage(world.stored(world.snapshots()[0].id, "changing"))
+    shutil.rmtree(second.vault)
+    broken = second.pull(policy=world.policy(notify={"command": ["/nonexistent/program"]}))
+    assert broken.rc == 7 and "notify.command" in broken.warnings[0]
+
+
 def test_a_history_that_has_not_begun_is_nothing_to_copy(world: World, second: Second) -> None:
     create_vault(os.fsencode(world.vault), world.storage or "portable")
     done = second.pull()

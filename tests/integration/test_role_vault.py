@@ -47,6 +47,12 @@ BAD: Dict[str, Any] = {
     "verify": ({"openclaw_backup_vault_verify": "daily"}, "openclaw_backup_vault_verify must have five columns"),
     "replicate": ({"openclaw_backup_vault_replicate": "hourly"}, "openclaw_backup_vault_replicate must have five columns"),
     "replicate-seconds": ({"openclaw_backup_vault_replicate_seconds": 0}, "openclaw_backup_vault_replicate_seconds is 0"),
+    "bwlimit": ({"openclaw_backup_vault_replicate_bwlimit": "fast"}, "openclaw_backup_vault_replicate_bwlimit: transfer.bwlimit must be a rate"),
+    "scratch-in-vault": (
+        {"openclaw_backup_vault_scratch": "{{ openclaw_backup_vault_directory }}/drills"},
+        "openclaw_backup_vault_scratch is '.*/drills', which lies in the vault ",
+    ),
+    "scratch-of-others": ({"openclaw_backup_vault_scratch": "/usr"}, "openclaw_backup_vault_scratch is '/usr', which belongs to root, mode 0755"),
     "slices": ({"openclaw_backup_vault_verify_slices": 0}, "openclaw_backup_vault_verify_slices is 0"),
     "bucket": (
         {"openclaw_backup_vault_bucket": {"url": "s3://Not A Bucket"}, "openclaw_backup_vault_bucket_key": "x"},

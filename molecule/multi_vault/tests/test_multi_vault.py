@@ -22,6 +22,8 @@ HISTORY = "/srv/openclaw-backup/%s/work/snapshots"
 KEEPER = "openclaw-vault"
 CONFIG = "/etc/openclaw-backup"
 CRON = "/etc/cron.d/openclaw-backup-vault-copies"
+LET_IN = "/var/lib/openclaw-ingest/openclaw-copies/.ssh/authorized_keys"
+TURN = "/var/lib/openclaw-backup-vault/web1/work/repair.turn"
 KEY = "/var/lib/openclaw-backup-vault/id_copies"
 REPLICATE = "runuser -u %s -- /usr/local/libexec/openclaw-backup/upkeep replicate" % KEEPER
 
@@ -98,14 +100,54 @@ def test_cron_fetches_what_is_new_and_then_nothing(fleet: Lab) -> None:
     assert policy["objectives"] == {"rpo": "732d1h"}
 
 
+def test_each_copy_is_asked_how_old_it_is(fleet: Lab) -> None:
+    passed = fleet.play("status")
+    assert {name: sorted(found) for name, found in passed.items()} == {"web1": ["work", "work on vault2"], "web2": ["work", "work on vault1"]}
+    assert all(result["ok"] for found in passed.values() for result in found.values()) and passed["web1"]["work on vault2"]["rpo"] == 63_248_400
+
+
+def test_what_a_verification_finds_damaged_in_a_copy_comes_again(fleet: Lab) -> None:
+    vault = fleet.host("vault2")
+    stored = "%s/%s/tree%s" % (HISTORY % "web1", fleet.copied[0], FILE)
+    spoil = "chmod u+w %s && printf W | dd of=%s conv=notrunc status=none" % (stored, stored)
+    whole = vault.file(stored).content
+    known = "openclaw-backup-vault verify web1 work --snapshot %s --quiet" % fleet.copied[0]
+    vault.run_expect([0], spoil)
+    vault.run_expect([7], known)
+    vault.run_expect([0], "rm %s && %s" % (TURN, REPLICATE))  # a day later
+    vault.run_expect([0], known)
+    assert vault.file(stored).content == whole
+    vault.run_expect([0], spoil)
+    passed = fleet.play("verify", hosts="web1", vault="vault2", snapshot=fleet.copied[0], repair=True)
+    assert passed["web1"]["work"]["ok"] and vault.file(stored).content == whole
+
+
+def test_a_vault_that_is_silent_keeps_no_host_from_its_own(fleet: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    silent = tmp_path_factory.mktemp("silent") / "silent.json"
+    silent.write_text(json.dumps({"all": {"hosts": {"vault2": {"ansible_port": 1}}}}))
+    known = fleet.host("web1").file(CONFIG + "/ssh/known_hosts").content_string
+    fleet.host("web1").run_expect([0], "echo more >>%s" % FILE)
+    passed = fleet.play("site", "-i", str(silent), "--limit", "web1", code=2, verb="backup")
+    assert passed["web1"]["work"]["changed"] and not passed["web1"]["work"]["failed"]
+    assert "work could not be copied to vault2" in fleet.output
+    assert sorted(fleet.host("web1").file(CONFIG + "/ssh/known_hosts").content_string.splitlines()) == sorted(known.splitlines())
+    fleet.known = fleet.work("web1")
+    fleet.host("vault2").run_expect([0], REPLICATE)
+    fleet.copied = fleet.snapshots("vault2", "web1")
+
+
 def test_a_host_that_moves_takes_its_history_along(fleet: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     fleet.work("web2")
     before = fleet.snapshots("vault2", "web2")
     assert len(fleet.snapshots("vault1", "web2")) == len(before) - 1
     pinned = tmp_path_factory.mktemp("pinned") / "pinned.json"
     pinned.write_text(json.dumps({"all": {"hosts": {"web2": {"openclaw_backup_vault": "vault1"}}}}))
-    passed = fleet.play("site", "-i", str(pinned), "--limit", "web2", verb="backup", move=True)
-    assert passed["web2"]["work"]["files_sent"] == 0 and fleet.snapshots("vault1", "web2") == before
+    fleet.host("vault1").run_expect([0], "echo 'restrict ssh-ed25519 AAAA openclaw-copies@vault9' >>%s" % LET_IN)
+    # The play is broken off when the host has moved and was not backed up yet; its schedule goes on all the same.
+    fleet.run("site", "-i", str(pinned), "--limit", "web2,vault1", code=2, move=True, policy="nobody")
+    assert "openclaw_backup_policy is 'nobody'" in fleet.output and fleet.snapshots("vault1", "web2") == before
+    let_in = fleet.host("vault1").file(LET_IN).content_string
+    assert "@vault9" not in let_in and "openclaw-copies@vault2" in let_in, "a vault that the inventory does not have is locked out at once"
     assert fleet.work("web2")["bytes_sent"] < 100
     listed = json.loads(fleet.host("web2").run_expect([0], "openclaw-backup list work --json").stdout)["snapshots"]
     assert [item["sequence"] for item in listed] == [3, 2, 1] and [item["id"] for item in listed][1:] == before[::-1]
@@ -164,7 +206,7 @@ def test_the_other_vault_goes_on_where_the_lost_one_ended(fleet: Lab) -> None:
     assert not passed["web1"]["work"]["changed"], "what was restored is what is there"
     fleet.work("web1")
     history = json.loads(fleet.host("web1").run_expect([0], "openclaw-backup list work --json").stdout)["snapshots"]
-    assert [item["sequence"] for item in history] == [3, 2, 1] and [item["id"] for item in history][1:] == copies[::-1]
+    assert [item["sequence"] for item in history] == list(range(len(copies) + 1, 0, -1)) and [item["id"] for item in history][1:] == copies[::-1]
 
 
 def test_what_nobody_wants_any_more_is_gone_and_no_copy_is(fleet: Lab) -> None:

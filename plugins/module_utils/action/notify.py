@@ -44,18 +44,20 @@ def decide(trouble: str, lasts: bool, told: Optional[float], now: float, repeat:
     return Decision(None, told)
 
 
-def notify(policy: Policy, state: HostState, trouble: str, lasts: bool, facts: Mapping[str, Any]) -> List[str]:
-    """Tell of what has begun, goes on or is over; what could not be told, for the result's warnings. ``facts`` are added to the message."""
+def notify(policy: Policy, state: HostState, trouble: str, lasts: bool, facts: Mapping[str, Any], verb: str = "") -> List[str]:
+    """Tell of what has begun, goes on or is over; what could not be told, for the result's warnings. ``facts`` are added to the message. ``verb``: the one
+    whose trouble it is, where another verb may have the same trouble with the same target, and neither is over because the other is."""
     now = time.time()
     before = state.told()
-    decision = decide(trouble, lasts, before.get(trouble), now, policy.notify.repeat)
+    memory = "%s %s" % (verb, trouble) if verb else trouble
+    decision = decide(trouble, lasts, before.get(memory), now, policy.notify.repeat)
     warnings: List[str] = []
     was_heard = True
     if decision.event is not None and decision.event in policy.notify.events:
         warnings, was_heard = _tell(policy, _message(policy, decision.event, trouble, facts, now))
-    if was_heard and decision.told != before.get(trouble):  # else the next run tries again
+    if was_heard and decision.told != before.get(memory):  # else the next run tries again
         try:
-            state.set_told(trouble, decision.told)
+            state.set_told(memory, decision.told)
         except OSError as error:
             warnings.append("what was told of could not be noted down: %s" % error)
     return warnings

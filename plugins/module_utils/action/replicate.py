@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, TargetError, UsageError, counted, printable, refused_by_system
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, LockedError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.document import MAX_ENTRIES, Manifest
 from ..manifest.entry import Entry
 from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
-from ..policy.model import Policy
+from ..policy.model import Notify, Policy
 from ..policy.target_spec import TargetSpec, check_target
 from ..process import lock
 from ..target.contract import IncompleteError, Requests, Snapshot, Thresholds
@@ -122,10 +122,34 @@ def replicate(
     ``copies``, by its URL alone. Raises ``BackupError``.
 
     Can be repeated and killed at any time: what arrived is used, and a snapshot is here whole or not at all. ``repair``: first put right what is known to
-    be damaged in ``to``. ``entries``: a snapshot with more paths is refused, and its manifest not read."""
+    be damaged in ``to``. ``entries``: a snapshot with more paths is refused, and its manifest not read. Who is to know by the policy's ``notify`` is told
+    where it fails, and when it works again; not by a dry run."""
     if to == check_target(to.url, "to"):  # nothing but where: what else belongs to it, the policy may say
         to = next((spec for spec in policy.copies if spec.url == to.url), to)
-    run = _Replication(policy, to, HostState(state_directory, policy), progress or Progress(), entries)
+    state = HostState(state_directory, policy)
+    try:
+        result = _replicate(policy, to, state, repair, dry_run, progress or Progress(), entries)
+    except BackupError as error:
+        if not (dry_run or isinstance(error, LockedError)):  # another one at work will tell
+            error.done["warnings"] = [*error.done.get("warnings", ()), *_tell(policy, state, error)]
+        raise
+    if not dry_run:
+        result.warnings += _tell(policy, state, result.failure())
+    return result
+
+
+def _tell(policy: Policy, state: HostState, failure: Optional[BackupError]) -> List[str]:
+    """Tell of a copy that failed, or that goes on; what could not be told."""
+    if policy.notify == Notify():
+        return []
+    from .notify import FAILED, notify
+
+    why = {} if failure is None else {"message": "replicate: %s" % failure.message, "next": failure.next or "", "rc": failure.rc}
+    return notify(policy, state, FAILED, failure is not None, why, "replicate")
+
+
+def _replicate(policy: Policy, to: TargetSpec, state: HostState, repair: bool, dry_run: bool, progress: Progress, entries: int) -> ReplicateResult:
+    run = _Replication(policy, to, state, progress, entries)
     started = time.time()
     try:
         with run.alone(dry_run):

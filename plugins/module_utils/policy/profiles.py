@@ -270,7 +270,9 @@ PROFILES: Dict[str, Profile] = {
     "etc": Profile(
         description="a machine's configuration: /etc, /usr/local/etc, the users' crontabs, and which packages are installed",
         sources=("/etc", "/usr/local/etc", "/var/spool/cron/crontabs", "/var/lib/dpkg/status", "/var/lib/apt/extended_states"),
-        secrets=("/shadow*", "/gshadow*", "/ssh/ssh_host_*_key", "/ssl/private/", "/wireguard/", "/openclaw-backup/"),
+        # Keys that are one machine's, and that it makes anew: whoever had them could be this machine, to its users and to its vault.
+        exclude=("/ssh/ssh_host_*", "/openclaw-backup/ssh/id_*"),
+        secrets=("/shadow*", "/gshadow*", "/ssl/private/", "/wireguard/", "/openclaw-backup/"),
     ),
     "home": Profile(
         description="home directories of people, without caches, trash and what package managers fetch again",

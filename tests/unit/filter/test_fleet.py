@@ -99,6 +99,21 @@ def test_a_host_that_is_not_protected_is_a_failure_of_the_fleet() -> None:
     ]
 
 
+def test_each_copy_has_a_row_of_its_own_and_a_stale_one_is_a_failure() -> None:
+    good = {"ok": True, "problems": [], "snapshots": 2, "age": 65.0, "rc": 0}
+    stale = {**good, "age": 86400.0, "problems": ["the last known good state is 1d old, the objective (rpo) is 3h"], "rc": 3}
+    copies = [{**printed(result, rc), "item": [vault, {"name": "etc"}]} for vault, result, rc in (("vault2", good, 0), ("vault3", stale, 3))]
+    variables = {"web1": {**host(there={"etc": printed(good)}), "__openclaw_backup_beside": {"results": copies}}}
+    assert fleet_table(["web1"], variables, "status")[1:] == [
+        "web1  etc            ok      2 snapshots, the newest state is 1m 05s old",
+        "web1  etc on vault2  ok      2 snapshots, the newest state is 1m 05s old",
+        "web1  etc on vault3  failed  the last known good state is 1d old, the objective (rpo) is 3h",
+        "1 host: 2 ok, 1 failed",
+    ]
+    assert fleet_problems(["web1"], variables, "status") == ["etc on vault3: the last known good state is 1d old, the objective (rpo) is 3h"]
+    assert sorted(fleet_results(["web1"], variables, "status")["web1"]["status"]) == ["etc", "etc on vault2", "etc on vault3"]
+
+
 def test_restores_and_verifications_say_what_they_did() -> None:
     restored = {
         "changed": True,

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.filter.fill_policies import fill_policies
+from ansible_collections.openclaw.backup.plugins.filter.scratch_problems import scratch_problems
 from ansible_collections.openclaw.backup.plugins.filter.standby_problems import standby_problems
 from ansible_collections.openclaw.backup.plugins.plugin_utils.standby import Outfit, outfit
 
@@ -105,3 +106,20 @@ def test_no_scratch_lies_in_the_machines_own_work() -> None:
     assert judged(scratch="/srv/spare", openclaw_backup_policies=policies) == [] == judged(scratch="/srvs", openclaw_backup_policies=policies)
     assert "lies in the vault /srv/openclaw-backup" in judged(scratch="/srv/openclaw-backup/x", group_names=["backup_vaults"])[0]
     assert "lies in the vault /mnt/v" in judged(scratch="/mnt/v", openclaw_backup_vault_directory="/mnt/v")[0]
+
+
+@pytest.mark.parametrize(
+    ("scratch", "words"),
+    [
+        ("/var/spare", None),
+        ("/srv/vault-drills", None),
+        ("/srv/www/spare", "which its own policy web backs up"),
+        ("/srv/www/cache/spare", None),
+        ("/srv/vault", "which lies in the vault /srv/vault"),
+        ("/srv/vault/web1/etc/../spare", "which lies in the vault /srv/vault"),
+        ("/srv", "in which the vault /srv/vault lies"),
+    ],
+)
+def test_drills_on_a_vault_bring_nothing_back_where_anything_is_at_work(scratch: str, words: "str | None") -> None:
+    own = [{"name": "web", "sources": ["/srv/www"], "exclude": ["/cache/"]}, "no policy"]
+    assert scratch_problems(scratch, "vault1", {"openclaw_backup_policies": own}, "/srv/vault") == ([words] if words else [])
