@@ -23,6 +23,7 @@ TRUSTED_FOR = 3600.0
 _SMALL = ("repository", "keys", "manifests", "state")
 # Of these always the store itself is asked: it is where writers meet.
 _CLAIMS = "claims"
+_LEASES = "leases"
 _VIEW = b"/view.json"
 _WRITTEN = b"/claims.json"
 _OBJECTS = b"/objects"
@@ -170,7 +171,7 @@ class RememberedStore(Store):
         self._is_doubtful = True
 
     def _is_ours(self, name: str) -> bool:
-        return name.startswith(self._prefix) and not name.startswith(self._prefix + _CLAIMS)
+        return name.startswith(self._prefix) and not name.startswith((self._prefix + _CLAIMS, self._prefix + _LEASES))
 
     def _is_small(self, name: str) -> bool:
         return self._is_ours(name) and name[len(self._prefix) :].partition("/")[0] in _SMALL

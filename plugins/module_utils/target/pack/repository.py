@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
@@ -121,6 +121,7 @@ class Repository:
         self._old_keys = old_keys
         self._masters: Dict[str, bytes] = {}  # by their ids, the first is the one that seals
         self._pack_keys: Dict[str, str] = {}  # ids of the keys that seal packs, as manifests tell
+        self._manifest_keys: Dict[Tuple[int, int], str] = {}  # and of those that seal manifests, by number and edition
         self._id: Optional[str] = None
         self._is_introduced = False
 
@@ -401,6 +402,7 @@ class Repository:
         turn = said[0] if said is not None else 0
         key_of = {pack: key for key, listed in others.items() for pack in listed}
         self._pack_keys.update((pack, key_of.get(pack, header["key"])) for pack in packs)
+        self._manifest_keys[number, edition] = header["key"]
         holds = header.get("holds")
         copied = header.get("copied")
         check_state({"held": holds, "copied": copied}, item.name)
@@ -432,6 +434,18 @@ class Repository:
         manifest, contents = read_body(self._body(commit.number, commit.edition), base[2:] if base is not None else None)
         check_manifest(manifest, commit.receipt, self.manifest_name(commit.number, commit.edition))
         return Whole(commit, manifest, contents, base)
+
+    def manifest_key(self, number: int, edition: int) -> str:
+        """The id of the key that seals a manifest."""
+        if (number, edition) not in self._manifest_keys:
+            name = self.manifest_name(number, edition)
+            header = self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", number, edition, is_past=True).header
+            self._manifest_keys[number, edition] = str(header.get("key"))
+        return self._manifest_keys[number, edition]
+
+    def keys_of(self, commit: Commit) -> Set[str]:
+        """The ids of the keys without which a manifest cannot be opened: its own, and that of what it is the difference to."""
+        return {commit.key} if commit.base is None else {commit.key, self.manifest_key(commit.base, commit.base_edition)}
 
     def header(self, commit: Commit) -> Mapping[str, Any]:
         """What a manifest says in the clear."""
@@ -499,7 +513,8 @@ class Repository:
     def put_first(self, name: str, data: bytes) -> bool:
         """Store an object where there is none of that name; False where there is."""
         if self.store.is_conditional:
-            return self.put(name, data, only_if_absent=True)
+            # A store that was asked twice, because its first answer was lost, finds what it wrote itself.
+            return self.put(name, data, only_if_absent=True) or self.store.get(name) == data
         with alone(self, "-".join(name.split("/")[-2:]), os.urandom(ID_BYTES).hex()):
             return self.store.size(name) is None and self.put(name, data)
 

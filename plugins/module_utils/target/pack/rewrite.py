@@ -81,7 +81,7 @@ class Rewrite:
                 survey = self._survey()
                 old = [pack for pack in survey.live if survey.keys[pack] != repository.key_id and pack not in survey.shut]
                 before = self._done.snapshots
-                self._rewrite(survey, old, lambda commit: commit.key != repository.key_id)
+                self._rewrite(survey, old, lambda commit: bool(repository.keys_of(commit) - {repository.key_id}))
                 if self._done.snapshots == before:
                     break
             for commit in repository.commits():
@@ -258,13 +258,10 @@ class Rewrite:
                 continue
             base = None
             if whole.base is not None:
-                now = current.get(whole.base.number)
                 if stands_for == whole.base.number:
                     base = written
-                elif now is not None and now.edition == whole.base.edition:
-                    base = whole.base
-                elif now is not None:
-                    base = repository.open(now).full
+                elif whole.base.number in current:
+                    base = self._in_place_of(whole.base, current[whole.base.number])
             edition = Base(commit.number, commit.edition + 1, whole.manifest, contents)
             is_difference = self._put_edition(commit, edition, base)
             if is_difference is None:
@@ -274,6 +271,11 @@ class Rewrite:
                 written, stands_for = edition, commit.base if commit.base is not None else commit.number
             elif base is not None:
                 written, stands_for = base, whole.full.number
+
+    def _in_place_of(self, base: Base, now: Commit) -> Optional[Base]:
+        """The full manifest that counts ``now`` for a base; None where another key than the newest seals it, which nothing new may need."""
+        full = base if now.edition == base.edition else self._repository.open(now).full
+        return full if self._repository.manifest_key(full.number, full.edition) == self._repository.key_id else None
 
     def _check_moved(self) -> None:
         """A machine that slept for days finds here what another one's prune took for a dead one's."""

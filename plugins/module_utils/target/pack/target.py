@@ -203,7 +203,8 @@ class PackTarget(Target):
     def sweep(self) -> None:
         self.store.forget()
         if self._repository.exists():
-            self._remove_orphans(self._repository.commits(), (), None)
+            was_at_work = self._is_anyone_at_work()
+            self._remove_orphans(self._repository.commits(), (), was_at_work, None)
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
         self.store.forget()
@@ -404,6 +405,10 @@ class PackTarget(Target):
 
     def remove(self, choose: Callable[[List[Snapshot]], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         repository = self._repository
+        was_at_work = False
+        if not repository.has_key:  # who says nothing of what is to go must not go by what was seen long ago
+            self.store.forget()
+            was_at_work = self._is_anyone_at_work()
         commits = repository.commits()
         chosen = choose([commit.snapshot() for commit in commits if not commit.removed])
         if not commits:
@@ -417,7 +422,7 @@ class PackTarget(Target):
                 if not told:
                     break
                 doomed = [commit for commit in doomed if commit not in told]
-            return self._remove_orphans(commits, doomed, tell)
+            return self._remove_orphans(commits, doomed, was_at_work, tell)
         now = rfc3339(self.store.clock())
         for commit in _held_by(commits, _holding(commits, doomed)):
             repository.change_state(commit, lambda state: {})  # what went with its successor is said before that goes
@@ -425,7 +430,8 @@ class PackTarget(Target):
             # Said in a turn of its own: who holds it at this moment is either seen here, or told that it is gone.
             repository.change_state(commit, partial(_mark_removed, commit.state, now))
         self.store.forget()
-        return self._remove_orphans(repository.commits(), doomed, tell)
+        was_at_work = self._is_anyone_at_work()
+        return self._remove_orphans(repository.commits(), doomed, was_at_work, tell)
 
     def _must_stay(self, commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit]) -> bool:
         """Whether the object of a snapshot that is to go is needed all the same: by one that is the difference to it, or for its number, while a
@@ -433,19 +439,23 @@ class PackTarget(Target):
         gone = {item.number for item in doomed}
         return commit.number == commits[0].number or any(item.base == commit.number and item.number not in gone and not item.removed for item in commits)
 
-    def _remove_orphans(self, commits: Sequence[Commit], doomed: Sequence[Commit], tell: Optional[Tell]) -> int:
+    def _is_anyone_at_work(self) -> bool:
+        now = self.store.clock()
+        return any(now - item.at < LEASE for item in self.store.list(self._repository.name("leases") + "/"))
+
+    def _remove_orphans(self, commits: Sequence[Commit], doomed: Sequence[Commit], was_at_work: bool, tell: Optional[Tell]) -> int:
         """Delete the manifests that are to go, and the packs and states that no manifest needs; bytes that were freed.
 
         What somebody at work may go on from stays until it is a day old: packs that no manifest ever named, and what others took the place of. While
-        somebody has a lease no pack goes."""
+        somebody has a lease nothing goes. ``was_at_work``: whether somebody had one before ``commits`` were listed; who took one back since then has
+        published what they do not tell of, and who says one now may be about to publish."""
         repository, store = self._repository, self.store
         now = store.clock()
         gone = {commit.number for commit in doomed}
         alive = {commit.number for commit in commits if not commit.removed and commit.number not in gone}
-        is_anyone_at_work = any(now - item.at < LEASE for item in store.list(repository.name("leases") + "/"))
         past = repository.past() if commits else []
         # A session may go on from the newest, also where that was just removed.
-        recent = [item for item in past if item.number in {*alive, commits[0].number} and (now - item.since < LEASE or is_anyone_at_work)]
+        recent = [item for item in past if item.number in {*alive, commits[0].number} and (now - item.since < LEASE or was_at_work)]
         counting: List[Union[Past, Commit]] = [*recent, *(commit for commit in commits if commit.number in alive)]
         bases = {(one.base, one.base_edition) for one in counting}
         freed = 0
@@ -457,6 +467,8 @@ class PackTarget(Target):
         here.update((item.number, item.edition) for item in past if (item.number, item.edition) in bases)
         # The highest number first, as a difference goes before what it is the difference to; and of each the latest edition last, which is what counts.
         everything: List[Union[Past, Commit]] = [*past, *commits]
+        if was_at_work:
+            here.update((one.number, one.edition) for one in everything)
         for one in sorted(everything, key=lambda one: (-one.number, one.edition)):
             if (one.number, one.edition) not in here:
                 if isinstance(one, Commit) and one.copied is not None:
@@ -469,6 +481,7 @@ class PackTarget(Target):
             needed.update(commits[0].packs)
         named = {pack for one in everything for pack in one.packs}
         prefix = repository.name("packs") + "/"
+        is_anyone_at_work = was_at_work or self._is_anyone_at_work()  # the last look before the first pack goes
         for item in store.list(prefix):
             pack = item.name[len(prefix) :]
             if pack in needed or is_anyone_at_work or not (pack in named or now - item.at >= LEASE):
@@ -526,7 +539,7 @@ class PackTarget(Target):
         found: Set[str] = set()
         for commit in self._repository.commits():
             if not commit.removed:
-                found.update((commit.key, *commit.others.values()))
+                found.update(self._repository.keys_of(commit), commit.others.values())
             if commit.state_key is not None:
                 found.add(commit.state_key)
         first = self._repository.key_id if self._repository.has_key else ""

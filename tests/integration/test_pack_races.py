@@ -1,0 +1,254 @@
+# Copyright (c) 2026 The openclaw.backup contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sessions, prunes, rewrites and copies of one history of sealed packs at the same moment, each held up where it hurts most."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, Callable, Iterator, List, Mapping, Optional
+
+import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import Snapshot
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import rewrite as rewrite_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.remembered import RememberedStore
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.rewrite import Rewrite
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore, Item, Store
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
+
+from .test_repack import names
+from .world import Packed
+
+Choice = Callable[[List[Snapshot]], Mapping[str, str]]
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Packed]:
+    made = Packed.make()
+    assert isinstance(made, Packed)
+    yield made
+    monkeypatch.undo()
+    made.destroy()
+
+
+def backup(packed: Packed) -> str:
+    return str(packed.backup(policy=packed.policy(anomaly={"changed_percent": 0})).snapshot_id)
+
+
+def target_of(packed: Packed, *, store: Optional[Store] = None, keys: Optional[List[bytes]] = None, is_blind: bool = False) -> PackTarget:
+    """What another machine has: of the ``keys`` (None: the policy's) the first seals."""
+    first, *old = keys or [bytes.fromhex(packed.key.read_text().strip())]
+    return PackTarget(store or DirectoryStore(str(packed.vault)), "h", "p", None if is_blind else lambda: first, [lambda key=key: key for key in old])  # type: ignore[misc]
+
+
+def remembered(packed: Packed) -> RememberedStore:
+    return RememberedStore(DirectoryStore(str(packed.vault)), "h/p/", None, None)
+
+
+def all_but(*ids: str) -> Choice:
+    return lambda snapshots: {snapshot.id: "" for snapshot in snapshots if snapshot.id not in ids}
+
+
+def check(target: PackTarget, *ids: str) -> None:
+    """These are there, the newest last, and whole."""
+    found = target.list()
+    assert [snapshot.id for snapshot in reversed(found)] == list(ids)
+    for snapshot in found:
+        assert target.verify(snapshot, depth="full", record=False).ok, snapshot.id
+
+
+def differences(packed: Packed, monkeypatch: pytest.MonkeyPatch, *, versions: int, waste: int = 0) -> List[str]:
+    """A history of a full manifest and differences to it; the first pack holds ``waste`` bytes that the first snapshot alone needs."""
+    monkeypatch.setattr(session_module, "FULL_UP_TO", 0)
+    for number in range(200):
+        (packed.src / ("file%03d" % number)).write_bytes(b"%d" % number * 50)
+    if waste:
+        (packed.src / "waste").write_bytes(os.urandom(waste))
+    ids = []
+    for version in range(versions):
+        (packed.src / "log").write_bytes(os.urandom(2000 + version))
+        ids.append(backup(packed))
+        (packed.src / "waste").unlink(missing_ok=True)
+    return ids
+
+
+# ---- rewrites ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rekey_that_another_was_faster_than_leaves_nothing_that_needs_the_old_key(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = differences(packed, monkeypatch, versions=3)
+    old, new = bytes.fromhex(packed.key.read_text().strip()), os.urandom(32)
+    refuse_first(monkeypatch, "manifests/0000000001-000001")
+    both = target_of(packed, keys=[new, old])
+    both.rekey()
+    assert both.keys() == [both.repository.key_id]
+    check(target_of(packed, keys=[new]), *ids)
+    packed.days_pass(1)
+    both.sweep()
+    check(target_of(packed, keys=[new]), *ids)
+
+
+def refuse_first(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The first who would write that object is told that another was faster, who takes it back again."""
+    put, refused = DirectoryStore.put, []
+
+    def refusing(store: DirectoryStore, found: str, *arguments: Any, **options: Any) -> bool:
+        if found.endswith(name) and not refused:
+            refused.append(found)
+            return False
+        return put(store, found, *arguments, **options)
+
+    monkeypatch.setattr(DirectoryStore, "put", refusing)
+
+
+def test_the_key_of_a_base_counts_until_nothing_is_the_difference_to_it(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = differences(packed, monkeypatch, versions=3)
+    old, new = bytes.fromhex(packed.key.read_text().strip()), os.urandom(32)
+    both = target_of(packed, keys=[new, old])
+    with monkeypatch.context() as careless:
+        careless.setattr(Rewrite, "_in_place_of", lambda rewrite, base, now: base)
+        careless.setattr(rewrite_module, "_ROUNDS", 1)
+        refuse_first(careless, "manifests/0000000001-000001")
+        both.rekey()
+    target_of(packed, keys=[new, old]).remove(all_but(*ids[1:]))
+    assert {commit.key for commit in both.repository.commits() if not commit.removed} == {both.repository.key_id}
+    assert len(both.keys()) == 2
+    both.rekey()
+    assert both.keys() == [both.repository.key_id]
+    check(target_of(packed, keys=[new]), *ids[1:])
+
+
+def test_what_a_lost_answer_was_about_is_known_for_ones_own(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that stored, and whose answer was lost, says on being asked again that the name is taken."""
+    first, second = differences(packed, monkeypatch, versions=2)
+    put = DirectoryStore.put
+
+    def taken(store: DirectoryStore, name: str, *arguments: Any, only_if_absent: bool = False) -> bool:
+        return put(store, name, *arguments, only_if_absent=only_if_absent) and not only_if_absent
+
+    monkeypatch.setattr(DirectoryStore, "put", taken)
+    target = target_of(packed)
+    target.hold(target.list()[0], "a reason")
+    target.remove(all_but(second))
+    check(target, second)
+    assert names(packed, "state") == ["0000000001-000001", "0000000002-000001"]
+
+
+def test_a_prune_takes_no_manifest_that_a_rewrite_elsewhere_makes_others_the_difference_to(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = differences(packed, monkeypatch, versions=4, waste=200_000)
+    target_of(packed).remove(all_but(*ids[1:]))
+    put, others = DirectoryStore.put, []
+
+    def meanwhile(store: DirectoryStore, name: str, *arguments: Any, **options: Any) -> bool:
+        is_done = put(store, name, *arguments, **options)
+        if name.endswith("manifests/0000000002-000001") and not others:
+            others.append(target_of(packed))
+            others[0].remove(all_but(*ids[2:]))
+        return is_done
+
+    monkeypatch.setattr(DirectoryStore, "put", meanwhile)
+    done = target_of(packed, store=remembered(packed)).repack(25)
+    assert others and done is not None and done.packs == 1
+    check(target_of(packed), *ids[2:])
+    for _day in range(2):
+        packed.days_pass(1)
+        target_of(packed).remove(all_but(*ids[2:]))
+        check(target_of(packed), *ids[2:])
+
+
+# ---- prunes ------------------------------------------------------------------------------------------------------------------
+
+
+def listing(monkeypatch: pytest.MonkeyPatch, kind: str, act: Callable[[], Any], *, at: int = 1) -> None:
+    """Have ``act`` done right before objects of that kind are listed, for that time from now on."""
+    real, count = DirectoryStore.list, [0]
+
+    def list_(store: DirectoryStore, prefix: str) -> List[Item]:
+        if prefix.endswith("/%s/" % kind):
+            count[0] += 1
+            if count[0] == at:
+                act()
+        return real(store, prefix)
+
+    monkeypatch.setattr(DirectoryStore, "list", list_)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_long_session_that_commits_and_ends_its_lease_while_a_prune_looks_loses_nothing(packed: Packed, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    target = target_of(packed)
+    (packed.src / "more").write_bytes(os.urandom(5000))
+    real = session_module.PackSession.commit
+    ids = [first]
+
+    def commit(session: Any, manifest: Any, tell: Any = None) -> Any:
+        monkeypatch.undo()
+        for path in packed.objects("packs"):
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - session_module.LEASE - 60))
+        session._lease.say()
+        receipt: List[Any] = []
+        listing(monkeypatch, "leases", lambda: receipt.append(real(session, manifest, tell)), at=at)
+        target.sweep()
+        monkeypatch.undo()
+        ids.append(receipt[0].id)
+        return receipt[0]
+
+    monkeypatch.setattr(session_module.PackSession, "commit", commit)
+    backup(packed)
+    check(target_of(packed), *ids)
+
+
+def test_a_prune_without_the_key_takes_no_pack_that_a_rewrite_began_to_go_by(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(100_000)
+    ids = []
+    for shape in (["content"], ["other"], ["content", "waste"], ["content"]):
+        for name in ("content", "other", "waste"):
+            path = packed.src / name
+            if name in shape:
+                path.write_bytes(content if name == "content" else os.urandom(200_000 if name == "waste" else 50))
+            else:
+                path.unlink(missing_ok=True)
+        ids.append(backup(packed))
+    target_of(packed).remove(all_but(ids[0], ids[1], ids[3]))  # what the last one needs lies with waste, and once more in the first one's pack
+    delete, publish = DirectoryStore.delete, Rewrite._publish
+    is_at_it, may_go_on = threading.Event(), threading.Event()
+
+    def paused(store: DirectoryStore, name: str) -> None:
+        if threading.current_thread() is prune and not is_at_it.is_set():
+            is_at_it.set()
+            assert may_go_on.wait(60)
+        delete(store, name)
+
+    def late(rewrite: Any, *arguments: Any) -> Any:
+        may_go_on.set()
+        prune.join()
+        return publish(rewrite, *arguments)
+
+    prune = threading.Thread(target=target_of(packed, is_blind=True).remove, args=(all_but(ids[1], ids[3]),))
+    monkeypatch.setattr(DirectoryStore, "delete", paused)
+    monkeypatch.setattr(Rewrite, "_publish", late)
+    prune.start()
+    assert is_at_it.wait(60)
+    done = target_of(packed).repack(25)
+    assert done is not None and done.packs == 1
+    monkeypatch.undo()
+    for _day in range(2):
+        check(target_of(packed), ids[1], ids[3])
+        packed.days_pass(1)
+        target_of(packed).remove(all_but(ids[1], ids[3]))
+    check(target_of(packed), ids[1], ids[3])
+
+
+def test_a_prune_without_the_key_looks_at_what_is_there_now(packed: Packed) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    (packed.src / "new").write_bytes(b"new")
+    second = backup(packed)
+    blind = target_of(packed, store=remembered(packed), is_blind=True)
+    assert [snapshot.id for snapshot in blind.list()] == [second, first]
+    target_of(packed).hold(target_of(packed).list()[1], "a reason")
+    blind.remove(lambda snapshots: {snapshot.id: "" for snapshot in snapshots if not snapshot.held and snapshot.id != second})
+    check(target_of(packed), first, second)
