@@ -11,15 +11,19 @@ from typing import Any, Callable, Iterator, List, Mapping, Optional
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import Snapshot
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered as remembered_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import repository as repository_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import rewrite as rewrite_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.copy import PackCopySession
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.remembered import RememberedStore
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.rewrite import Rewrite
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore, Item, Store
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
 
 from .test_repack import names
-from .world import Packed
+from .test_replicate_packs import Copies
+from .world import Packed, error_of
 
 Choice = Callable[[List[Snapshot]], Mapping[str, str]]
 
@@ -252,3 +256,117 @@ def test_a_prune_without_the_key_looks_at_what_is_there_now(packed: Packed) -> N
     target_of(packed).hold(target_of(packed).list()[1], "a reason")
     blind.remove(lambda snapshots: {snapshot.id: "" for snapshot in snapshots if not snapshot.held and snapshot.id != second})
     check(target_of(packed), first, second)
+
+
+def test_what_nothing_is_asked_of_is_not_looked_at(packed: Packed) -> None:
+    (packed.src / "waste").write_bytes(os.urandom(50_000))
+    (packed.src / "file").write_bytes(b"content")
+    backup(packed)
+    (packed.src / "waste").unlink()
+    last = backup(packed)
+    target = target_of(packed)
+    target.remove(all_but(last))
+    listed = names(packed, "")
+    assert target.repack(100) == (0, 0, 0, 0, 0, {}) and names(packed, "") == listed
+
+
+# ---- clocks, and what was seen long ago ------------------------------------------------------------------------------------------
+
+
+def test_a_session_whose_stores_clock_is_set_forward_looks_before_it_commits(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    (packed.src / "more").write_bytes(os.urandom(5000))
+    clock, real = DirectoryStore.clock, session_module.PackSession.commit
+
+    def commit(session: Any, manifest: Any, tell: Any = None) -> Any:
+        monkeypatch.setattr(DirectoryStore, "clock", lambda store: clock(store) + 2 * session_module.LEASE)
+        target_of(packed).sweep()
+        return real(session, manifest, tell)
+
+    monkeypatch.setattr(session_module.PackSession, "commit", commit)
+    assert error_of(backup, packed).kind == "transfer"
+    check(target_of(packed), first)
+    monkeypatch.undo()
+    assert names(packed, "leases") == []
+    check(target_of(packed), first, backup(packed))
+
+
+def test_a_copy_that_goes_on_takes_up_nothing_that_a_prune_is_removing(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = Copies(packed)
+    (packed.src / "file").write_bytes(b"content")
+    ids = [backup(packed)]
+    copies.pull()
+    (packed.src / "more").write_bytes(os.urandom(5000))
+    ids.append(backup(packed))
+    with monkeypatch.context() as dying:
+        dying.setattr(PackCopySession, "commit", _die)
+        with pytest.raises(KeyboardInterrupt):
+            copies.pull()
+    for path in (copies.vault / "h" / "p").rglob("*"):
+        if path.is_file():
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - session_module.LEASE - 60))
+    delete, done = DirectoryStore.delete, []
+
+    def meanwhile(store: DirectoryStore, name: str) -> None:
+        if "/packs/" in name and not done:
+            done.append(copies.pull().count)
+        delete(store, name)
+
+    monkeypatch.setattr(DirectoryStore, "delete", meanwhile)
+    copies.target.sweep()
+    assert done == [1]
+    check(copies.target, *ids)
+
+
+def _die(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_session_begins_with_a_look_that_is_younger_than_an_hour(packed: Packed, monkeypatch: pytest.MonkeyPatch, is_old: bool) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    store = remembered(packed)
+    backup(packed)
+    target = target_of(packed, store=store)
+    before = target.latest()
+    assert before is not None
+    after = target_of(packed).begin("ab" * 16, before.id).commit(target.manifest(before))
+    if is_old:
+        monkeypatch.setattr(remembered_module, "_now", lambda: session_module._now() + remembered_module.TRUSTED_FOR)
+        assert error_of(target.begin, "cd" * 16, before.id).kind == "writer"
+        check(target, before.id, after.id)
+    else:
+        assert target.begin("cd" * 16, before.id) is not None
+
+
+def test_memory_holds_no_more_than_a_part_of_what_was_read(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (packed.src / "file").write_bytes(b"%d" % number)
+        backup(packed)
+    monkeypatch.setattr(remembered_module, "_MOST", 10)
+    store = remembered(packed)
+    target = target_of(packed, store=store)
+    check(target, *[snapshot.id for snapshot in reversed(packed.snapshots())])
+    assert len(store._bytes) == 1 and store._held == sum(map(len, store._bytes.values()))
+    target.hold(target.list()[0], "a reason")
+    assert store._held == sum(map(len, store._bytes.values()))
+
+
+def test_of_a_manifest_with_a_long_header_its_header_is_read(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    for number in range(200):
+        (packed.src / ("file%03d" % number)).write_bytes(b"%d" % number)
+    first = backup(packed)
+    monkeypatch.setattr(repository_module, "_FIRST_BYTES", 100)
+    get, read = DirectoryStore.get, []
+
+    def counting(store: DirectoryStore, name: str, *arguments: Any) -> Optional[bytes]:
+        data = get(store, name, *arguments)
+        read.append(len(data or b"") if "/manifests/" in name else 0)
+        return data
+
+    monkeypatch.setattr(DirectoryStore, "get", counting)
+    target = target_of(packed)
+    assert [snapshot.id for snapshot in target.list()] == [first]
+    assert 100 < max(read) < os.path.getsize(packed.objects("manifests")[0]) / 2

@@ -26,11 +26,13 @@ from .format import PACK, Blob, Contents
 from .making import Made, PackMaker, cut
 from .reader import PackReader, by_pack
 from .repository import Commit, Repository, Whole
-from .session import PackSession
+from .session import LEASE, PackSession
 
 if TYPE_CHECKING:
     from ...transfer.pace import Pace
 
+# What is so much younger than a day no prune that is at work can have seen a day old (s).
+_MARGIN = 3600.0
 # One file, or part of it: its entry, and its blobs with their digests.
 _Files = List[Tuple[Entry, List[Tuple[str, Blob]]]]
 
@@ -108,11 +110,15 @@ class PackCopySession(PackSession):
         stored = self._journal.read()
         if not stored.sizes:
             return
-        # No prune takes what nobody names while this lies there; what one has taken before shows now.
+        # No prune takes what nobody names while this lies there. One that looked for it before may be at what is a day old.
+        repository = self._repository
         self._lease.say()
-        self._repository.store.forget()
-        prefix = self._repository.name("packs") + "/"
-        there = {item.name[len(prefix) :]: item.size for item in self._repository.store.list(prefix)}
+        repository.store.forget()
+        named = {pack for commit in repository.commits() if not commit.removed for pack in commit.packs}
+        young = repository.store.clock() - LEASE + _MARGIN
+        prefix = repository.name("packs") + "/"
+        found = [(item.name[len(prefix) :], item) for item in repository.store.list(prefix)]
+        there = {pack: item.size for pack, item in found if pack in named or item.at > young}
         stored = _part_of(stored, {pack for pack, size in stored.sizes.items() if there.get(pack) == size})
         self._mine += stored.sizes
         self._contents = stored.contents.plus(self._contents)

@@ -266,6 +266,11 @@ def read_head(data: bytes, name: str) -> Optional[Sealed]:
     return Sealed(header, data[:end], data[end : end + _MAC_BYTES], data[end + _MAC_BYTES :])
 
 
+def head_bytes(data: bytes) -> int:
+    """How many of an object's bytes ``read_head`` needs, by its first ones, of which it said that they are too few."""
+    return int(_HEAD.size + _HEAD.unpack_from(data)[1] + _MAC_BYTES)
+
+
 def check_head(sealed: Sealed, master: bytes, name: str) -> None:
     """``IntegrityError`` (kind ``seal``) where the header is not as it was written with this key."""
     if not is_authentic(master, sealed.clear, sealed.mac):

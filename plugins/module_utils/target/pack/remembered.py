@@ -21,6 +21,8 @@ from .store import Item, Store
 TRUSTED_FOR = 3600.0
 # Objects whose bytes are kept; others are content.
 _SMALL = ("repository", "keys", "manifests", "state")
+# So much of them is in memory, in bytes, and the last one.
+_MOST = 32 << 20
 # Of these always the store itself is asked: it is where writers meet.
 _CLAIMS = "claims"
 _LEASES = "leases"
@@ -48,7 +50,9 @@ class RememberedStore(Store):
         self._lock = threading.RLock()
         self._items: Optional[Dict[str, Item]] = None
         self._looked_at = 0.0
+        self._aged_from = 0.0  # the same by a clock that also goes on while the machine sleeps, and is not set
         self._bytes: Dict[str, bytes] = {}
+        self._held = 0  # their length
         self._kept: Dict[str, str] = {}  # objects on this disk, with their SHA-256
         self._conditional: Optional[bool] = None
         self._is_doubtful = False
@@ -83,6 +87,7 @@ class RememberedStore(Store):
             if self._items is None and not self._is_doubtful:
                 self._recall()
             if self._items is None:
+                self._aged_from = _now()
                 self._items = {item.name: item for item in self._store.list(self._prefix)}
                 self._looked_at = time.time()
             return self._items
@@ -100,6 +105,7 @@ class RememberedStore(Store):
         except (BackupError, OSError, KeyError, TypeError, ValueError):
             return
         self._items, self._kept, self._looked_at, self._conditional = items, kept, found["looked_at"], True
+        self._aged_from = _now() - (time.time() - found["looked_at"])
 
     def settle(self) -> None:
         with self._lock:
@@ -160,8 +166,13 @@ class RememberedStore(Store):
         with self._lock:
             self._items = None
             self._bytes.clear()
+            self._held = 0
             self._kept.clear()
             self._doubt()
+
+    def forget_old(self) -> None:
+        if self._items is not None and _now() - self._aged_from >= TRUSTED_FOR:
+            self.forget()
 
     def _doubt(self) -> None:
         """From here on what lies on disk may be wrong, also if this process dies."""
@@ -192,8 +203,15 @@ class RememberedStore(Store):
             data = self._store.get(name)
             if data is None:
                 return None
-        self._bytes[name] = data
+        self._hold(name, data)
         return data[start:end]
+
+    def _hold(self, name: str, data: bytes) -> None:
+        with self._lock:
+            self._held += len(data) - len(self._bytes.pop(name, b""))
+            self._bytes[name] = data
+            while self._held > _MOST and len(self._bytes) > 1:
+                self._held -= len(self._bytes.pop(next(iter(self._bytes))))
 
     def _on_disk(self, name: str) -> Optional[bytes]:
         if self._items is None and not self._is_doubtful:
@@ -224,7 +242,7 @@ class RememberedStore(Store):
             if self._items is not None:
                 self._items[name] = item
             if self._is_small(name):
-                self._bytes[name] = data
+                self._hold(name, data)
         return True
 
     def list(self, prefix: str) -> List[Item]:
@@ -246,7 +264,7 @@ class RememberedStore(Store):
         with self._lock:
             if self._items is not None:
                 self._items.pop(name, None)
-            self._bytes.pop(name, None)
+            self._held -= len(self._bytes.pop(name, b""))
             self._kept.pop(name, None)
 
     def clock(self) -> float:
@@ -257,6 +275,11 @@ class RememberedStore(Store):
 
     def foreign(self) -> Optional[bytes]:
         return self._store.foreign()
+
+
+def _now() -> float:
+    """Seconds that also pass while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _write(path: bytes, data: bytes) -> None:

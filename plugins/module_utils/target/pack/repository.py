@@ -17,7 +17,7 @@ from ...observe.audit import is_time
 from ..contract import Receipt, Snapshot, check_manifest, check_state
 from ..tree.layout import make_id
 from .claims import alone
-from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, is_id, open_object, read_body, read_head, seal_object
+from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, head_bytes, is_id, open_object, read_body, read_head, seal_object
 from .sealing import broken, key_id, load_libraries
 from .store import Item, Store
 
@@ -348,7 +348,7 @@ class Repository:
     def _head(self, data: bytes, name: str, kind: str) -> Sealed:
         sealed = read_head(data, name)
         if sealed is None and len(data) >= _FIRST_BYTES:
-            sealed = read_head(self.store.get(name) or b"", name)
+            sealed = read_head(self.store.get(name, 0, head_bytes(data)) or b"", name)
         if sealed is None:
             raise broken("%s is truncated" % name)
         if sealed.header.get("kind") != kind:

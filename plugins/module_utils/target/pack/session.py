@@ -31,6 +31,8 @@ from .store import Store
 
 # What no manifest names is left alone for so long (s, by the store's clock): a session may be about to name it.
 LEASE = 86400.0
+# A store's clock that went on by so much more or less than this machine's was set (s): others see other ages than it does.
+_STEP = 3600.0
 # A manifest that is smaller as a whole (bytes, sealed) is always written as a whole: it saves the reader an object.
 FULL_UP_TO = 64 << 10
 # A difference that is larger than this part of the whole is not worth it.
@@ -47,6 +49,12 @@ class Lease:
         self._tx = tx
         self._said: List[str] = []
         self._renewed = _now()
+        self._ahead: Optional[float] = None
+
+    def watch(self) -> None:
+        """From now on mind the store's clock. Where an answer costs, to be called when there was one."""
+        if self._ahead is None:
+            self._ahead = self._repository.store.clock() - _now()
 
     def say(self) -> None:
         """From now on for ``LEASE``."""
@@ -62,8 +70,9 @@ class Lease:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether others may have stopped believing in it: this machine slept, or was at something else for long."""
-        return _now() - self._renewed >= LEASE / 2
+        """Whether others may have stopped believing in it: this machine slept, or was at something else for long, or the store's clock was set."""
+        is_set = self._ahead is not None and abs(self._repository.store.clock() - _now() - self._ahead) > _STEP
+        return is_set or _now() - self._renewed >= LEASE / 2
 
     def end(self) -> None:
         """Take it back."""
@@ -104,6 +113,8 @@ class PackSession(Session):
         """Learn what the history has; a vault whose clock is wrong says so before anything is sent."""
         repository = self._repository
         self._check_clock()
+        if repository.store.requests is None:
+            self._lease.watch()
         if self._base is None:
             return
         self._whole = whole = repository.open(self._base)
@@ -172,6 +183,7 @@ class PackSession(Session):
         # A pack at a time for each process: smaller shares would be more packs, and more requests.
         for made, report in pool.run_telling(both, weights, told, items=1, weight=1, is_alone=is_limited):
             repository.store.hear(made.report)
+            self._lease.watch()
             if source is not None:
                 source.hear(report)
             self._mine += made.sizes
@@ -283,10 +295,12 @@ class PackSession(Session):
         )
 
     def _check_lease(self, packs: Iterable[str]) -> None:
-        """A machine that slept through its lease looks whether all that it is about to name is there still, and whether it comes too late."""
+        """A machine that slept through its lease, or whose lease the store's clock ran away from, says another one. It looks whether all that it is about to
+        name is there still, and whether it comes too late."""
         if not self._lease.is_doubtful:
             return
         repository = self._repository
+        self._lease.say()
         repository.store.forget()
         if not self._is_free(repository.numbers()):  # also where its first edition is gone already
             raise self._late(self._number)

@@ -89,6 +89,9 @@ class Store(ABC):
         """The claims that dead runs of this machine wrote and did not take back, as far as it remembers."""
         return frozenset()
 
+    def forget_old(self) -> None:  # noqa: B027
+        """Look again where what was seen is older than what somebody may begin on."""
+
     def settle(self) -> None:  # noqa: B027
         """What was begun here is done, and nobody came in between: what is known now may be believed by the next run, too."""
 

@@ -168,6 +168,7 @@ class PackTarget(Target):
     def _begin(self, tx: str) -> Repository:
         """The history, begun where there was none."""
         assert self._repository.master  # before anything is written
+        self.store.forget_old()
         if not self._repository.exists():
             self._begin_history(tx)
         self._repository.introduce()
@@ -440,8 +441,14 @@ class PackTarget(Target):
         return commit.number == commits[0].number or any(item.base == commit.number and item.number not in gone and not item.removed for item in commits)
 
     def _is_anyone_at_work(self) -> bool:
+        return self._has_lease(self._leases())
+
+    def _leases(self) -> List[Item]:
+        return self.store.list(self._repository.name("leases") + "/")
+
+    def _has_lease(self, leases: Sequence[Item]) -> bool:
         now = self.store.clock()
-        return any(now - item.at < LEASE for item in self.store.list(self._repository.name("leases") + "/"))
+        return any(now - item.at < LEASE for item in leases)
 
     def _remove_orphans(self, commits: Sequence[Commit], doomed: Sequence[Commit], was_at_work: bool, tell: Optional[Tell]) -> int:
         """Delete the manifests that are to go, and the packs and states that no manifest needs; bytes that were freed.
@@ -481,7 +488,8 @@ class PackTarget(Target):
             needed.update(commits[0].packs)
         named = {pack for one in everything for pack in one.packs}
         prefix = repository.name("packs") + "/"
-        is_anyone_at_work = was_at_work or self._is_anyone_at_work()  # the last look before the first pack goes
+        leases = self._leases()  # the last look before the first pack goes
+        is_anyone_at_work = was_at_work or self._has_lease(leases)
         for item in store.list(prefix):
             pack = item.name[len(prefix) :]
             if pack in needed or is_anyone_at_work or not (pack in named or now - item.at >= LEASE):
@@ -490,10 +498,9 @@ class PackTarget(Target):
             freed += item.size
             if tell is not None:
                 tell(1, item.size)
-        for kind in ("leases", "claims"):
-            for item in store.list(repository.name(kind) + "/"):
-                if now - item.at >= LEASE:
-                    store.delete(item.name)
+        for item in (*leases, *store.list(repository.name("claims") + "/")):
+            if now - item.at >= LEASE:
+                store.delete(item.name)
         self._remove_states({number for number, _edition in here}, lambda since: now - since >= LEASE and not is_anyone_at_work)
         store.tidy(repository.prefix + "/", now - LEASE)
         return freed
@@ -512,6 +519,8 @@ class PackTarget(Target):
     def repack(self, unused_percent: int, tell: Optional[Tell] = None) -> Optional[Rewritten]:
         if not self._repository.has_key:
             return None
+        if unused_percent >= 100:
+            return Rewritten(0, 0, 0, 0, 0, {})  # nothing is looked at, either
         return Rewrite(self._repository, tell).repack(unused_percent)
 
     @property
