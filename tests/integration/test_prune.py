@@ -20,9 +20,10 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.prune impor
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.progress import Progress
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Retention
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.retention import Candidate, decide
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import owner
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.layout import update_state
 
-from .world import AS_ROOT, NOBODY, World, can_run, error_of, fingerprint, give, in_child, killed_at
+from .world import AS_ROOT, NOBODY, World, can_run, differences, error_of, fingerprint, give, in_child, killed_at, needs_root
 
 
 def fill(world: World, count: int) -> List[str]:
@@ -84,6 +85,42 @@ def test_what_no_rule_keeps_goes_and_everything_else_works_on(world: World) -> N
     (world.src / "a").write_text("goes on")
     assert world.backup().changed
     assert world.restore(dest=world.root / "out").verified
+
+
+@needs_root
+def test_root_leaves_nothing_in_a_history_that_another_account_keeps(portable: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = fill(portable, 3)
+    give(portable.vault, NOBODY)
+    before = fingerprint(portable.vault)
+    (portable.src / "a").write_text("changed")
+    other = portable.policy(name="other")
+    for work in (
+        lambda: prune_of(portable, keep_last=1),
+        lambda: hold_of(portable, ids[0], "why"),
+        lambda: tag_of(portable, ids[0], add=["x"]),
+        lambda: portable.backup(),
+        lambda: portable.backup(policy=other),
+        lambda: portable.target.heartbeat(ids[0], portable.snapshots()[0].receipt.digest),
+    ):
+        error = error_of(work)
+        assert (error.kind, error.rc, error.allowed) == ("keeper", 4, "nobody") and "openclaw-backup-vault VERB h " in str(error.next), error
+    assert portable.verify(depth="full").ok and "would shut it out" in "".join(portable.notes)
+    assert portable.restore(dest=portable.root / "out").verified and prune_of(portable, keep_last=1, dry_run=True).changed
+    assert differences(fingerprint(portable.vault), before) == []
+    monkeypatch.setattr(owner, "_makes_own_files", lambda vault: False)  # as a mount does that gives all to one account
+    assert hold_of(portable, ids[0], "why")["changed"]
+
+
+@needs_root
+def test_a_link_does_not_make_a_history_roots(portable: World) -> None:
+    fill(portable, 2)
+    portable.history.rename(portable.root / "elsewhere")
+    portable.history.symlink_to(portable.root / "elsewhere")
+    assert prune_of(portable, keep_last=5).rc == 0, "root's own links lead where root wants"
+    os.chown(portable.history, NOBODY, NOBODY, follow_symlinks=False)
+    before = fingerprint(portable.root / "elsewhere")
+    assert error_of(prune_of, portable, keep_last=1).kind == "keeper"
+    assert differences(fingerprint(portable.root / "elsewhere"), before) == []
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(world: World) -> None:

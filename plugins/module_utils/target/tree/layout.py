@@ -18,7 +18,7 @@ from ..contract import Receipt, Snapshot, check_state
 from ..sources import NATIVE, PORTABLE
 
 FORMAT = 1
-_FORMAT_FILE = b"format.json"
+FORMAT_FILE = b"format.json"
 _MAX_DAMAGED = 10000
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{8}")
 
@@ -93,7 +93,7 @@ def read_format(vault: bytes) -> Optional[str]:
     ``TargetError`` (kind ``not_a_vault`` or ``vault_format``) where the directory is something else.
     """
     try:
-        text = _read(vault + b"/" + _FORMAT_FILE)
+        text = _read(vault + b"/" + FORMAT_FILE)
     except (FileNotFoundError, NotADirectoryError):
         return _absent_or_foreign(vault)
     try:
@@ -135,7 +135,7 @@ def _newer(vault: bytes, number: int) -> TargetError:
 def _absent_or_foreign(vault: bytes) -> Optional[str]:
     try:
         # A run that was killed while it made the vault leaves the one name, a new file system the other.
-        names = [name for name in os.listdir(vault) if name not in (b"lost+found", _FORMAT_FILE + b".new")]
+        names = [name for name in os.listdir(vault) if name not in (b"lost+found", FORMAT_FILE + b".new")]
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
@@ -166,7 +166,7 @@ def create_vault(vault: bytes, storage: str) -> None:
         try:
             fcntl.flock(turn, fcntl.LOCK_EX)
             if read_format(vault) is None:
-                write_json(vault + b"/" + _FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
+                write_json(vault + b"/" + FORMAT_FILE, {"format": FORMAT, "layout": "tree", "storage": storage})
         finally:
             os.close(turn)
     except OSError as error:

@@ -26,6 +26,7 @@ from .clone import AUTO, discard
 from .copy import CopySession, choose_base, removed_ids
 from .guarded import GuardedSession, Ingest, room_in
 from .layout import History
+from .owner import keeper_of, name_of, refuse_root
 from .session import TreeSession, explain, read_snapshot_manifest, read_snapshot_manifest_unchecked, sync_directory
 from .sweep import sweep, sweep_all
 from .usage import freed_with, sizes_of
@@ -133,6 +134,7 @@ class TreeTarget(Target):
         """Open the session that ``make`` makes of the vault's storage once nobody else writes to this history."""
         storage = self.storage
         self._check_may_write(storage)
+        refuse_root(self.history)
         held: List[int] = []
         try:
             with self.explaining():
@@ -177,6 +179,7 @@ class TreeTarget(Target):
                 yield
             return
         self._check_may_write(self.storage)
+        refuse_root(self.history)
         held: List[int] = []
         try:
             with self.explaining():
@@ -267,6 +270,9 @@ class TreeTarget(Target):
 
     def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
         """Keep the result with the snapshot, where the vault can be written."""
+        keeper = keeper_of(self.history)
+        if keeper is not None:
+            return found._replace(unrecorded="the account %s keeps this history, and root would shut it out" % name_of(keeper))
         now = time.time()
         changes: Dict[str, object] = {}
         result = "ok"
@@ -313,6 +319,7 @@ class TreeTarget(Target):
         if not self.exists() or not os.path.isdir(self.history.base):
             choose([])
             return 0
+        refuse_root(self.history)
         try:
             with self._locked(self.history.prune_lock, "Another prune"):
                 with self._locked(self.history.lock, "A backup, restore or verification"):
@@ -367,7 +374,7 @@ class TreeTarget(Target):
 
     def note_drill(self, snapshot: Snapshot) -> None:
         base = self.history.base
-        if os.stat(base).st_uid != os.geteuid() or not os.access(base, os.W_OK):
+        if os.lstat(base).st_uid != os.geteuid() or not os.access(base, os.W_OK):
             return  # a file of root's would shut the vault's own account out, and a copy may be read-only
         with self._amending(snapshot, {"event": "drilled"}):
             layout.update_state(self.history, snapshot.id, {"drilled": {"at": rfc3339(time.time())}})
@@ -379,6 +386,7 @@ class TreeTarget(Target):
     @contextmanager
     def _amending(self, snapshot: Snapshot, event: Dict[str, Any]) -> Iterator[None]:
         """Change what is known of a snapshot while no prune is choosing, and log it."""
+        refuse_root(self.history)
         with self._reading():
             if not os.path.isdir(self.history.snapshot(snapshot.id)):
                 raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id)
@@ -392,6 +400,7 @@ class TreeTarget(Target):
         latest = self.latest()
         if latest is None or latest.id != snapshot_id or latest.receipt.digest != digest:
             return Heartbeat(False, ())
+        refuse_root(self.history)
         try:
             layout.update_state(self.history, snapshot_id, {"unchanged_until": rfc3339(time.time())})
         except OSError as error:
