@@ -105,24 +105,24 @@ def test_a_restore_that_fails_is_not_followed_by_a_backup_whatever_was_written_m
     """A failed restore, a fresh start, and its first change replace the good copy."""
     world.backup()
     snapshot = world.snapshots()[0]
-    copy = world.stored(snapshot.id, "notes/one")
-    copy.chmod(0o600)
-    good = copy.read_bytes()
-    copy.write_bytes(b"ROT")
+    manifest = world.history / "snapshots" / snapshot.id / "manifest.jsonl.gz"
+    good = manifest.read_bytes()
+    manifest.chmod(0o600)
+    manifest.write_bytes(b"ROT")
     shutil.rmtree(world.src)
     with Loop(world.root / "one", policy(world)) as found:
         assert found.has_run(1, "restore")["rc"] == 7
+        world.src.mkdir()
         (world.src / "openclaw.json").write_text('{"from": "the onboarding"}')
         assert found.stop() == 1
         assert found.lines() == [] and len(world.snapshots()) == 1
-        health = found.health()
-        assert "a restore of snapshot %s has not come to its end" % snapshot.id in health["problems"]
-    copy.write_bytes(good)
+        assert "the last restore failed" in found.health()["problems"][1]
+    manifest.write_bytes(good)
     with Loop(world.root / "one", policy(world)) as found:
-        assert found.has_run(1)["rc"] == 0
-        assert [line["needed"] for line in found.lines("restore")] == ["unfinished"]
-        assert (world.src / "openclaw.json").read_text() == "{}" and (world.src / "notes" / "one").read_text() == "one"
-        assert found.stop() == 0
+        assert found.has_run(1, "restore")["error"]["kind"] == "newer"
+        assert found.stop() == 1
+        assert found.lines() == [] and len(world.snapshots()) == 1
+        assert os.listdir(world.src) == ["openclaw.json"] and "onboarding" in (world.src / "openclaw.json").read_text()
 
 
 def test_an_application_that_wiped_its_files_does_not_wipe_its_history(world: World) -> None:

@@ -90,6 +90,7 @@ def test_the_first_start_of_all_needs_nothing(portable: World) -> None:
 def test_what_an_image_brought_gives_way_and_is_kept(world: World) -> None:
     shutil.rmtree(world.state)
     (world.src / "openclaw.json").write_text('{"from": "the image"}')
+    os.utime(world.src / "openclaw.json", (1, 1))
     done = needed(world)
     assert (done.rc, done.needed) == (3, "unknown")
     assert (world.src / "openclaw.json").read_text() == "{}"
@@ -216,16 +217,114 @@ def test_who_decides_otherwise_ends_the_wait(world: World, monkeypatch: pytest.M
     assert world.backup().rc == 0
 
 
-def test_a_restore_that_failed_is_never_followed_by_a_backup(world: World) -> None:
+def test_what_is_damaged_for_good_is_told_once_and_the_next_backup_heals(world: World) -> None:
     stored = world.stored(world.snapshots()[0].id, "workspace/note 3")
     stored.chmod(0o600)
     stored.write_text("rot")
-    shutil.rmtree(world.src / "workspace")
-    error = error_of(needed, world, world.policy(guards={"require": [str(world.src / "workspace" / "note 5")]}))
-    assert error.rc == 7
+    shutil.rmtree(world.src)
+    error = error_of(needed, world)
+    assert error.rc == 7 and "the next backup goes on from what is here" in str(error)
     assert (world.src / "workspace" / "note 5").exists() and not (world.src / "workspace" / "note 3").exists()
-    assert error_of(world.backup).kind == "restore_unfinished"
-    assert len(world.snapshots()) == 1
+    assert needed(world).needed is None
+    (world.src / "workspace" / "note 3").write_text("note 3" * 50)
+    assert world.backup().rc == 0
+    dest = world.root / "dest"
+    assert world.restore(dest=dest).rc == 0 and (world.restored(dest) / "workspace" / "note 3").read_text() == "note 3" * 50
+
+
+@needs_root
+def test_a_file_that_another_has_mounted_there_does_not_hold_up_backups_nor_roll_files_back(world: World) -> None:
+    config = world.src / "openclaw.json"
+    mounted = world.root / "mounted.json"
+    mounted.write_text('{"from": "a config map"}')
+    os.utime(mounted, (1, 1))
+    if subprocess.run(["mount", "--bind", str(mounted), str(config)], check=False).returncode:
+        pytest.skip("this machine allows no bind mounts")
+    try:
+        shutil.rmtree(world.state)
+        done = needed(world)
+        assert (done.rc, done.needed) == (3, "unknown") and "Device or resource busy" in done.warnings[0]
+        (world.src / "workspace" / "note 1").write_text("work of the day")
+        assert world.backup().modified == 2
+        assert needed(world).needed is None
+        assert (world.src / "workspace" / "note 1").read_text() == "work of the day"
+    finally:
+        subprocess.run(["umount", str(config)], check=True)
+
+
+def test_what_is_newer_than_the_snapshot_is_not_replaced_where_the_state_was_lost(world: World) -> None:
+    note = world.src / "workspace" / "note 1"
+    note.write_text("written since")
+    (world.src / "workspace" / "note 2").unlink()
+    shutil.rmtree(world.state)
+    before = fingerprint(world.src)
+    for dry_run in (True, False):
+        error = error_of(needed, world, dry_run=dry_run)
+        assert (error.rc, error.kind, error.found) == (4, "newer", str(note))
+        assert "adopt POLICY" in str(error) and "--undo DIR" in str(error)
+    assert fingerprint(world.src) == before
+    kept = world.root / "kept"
+    assert needed(world, undo=str(kept)).needed == "unknown"
+    assert Path(str(kept) + str(note)).read_text() == "written since" and not world.backup().changed
+
+
+def test_a_journal_that_is_newer_than_the_snapshot_is_not_lost_with_its_database(world: World) -> None:
+    database = world.src / "a.db"
+    database.write_bytes(b"no database")
+    world.backup()
+    database.write_bytes(b"another one")
+    os.utime(database, (1, 1))
+    (world.src / "a.db-wal").write_text("written since")
+    shutil.rmtree(world.state)
+    assert error_of(needed, world).kind == "newer"
+
+
+@pytest.mark.parametrize("what", ["missing", "emptied"])
+def test_only_what_is_gone_comes_back_and_nothing_newer_is_touched(world: World, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    other = world.root / "other"
+    other.mkdir()
+    for number in range(5):
+        (other / ("skill %d" % number)).write_text("s")
+    policy = world.policy(sources=[str(world.src), str(other)])
+    world.backup(policy=policy)
+    (world.src / "openclaw.json").write_text("newer than the last snapshot")
+    shutil.rmtree(other)
+    if what == "emptied":
+        other.mkdir()
+    broken_off(world, monkeypatch, 2, policy=policy, paths=(str(other),))
+    assert error_of(world.backup, policy=policy).kind == "restore_unfinished"
+    assert needed(world, policy).needed == "unfinished" and len(os.listdir(other)) == 5
+    shutil.rmtree(other)
+    if what == "emptied":
+        other.mkdir()
+    done = needed(world, policy)
+    assert (done.rc, done.needed, done.kept) == (0, "missing", 0) and len(os.listdir(other)) == 5
+    assert (world.src / "openclaw.json").read_text() == "newer than the last snapshot"
+    assert world.backup(policy=policy).modified == 1
+
+
+def test_a_source_that_was_empty_in_the_snapshot_too_needs_nothing(world: World) -> None:
+    other = world.root / "other"
+    other.mkdir()
+    policy = world.policy(sources=[str(world.src), str(other)])
+    world.backup(policy=policy)
+    assert needed(world, policy).needed is None
+
+
+def test_no_other_policy_of_the_host_backs_a_mixture_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = world.root / "other"
+    other.mkdir()
+    (other / "skill").write_text("s")
+    beside = world.policy(name="q", sources=[str(world.src / "workspace")])
+    apart = world.policy(name="r", sources=[str(other)])
+    (world.src / "workspace" / "note 1").write_text("other")
+    (world.src / "openclaw.json").write_text("another")
+    broken_off(world, monkeypatch, 1)
+    error = error_of(world.backup, policy=beside)
+    assert (error.rc, error.kind) == (4, "restore_unfinished") and "restore p --if-needed" in str(error)
+    assert world.backup(policy=apart).rc == 0
+    needed(world)
+    assert world.backup(policy=beside).rc == 0
 
 
 def test_a_target_out_of_reach_does_not_stop_a_machine_that_has_all_it_needs(world: World) -> None:
@@ -267,6 +366,63 @@ def test_a_copy_serves_where_the_first_target_does_not(world: World) -> None:
     shutil.rmtree(world.state)
     done = needed(world, world.policy(copies=[str(copy)]))
     assert (done.rc, done.needed) == (3, "empty") and len(os.listdir(world.src / "workspace")) == 30
+
+
+@pytest.fixture
+def copied(world: World) -> Policy:
+    """The policy with a copy of all that there is."""
+    shutil.copytree(world.vault, world.root / "copy", symlinks=True)
+    return world.policy(copies=[str(world.root / "copy")])
+
+
+def test_a_vault_that_was_out_of_reach_is_gone_on_with_when_it_is_back(world: World, copied: Policy) -> None:
+    world.vault.rename(world.root / "away")
+    world.vault.write_text("not a directory")
+    shutil.rmtree(world.src)
+    shutil.rmtree(world.state)
+    assert needed(world, copied).needed == "empty"
+    (world.src / "new").write_text("new")
+    assert needed(world, copied).needed is None
+    world.vault.unlink()
+    (world.root / "away").rename(world.vault)
+    assert needed(world, copied).needed is None
+    assert world.backup(policy=copied).added == 1
+
+
+def test_help_from_a_copy_is_a_baseline_for_the_vault_that_needed_it(world: World, copied: Policy) -> None:
+    stored = world.stored(world.snapshots()[0].id, "workspace/note 3")
+    stored.chmod(0o600)
+    stored.write_text("rot")
+    shutil.rmtree(world.src)
+    shutil.rmtree(world.state)
+    assert needed(world, copied).needed == "empty" and len(os.listdir(world.src / "workspace")) == 30
+    (world.src / "new").write_text("new")
+    assert needed(world, copied).needed is None
+    assert world.backup(policy=copied).added == 1
+
+
+@pytest.mark.parametrize("keeps_state", [False, True])
+def test_a_vault_that_came_up_empty_is_not_the_first_start_of_all(world: World, copied: Policy, keeps_state: bool) -> None:
+    before = fingerprint(world.src, times=False)
+    shutil.rmtree(world.vault)
+    world.vault.mkdir()
+    shutil.rmtree(world.src)
+    if not keeps_state:
+        shutil.rmtree(world.state)
+    assert needed(world, copied).needed == "empty" and fingerprint(world.src, times=False) == before
+    (world.src / "openclaw.json").write_text("changed since")
+    assert needed(world, copied).needed is None
+    assert (world.src / "openclaw.json").read_text() == "changed since"
+    if keeps_state:
+        assert error_of(world.backup, policy=copied).kind == "history_lost"
+
+
+def test_where_only_a_copy_could_say_whether_there_is_a_history_it_has_to(portable: World) -> None:
+    copy = portable.root / "copy"
+    policy = portable.policy(copies=[str(copy)])
+    assert needed(portable, policy).needed is None
+    copy.write_text("not a directory")
+    assert error_of(needed, portable, policy).rc == 6
 
 
 def test_a_prediction_touches_nothing(world: World) -> None:

@@ -34,7 +34,7 @@ from ..version import VERSION
 from .locate import AnyTarget, check_apart, history_lost, open_target
 from .result import Outcome, Result
 from .sources import Marked, application_of, check_sources, never_entered, with_sources
-from .state import HostState, Pending, new_transaction, refuse_unfinished, user_names
+from .state import HostState, Pending, new_transaction, refuse_unfinished, refuse_unfinished_beside, user_names
 
 if TYPE_CHECKING:
     from ..transfer.rsync import Options
@@ -247,6 +247,7 @@ class _Run:
         if not self.adopt:
             refuse_unfinished(self.state)
         self.policy, warnings = with_sources(self.policy, self.state)
+        refuse_unfinished_beside(self.state, self.policy.sources)
         check_apart(self.policy)
         self.result.warnings += warnings
         self.sources = sorted(os.fsencode(source).strip(b"/") for source in self.policy.sources)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import nsmallest
 from itertools import chain
-from typing import AbstractSet, Any, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import AbstractSet, Any, Callable, Dict, FrozenSet, Generator, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.database import CaptureError, database_of, has_openers
@@ -21,7 +22,7 @@ from ..manifest.entry import DIRECTORY, Entry
 from ..manifest.metadata import DeviceInode, Losses, apply, apply_open
 from ..manifest.scan import Staging
 from ..manifest.walk import DIRECTORY_FLAGS, Descent, ReplacedError, open_up
-from ..observe.audit import rfc3339
+from ..observe.audit import rfc3339, seconds_of
 from ..observe.progress import Progress
 from ..policy.model import Policy
 from ..policy.target_spec import TargetSpec
@@ -102,7 +103,8 @@ class RestoreRequest:
 
     ``snapshot`` as ``find_snapshot`` takes it; ``paths`` absolute, empty for everything; ``dest`` an absolute directory below which every path is
     made, None for its own place; ``delete`` removes what the snapshot does not have; ``undo`` an absolute directory that receives what is
-    replaced or removed; ``verify`` reads back what was written; ``confirm``: replacing data in its own place without ``undo`` is meant.
+    replaced or removed; ``verify`` reads back what was written; ``confirm``: replacing data in its own place without ``undo`` is meant;
+    ``spare_newer``: refuse to replace or remove, in its own place, what was modified since the snapshot was begun.
     """
 
     snapshot: str = "latest"
@@ -112,6 +114,7 @@ class RestoreRequest:
     undo: Optional[str] = None
     verify: bool = True
     confirm: bool = False
+    spare_newer: bool = False
 
 
 def restore(
@@ -167,6 +170,8 @@ def restore(
             (progress or Progress()).note(text)
         raise failure
     done.warnings += unlike
+    if done.damaged and told.settle is not None:
+        told.settle(done)
     return done
 
 
@@ -176,10 +181,14 @@ _UNLIKE = "copy_differs"
 
 @dataclass
 class _Told:
-    """What the first vault that could be asked has said of the snapshot: another one gives the content of just that, or nothing."""
+    """What the first vault that could be asked has said of the snapshot: another one gives the content of just that, or nothing.
+
+    ``own``: the restore from the policy's own target; ``settle``: the end of one in place that found something damaged, for when no copy has it either."""
 
     receipt: Optional[Receipt] = None
     manifest: Optional[Manifest] = None
+    own: Optional[_Restore] = None
+    settle: Optional[Callable[[RestoreResult], None]] = None
 
 
 def _may_lie_elsewhere(error: BackupError) -> bool:
@@ -220,6 +229,9 @@ class _Restore:
     def __init__(self, policy: Policy, request: RestoreRequest, state: HostState, progress: Progress, is_recorded: bool, told: _Told) -> None:
         self.is_recorded = is_recorded
         self.told = told
+        if told.own is None:
+            told.own = self
+        self.listed: Optional[Sequence[Snapshot]] = None  # what the target answered
         self.policy = policy
         self.request = request
         self.state = state
@@ -238,6 +250,7 @@ class _Restore:
         is_newest = request.snapshot == "latest" and self.told.receipt is None and not self.target.has_one_version
         newest = self.target.latest() if is_newest and self.target.requests is not None else None
         snapshots = [newest] if newest is not None else self.target.list()
+        self.listed = snapshots
         baseline = self.state.baseline() if is_own_history else None
         if not snapshots and baseline is not None:
             raise history_lost(self.policy, baseline)
@@ -263,6 +276,8 @@ class _Restore:
             self._describe(plan)
             if root is not None:
                 self._tell_of_users(root, plan)
+            if in_place and request.spare_newer:
+                _refuse_newer(plan, manifest, snapshot)
             if in_place and not (request.confirm or request.undo):
                 self._want_confirmation(plan.replaced.union(plan.extra), dry_run)
             if dry_run or root is None:
@@ -270,13 +285,13 @@ class _Restore:
             content = stack.enter_context(closing(self._content(stack, snapshot, plan)))
             tree, first = next(content)  # a target that does not give it says so before anything is touched
             self._check_space(root, tree, plan)
-            is_whole = in_place and is_own_history and not request.paths
-            if is_whole and not plan.is_empty:
-                self.state.set_unfinished(Unfinished(snapshot.id, request.delete, request.undo, rfc3339(time.time())))
-            failed = self._write(root, chain([(tree, first)], content), scope, plan)
-            if is_whole and not failed:
-                self._take_baseline(snapshots[0])
-                self.state.set_unfinished(None)
+            is_marked = in_place and is_own_history and self._mark(snapshot, manifest, plan)
+            self._write(root, chain([(tree, first)], content), scope, plan)
+            if in_place and is_own_history:
+                if result.damaged:
+                    self.told.settle = self.told.settle or partial(self._settle_damaged, snapshots[0], is_marked)
+                else:
+                    self._settle(snapshots[0], is_marked)
         if self.is_recorded:
             self._record(snapshot)
 
@@ -502,8 +517,18 @@ class _Restore:
 
     # ---- writing -----------------------------------------------------------------------------------------------------------
 
-    def _write(self, root: Descent, content: Iterable[Tuple[Descent, Sequence[Entry]]], scope: Scope, plan: Plan) -> List[Failed]:
-        """Carry out the plan; what could not be written."""
+    def _mark(self, snapshot: Snapshot, manifest: Manifest, plan: Plan) -> bool:
+        """Note that this host's files are being replaced; whether the end of this restore ends what is noted: one of some paths ends no other."""
+        paths, before = self.request.paths, self.state.unfinished()
+        if paths and before is not None and (before.snapshot, list(before.paths)) != (snapshot.id, list(paths)):
+            return False
+        if not plan.is_empty:
+            sources = paths or manifest.header.sources
+            self.state.set_unfinished(Unfinished(snapshot.id, self.request.delete, self.request.undo, rfc3339(time.time()), paths, sources))
+        return True
+
+    def _write(self, root: Descent, content: Iterable[Tuple[Descent, Sequence[Entry]]], scope: Scope, plan: Plan) -> None:
+        """Carry out the plan, and tell what could not be written."""
         with ExitStack() as stack:
             undo = None
             if self.request.undo is not None:
@@ -540,7 +565,6 @@ class _Restore:
         self.result.kept = placer.kept
         placer.losses.add("devices", len(plan.skipped))
         self._tell_losses(placer.losses)
-        return failed + unmoved
 
     def _open_up(self, root: Descent, scope: Scope, plan: Plan) -> None:
         """An ordinary user's own directories may forbid writing; they get their modes back at the end."""
@@ -625,13 +649,39 @@ class _Restore:
                 text, noun = words[kind]
                 self.result.warnings.append(text % counted(count, noun))
 
-    def _take_baseline(self, newest: Snapshot) -> None:
-        """This host now holds what its history holds: it may back up again."""
+    def _settle(self, newest: Snapshot, is_marked: bool) -> None:
+        """This host now holds what its history holds, as far as that can be had: it may back up again."""
+        if not self.request.paths:
+            own = self.told.own
+            assert own is not None
+            self._take_baseline(self, newest)
+            if own is not self and own.listed:
+                self._take_baseline(own, own.listed[0])
+            elif own is not self and own.listed is None and own.state.baseline() is None:
+                # Out of reach. Without one, this would look like a machine that knows nothing, at the next start, and whenever it is back.
+                own.state.prepare()
+                own.state.set_baseline(newest.receipt, self._manifest_of(self, newest))
+        if is_marked:
+            self.state.set_unfinished(None)
+
+    def _settle_damaged(self, newest: Snapshot, is_marked: bool, done: RestoreResult) -> None:
+        """The same where nobody has some of it: doing it again would bring no more."""
+        with self.state.locked():
+            self.result = done
+            self._settle(newest, is_marked)
+        done.warnings.append("what is damaged was left as it was here; it is not restored again, and the next backup goes on from what is here")
+
+    def _take_baseline(self, where: _Restore, newest: Snapshot) -> None:
         try:
-            self.target.settle()
-            self.state.set_baseline(newest.receipt, self.target.manifest(newest))
+            where.state.prepare()
+            where.target.settle()
+            where.state.set_baseline(newest.receipt, self._manifest_of(where, newest))
         except BackupError as error:
-            self.result.warnings.append("this host has no baseline still: %s" % error)
+            self.result.warnings.append("this host has no baseline for %s still: %s" % (where.policy.target.url, error))
+
+    def _manifest_of(self, where: _Restore, newest: Snapshot) -> Manifest:
+        told = self.told
+        return told.manifest if told.manifest is not None and newest.receipt == told.receipt else where.target.manifest(newest)
 
     def _record(self, snapshot: Snapshot) -> None:
         result = self.result
@@ -655,6 +705,32 @@ class _Restore:
             self.state.record(run, {"event": "restore", "snapshot": snapshot.id, "dest": printable(result.dest), "result": run["result"]})
         except (OSError, BackupError) as error:
             result.warnings.append("the record of this restore could not be written: %s" % error)
+
+
+def _refuse_newer(plan: Plan, manifest: Manifest, snapshot: Snapshot) -> None:
+    """``RefusedError`` (kind ``newer``) where something would be replaced or removed, in its own place, that was modified since the snapshot was begun."""
+    since = seconds_of(manifest.header.claimed)
+    newer = [path for path in sorted(plan.replaced.union(plan.extra)) if _last_modified(b"/" + path) > since]
+    if newer:
+        raise RefusedError(
+            "%s here newer than snapshot %s, of which this machine knows nothing, the first is %s"
+            % (counted(len(newer), "path") + (" is" if len(newer) == 1 else " are"), snapshot.id, printable(b"/" + newer[0])),
+            kind="newer",
+            field="baseline",
+            found=printable(b"/" + newer[0]),
+            next="go on from what is here with `openclaw-backup adopt POLICY`; or restore with `openclaw-backup restore POLICY --undo DIR`, which keeps in DIR "
+            "what it replaces; keep the state on the volume that the files are on, and this is not asked again",
+        )
+
+
+def _last_modified(path: bytes) -> float:
+    """When a path was last modified, a directory with what is in it and a database with its journals (s since the epoch); 0 where there is nothing."""
+    times = [0.0]
+    inside = (os.path.join(folder, name) for folder, _directories, names in os.walk(path) for name in names)
+    for each in chain((path, path + b"-wal", path + b"-journal"), inside):
+        with suppress(OSError):
+            times.append(os.lstat(each).st_mtime)
+    return max(times)
 
 
 def _unusable(field: str, path: str, why: str, error: OSError) -> UsageError:

@@ -58,12 +58,15 @@ class Pending(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """A complete restore in place that was begun and has not come to its end: which snapshot, whether with ``delete``, the ``undo`` directory, and when."""
+    """A restore in place that was begun and has not come to its end: which snapshot, whether with ``delete``, the ``undo`` directory, when, which ``paths``
+    of it (none: all), and below which paths it writes (``sources``)."""
 
     snapshot: str
     delete: bool = False
     undo: Optional[str] = None
     at: str = ""
+    paths: Sequence[str] = ()
+    sources: Sequence[str] = ()
 
 
 class Rehearsal:
@@ -279,11 +282,20 @@ class HostState:
 
     def unfinished(self) -> Optional[Unfinished]:
         """The restore that has to be finished before the next backup, whatever target it came from. A damaged mark stands for one of the newest snapshot."""
+        return _read_unfinished(self.directory)
+
+    def unfinished_beside(self, sources: Sequence[str]) -> Optional[Tuple[str, Unfinished]]:
+        """Another policy of this host, by its name, and its restore that has to be finished, where that writes into one of ``sources``."""
+        beside, own = os.path.split(self.directory)
         try:
-            item = read_json(self.directory + b"/restoring.json")
-            return None if item is None else Unfinished(**item)
-        except (BackupError, TypeError):
-            return Unfinished("latest")
+            names = sorted(os.listdir(beside))
+        except OSError:
+            return None
+        for name in names:
+            found = _read_unfinished(beside + b"/" + name) if name != own else None
+            if found is not None and any(_lie_inside(one, other) for one in found.sources for other in sources):
+                return os.fsdecode(name), found
+        return None
 
     def set_unfinished(self, restore: Optional[Unfinished]) -> None:
         """Record, durably, that a restore begins to write; or that it has come to its end."""
@@ -392,17 +404,42 @@ def is_held(path: bytes) -> bool:
     return False
 
 
+def _read_unfinished(directory: bytes) -> Optional[Unfinished]:
+    try:
+        item = read_json(directory + b"/restoring.json")
+        return None if item is None else Unfinished(**item)
+    except (BackupError, TypeError):
+        return Unfinished("latest")
+
+
+def _lie_inside(one: str, other: str) -> bool:
+    """Whether one of two paths is, or lies in, the other."""
+    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return one.startswith(other) or other.startswith(one)
+
+
 def refuse_unfinished(state: HostState) -> None:
     """``RefusedError`` (kind ``restore_unfinished``) where a restore was broken off: what is on this disk is neither what was there nor the snapshot."""
     restore = state.unfinished()
     if restore is not None:
-        raise RefusedError(
-            "A restore of snapshot %s was begun and not finished: what is here is a mixture, and is not backed up" % restore.snapshot,
-            kind="restore_unfinished",
-            field="restore",
-            found=restore.snapshot,
-            next="finish it with `openclaw-backup restore POLICY --if-needed`; or go on from what is on this disk with `openclaw-backup adopt POLICY`",
-        )
+        raise _mixture(restore, "", "POLICY")
+
+
+def refuse_unfinished_beside(state: HostState, sources: Sequence[str]) -> None:
+    """The same where one of another policy of this host writes into ``sources``."""
+    found = state.unfinished_beside(sources)
+    if found is not None:
+        raise _mixture(found[1], " of the policy %s" % found[0], found[0])
+
+
+def _mixture(restore: Unfinished, of: str, policy: str) -> RefusedError:
+    return RefusedError(
+        "A restore of snapshot %s%s was begun and not finished: what is here is a mixture, and is not backed up" % (restore.snapshot, of),
+        kind="restore_unfinished",
+        field="restore",
+        found=restore.snapshot,
+        next="finish it with `openclaw-backup restore %s --if-needed`; or go on from what is on this disk with `openclaw-backup adopt %s`" % (policy, policy),
+    )
 
 
 def new_transaction() -> str:

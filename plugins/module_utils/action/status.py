@@ -82,7 +82,10 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         problems.append("the newest snapshot %s is not the one this host made last, %s" % (newest.id, baseline.id))
     restoring, running = state.unfinished() if is_own_history else None, state.is_running()
     if restoring is not None and not running:
-        problems.append("a restore of snapshot %s was not finished: no backup until `openclaw-backup restore POLICY --if-needed` has" % restoring.snapshot)
+        problems.append(
+            "a restore of snapshot %s was not finished: no backup until `openclaw-backup restore POLICY --if-needed` has, "
+            "or `openclaw-backup adopt POLICY` goes on from what is here" % restoring.snapshot
+        )
     elif newest is not None and baseline is None and is_own_history:
         problems.append("this host has no baseline: restore or adopt before the next backup")
     if age is not None and rpo is not None and allowed is not None and age > allowed:

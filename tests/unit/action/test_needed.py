@@ -21,6 +21,8 @@ TABLE = (
     (Situation(newest="a", baseline="a", missing=("/s/key",)), "missing"),
     (Situation(newest="b", baseline="a", missing=("/s/key",)), "missing"),
     (Situation(newest="a", baseline="a"), None),  # restarted
+    (Situation(newest="a", missing=("/s/key",), is_own=True), "missing"),
+    (Situation(newest="a", missing=("/s/key",)), "unknown"),  # what is missing is not all that there may be
     (Situation(newest="a"), "unknown"),  # the old volume, a new state: or files that the image brought
     (Situation(newest="a", is_own=True), None),  # killed between the commit and the baseline of a first run
     (Situation(newest="b", baseline="a", is_own=True), None),  # killed between the commit and the baseline of a later one
