@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import NeededResult, restore_if_needed
@@ -415,6 +415,36 @@ def test_a_vault_that_came_up_empty_is_not_the_first_start_of_all(world: World, 
     assert (world.src / "openclaw.json").read_text() == "changed since"
     if keeps_state:
         assert error_of(world.backup, policy=copied).kind == "history_lost"
+
+
+@pytest.mark.parametrize("make", [World.make, Away.over], ids=["tree", "ssh"])
+def test_who_has_no_manifest_of_the_newest_is_told_of_the_way_on(make: Callable[[str], World]) -> None:
+    world = make("portable")
+    try:
+        fill(world.src)
+        world.backup()
+        copy = world.root / "copy"
+        shutil.copytree(world.vault, copy, symlinks=True)
+        policy = world.policy(copies=[str(copy)])
+        (world.src / "more").write_text("x")
+        world.backup(policy=policy)
+        newest, older = (snapshot.id for snapshot in world.snapshots())
+        manifest = world.history / "snapshots" / newest / "manifest.jsonl.gz"
+        manifest.chmod(0o600)
+        manifest.write_bytes(b"rubbish")
+        shutil.rmtree(world.src)
+        shutil.rmtree(world.state)
+        error = error_of(needed, world, policy)
+        assert error.rc == 7 and "its newest is %s: restore that with --snapshot %s" % (older, older) in str(error)
+        assert world.restore(policy=policy, snapshot=older, confirm=True).files_restored == 31
+        assert error_of(world.backup, policy=policy).kind == "restore_first"
+        assert "run POLICY --adopt" in str(error_of(world.adopt))
+        done = world.backup(policy=policy, adopt=True)
+        assert (done.rc, done.added, done.files_sent) == (3, done.entries, 31) and "everything is sent" in done.warnings[0]
+        assert world.verify(snapshot=done.snapshot_id, depth="full").ok
+        assert not world.backup(policy=policy).changed
+    finally:
+        world.destroy()
 
 
 def test_where_only_a_copy_could_say_whether_there_is_a_history_it_has_to(portable: World) -> None:

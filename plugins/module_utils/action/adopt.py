@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict
 
-from ..errors import RefusedError
+from ..errors import IntegrityError, RefusedError
 from ..observe.audit import rfc3339
 from ..policy.model import Policy
 from .locate import check_not_lost, open_target
@@ -32,7 +32,11 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
     before = state.baseline()
     changed = before is None or before.id != newest.id or state.unfinished() is not None
     if changed and not dry_run:
-        manifest = target.manifest(newest)
+        try:
+            manifest = target.manifest(newest)
+        except IntegrityError as error:
+            error.next = "; ".join(filter(None, (error.next, "or go on without it and send everything with `openclaw-backup run POLICY --adopt`")))
+            raise
         state.prepare()
         with state.locked():
             target.settle()

@@ -187,6 +187,7 @@ class _Run:
         self.hooks = self._load_hooks()
         self.baseline: Optional[Receipt] = None
         self._baseline_manifest: Optional[Manifest] = None
+        self._is_base_lost = False  # the newest snapshot's manifest cannot be read, and that is known
         self._needs_healing = False
         self.tells: Callable[[BackupError], bool] = lambda error: True
         self._damaged: Set[bytes] = set()  # what the newest snapshot lacks or holds damaged
@@ -381,7 +382,7 @@ class _Run:
 
     def _base_manifest(self) -> Optional[Manifest]:
         """The manifest of the baseline: the copy kept here, or the target's own. Directories may have other times than in it."""
-        if self._baseline_manifest is None and self.baseline is not None:
+        if self._baseline_manifest is None and self.baseline is not None and not self._is_base_lost:
             self._baseline_manifest = self.state.baseline_manifest(self.baseline)
             if self._baseline_manifest is None:
                 for snapshot in self.target.list():
@@ -486,7 +487,14 @@ class _Run:
         )
 
     def _rebase(self, latest: Snapshot, dry_run: bool) -> None:
-        manifest = self.target.manifest(latest)
+        try:
+            manifest = self.target.manifest(latest)
+        except IntegrityError as error:
+            if not self.adopt:
+                raise
+            self._warn("the manifest of the newest snapshot cannot be read, and everything is sent: %s" % error.message)
+            self.baseline, self._baseline_manifest, self._is_base_lost = latest.receipt, None, True
+            return
         self.baseline, self._baseline_manifest = latest.receipt, manifest
         if not dry_run:
             self.target.sweep()
@@ -499,7 +507,7 @@ class _Run:
         before = self.baseline
         self._meet_history(dry_run)
         base = self._base_manifest()
-        if base is None and self.baseline is not None:
+        if base is None and self.baseline is not None and not self._is_base_lost:
             raise IntegrityError(
                 "The manifest of the newest snapshot %s is lost on both sides" % self.baseline.id,
                 kind="manifest",

@@ -168,6 +168,9 @@ def restore(
         assert failure is not None
         for text in unlike:
             (progress or Progress()).note(text)
+        for url, newest in told.behind:
+            what = "the copy in %s does not have it, its newest is %s: restore that with --snapshot %s" % (url, newest, newest)
+            failure.next = "; ".join(filter(None, (failure.next, what)))
         raise failure
     done.warnings += unlike
     if done.damaged and told.settle is not None:
@@ -183,10 +186,12 @@ _UNLIKE = "copy_differs"
 class _Told:
     """What the first vault that could be asked has said of the snapshot: another one gives the content of just that, or nothing.
 
-    ``own``: the restore from the policy's own target; ``settle``: the end of one in place that found something damaged, for when no copy has it either."""
+    ``behind``: copies that do not have it, each with its newest; ``own``: the restore from the policy's own target;
+    ``settle``: the end of one in place that found something damaged, for when no copy has it either."""
 
     receipt: Optional[Receipt] = None
     manifest: Optional[Manifest] = None
+    behind: List[Tuple[str, str]] = field(default_factory=list)
     own: Optional[_Restore] = None
     settle: Optional[Callable[[RestoreResult], None]] = None
 
@@ -298,7 +303,12 @@ class _Restore:
     def _choose(self, snapshots: Sequence[Snapshot]) -> Tuple[Snapshot, Manifest]:
         """What is to be restored: what was asked for, or where another vault has said what that is, the same. An id tells too little of it."""
         told = self.told
-        snapshot = find_snapshot(snapshots, self.request.snapshot if told.receipt is None else told.receipt.id, name_of(self.policy))
+        try:
+            snapshot = find_snapshot(snapshots, self.request.snapshot if told.receipt is None else told.receipt.id, name_of(self.policy))
+        except RefusedError:
+            if told.receipt is not None and snapshots:
+                told.behind.append((self.policy.target.url, snapshots[0].id))
+            raise
         if told.receipt is None:
             told.receipt = snapshot.receipt
         elif snapshot.receipt != told.receipt:

@@ -433,7 +433,7 @@ class Conversation:
             self._hang_up(error)  # what is on its way is not even read: it may be as large as the limit
         limit = self._keeper.limits.manifest
         data = b"".join(self._wire.receive_stream(limit))
-        base = session.base_manifest if request.get("delta") is True else None
+        base = session.base_manifest or session.read_base() if request.get("delta") is True else None
         manifest = apply_delta(base, data, limit=limit, entries=self._keeper.limits.entries)
         wanted = session.propose(manifest)
         self._manifest = manifest

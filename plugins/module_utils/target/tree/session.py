@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, AbstractSet, Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ... import pool
-from ...errors import RUN_OUT, BackupError, TargetError, printable, refused_by_system
+from ...errors import RUN_OUT, BackupError, IntegrityError, TargetError, printable, refused_by_system
 from ...manifest.content import SPARSE_FROM, copy_file, size_with_holes
 from ...manifest.document import Manifest, read_manifest, read_unchecked
 from ...manifest.entry import FILE, Entry
@@ -85,6 +85,7 @@ class TreeSession(Session):
         self.thresholds = thresholds
         self.base = base
         self._base_manifest: Optional[Manifest] = None
+        self._is_base_lost = False
         self._proven: Dict[bytes, Entry] = {}
         self._hashed = 0
         self._resumed = False
@@ -170,10 +171,17 @@ class TreeSession(Session):
 
     @property
     def base_manifest(self) -> Optional[Manifest]:
-        """The manifest of the parent snapshot."""
-        if self._base_manifest is None and self.base is not None:
-            self._base_manifest = read_snapshot_manifest(self.history, self.base)
+        """The manifest of the parent snapshot; None without one, and where that is damaged: nothing is then taken from the parent."""
+        if self._base_manifest is None and not self._is_base_lost:
+            try:
+                self._base_manifest = self.read_base()
+            except IntegrityError:
+                self._is_base_lost, self._is_clone = True, False
         return self._base_manifest
+
+    def read_base(self) -> Optional[Manifest]:
+        """The same, for what cannot do without: ``IntegrityError`` where it is damaged."""
+        return read_snapshot_manifest(self.history, self.base) if self.base is not None else None
 
     def trust_base(self, manifest: Manifest) -> None:
         """Use this manifest for the parent, if all that it says but the times of directories is what the parent's receipt speaks of."""
