@@ -24,6 +24,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.check impor
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
 from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import restore_if_needed
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
+from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
@@ -743,6 +744,10 @@ def test_a_hybrid_has_some_directories_as_files_and_the_history_of_all_of_them_i
     home = world.root / "container"
     rclone_run(world, "copy", "r2:%s/openclaw/" % world.bucket, str(home))
     assert contents(home) == contents(world.src / ".openclaw")
+    world.change_key()
+    done = rekey(world.policy(), state_directory=str(world.state))
+    world.old_keys.clear()
+    assert done.snapshots == 3 and world.status()["keys"] == done.keys == [done.key]
     world.lose()
     assert error_of(world.backup).rc == 4
     assert world.restore().verified and not world.backup().changed

@@ -55,7 +55,7 @@ def rekey(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
             kind="unsupported",
             field="target.layout",
             found=str(policy.target.layout),
-            allowed="layout pack",
+            allowed="layout pack, or a layout for each path with pack among them",
             next="a key is what sealed packs have; other vaults have none to change",
         )
     progress = progress or Progress()

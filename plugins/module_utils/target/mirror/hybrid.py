@@ -134,6 +134,10 @@ class HybridTarget(Target):
     def immutable(self) -> Optional[bool]:
         return self.packs.immutable
 
+    @property
+    def sealed(self) -> PackTarget:
+        return self.packs
+
     def is_behind(self, baseline: Receipt) -> bool:
         """The mirror could not follow, or was all there was so far: the history begins with the next run."""
         return baseline.clone == OBJECTS or (self._memory is not None and os.path.lexists(self._memory + _BEHIND))
