@@ -24,8 +24,8 @@ def test_a_directory_without_entries_is_no_table() -> None:
     assert list(table([], "<><")) == []
 
 
-def test_fields_without_a_value_are_left_out() -> None:
-    assert list(fields(("a", "1"), ("long", None), ("b", ""), ("c", "3"))) == ["a     1", "c     3"]
+def test_fields_without_a_value_are_left_out_and_take_no_room() -> None:
+    assert list(fields(("a", "1"), ("long", None), ("b", ""), ("c", "3"))) == ["a  1", "c  3"]
 
 
 @pytest.mark.parametrize(
