@@ -24,6 +24,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.action.needed impo
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import RefusedError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
+from .loops import until
 from .world import World
 
 FILES = 12
@@ -129,13 +130,20 @@ def torture(world: World, kills: int, luck: random.Random) -> Counter[str]:
     seen: Set[str] = set()
     newest: Dict[str, int] = {}
     counts: Counter[str] = Counter()
-    for _ in range(kills):
+    window = 0.8
+    for turn in range(kills):
         lost = lose(world, luck)
         counts["lost: %s" % lost] += 1
         container = Container(world, policy, said)
         # Every other one of those that have to restore is killed meanwhile.
-        time.sleep(luck.uniform(0.0, 0.8 if lost == "nothing" or luck.random() < 0.5 else 0.08))
+        is_early = lost != "nothing" and luck.random() < 0.5
+        size = said.stat().st_size
+        time.sleep(luck.uniform(0.0, window / 10 if is_early else window))
+        if turn == kills - 1:
+            until(lambda size=size: said.stat().st_size > size)  # some run comes to its end, however slow this machine is
         container.kill()
+        if not is_early:  # kills fall into all that a container does here, at whatever speed
+            window = max(0.8, window * 0.9) if said.stat().st_size > size else min(6.0, window * 1.3)
         for snapshot in reversed(world.snapshots()):
             if snapshot.id not in seen:
                 seen.add(snapshot.id)
