@@ -107,6 +107,9 @@ class Sync(Peer):
     def restore(self) -> Argv:
         return rclone("copy", *self.options, self._remote, str(self.restored))
 
+    def restored_source(self) -> Path:
+        return self.restored
+
 
 class FastSync(Sync):
     name = "rclone sync --fast-list --checksum"
@@ -141,6 +144,9 @@ class Mounted(Peer):
 
     def restore(self) -> Argv:
         return ["rsync", "-r", "--", "%s/" % (self._mount / "mounted"), "%s/" % self.restored]
+
+    def restored_source(self) -> Path:
+        return self.restored
 
 
 _COUNTED: Sequence[Type[Peer]] = (ToBucket, ToMirror, ResticToBucket, FastSync, Sync, Mounted)
