@@ -246,6 +246,26 @@ def test_a_prune_without_the_key_takes_no_pack_that_a_rewrite_began_to_go_by(pac
     check(target_of(packed), ids[1], ids[3])
 
 
+def test_a_hold_on_a_snapshot_that_comes_during_a_prune_stays(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    ids = [first]
+
+    def meanwhile() -> None:
+        (packed.src / "new").write_bytes(b"new")
+        ids.append(backup(packed))
+        target = target_of(packed)
+        target.hold(target.list()[0], "evidence")
+
+    target = target_of(packed)
+    listing(monkeypatch, "packs", meanwhile)
+    target.sweep()
+    monkeypatch.undo()
+    check(target_of(packed), *ids)
+    newest = target_of(packed).latest()
+    assert newest is not None and newest.id == ids[1] and newest.held and newest.held["reason"] == "evidence"
+
+
 def test_a_prune_without_the_key_looks_at_what_is_there_now(packed: Packed) -> None:
     (packed.src / "file").write_bytes(b"content")
     first = backup(packed)

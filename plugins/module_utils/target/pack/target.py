@@ -501,18 +501,20 @@ class PackTarget(Target):
         for item in (*leases, *store.list(repository.name("claims") + "/")):
             if now - item.at >= LEASE:
                 store.delete(item.name)
-        self._remove_states({number for number, _edition in here}, lambda since: now - since >= LEASE and not is_anyone_at_work)
+        newest = commits[0].number if commits else 0  # what has a higher number came meanwhile
+        staying = {number for number, _edition in here}
+        self._remove_states(lambda number: number <= newest and number not in staying, lambda since: now - since >= LEASE and not is_anyone_at_work)
         store.tidy(repository.prefix + "/", now - LEASE)
         return freed
 
-    def _remove_states(self, numbers: AbstractSet[int], is_over: Callable[[float], bool]) -> None:
-        """Delete what was said of commits with other ``numbers``, and of these what something else was said after, as long ago as ``is_over`` asks."""
+    def _remove_states(self, is_gone: Callable[[int], bool], is_over: Callable[[float], bool]) -> None:
+        """Delete what was said of commits whose numbers are gone, and of others what something else was said after, as long ago as ``is_over`` asks."""
         prefix = self._repository.name("state") + "/"
         following: Optional[Item] = None
         for item in reversed(self.store.list(prefix)):
             number = item.name[len(prefix) :].partition("-")[0]
             is_past = following is not None and following.name.startswith(prefix + number + "-")
-            if number.isdigit() and (int(number) not in numbers or (following is not None and is_past and is_over(following.at))):
+            if number.isdigit() and (is_gone(int(number)) or (following is not None and is_past and is_over(following.at))):
                 self.store.delete(item.name)
             following = item
 
