@@ -161,7 +161,8 @@ def test_what_cannot_stand_in_is_told_before_anything_is_done(fleet: Lab, tmp_pa
 
 def test_a_machine_without_room_says_so_and_keeps_nothing(fleet: Lab, tmp_path: Path) -> None:
     spare = fleet.host("spare1")
-    spare.run_expect([0], "fallocate -l $(($(stat -f -c '%a * %S' /dev/shm) - (4 << 20))) /dev/shm/full")
+    # Enough for the program, and with that there too little for the 8 MiB that come back.
+    spare.run_expect([0], "fallocate -l $(($(stat -f -c '%a * %S' /dev/shm) - (10 << 20))) /dev/shm/full")
     before = everything(fleet, "spare1")
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"spare1": {"openclaw_backup_scratch": "/dev/shm"}}}}))
     passed = fleet.drill("-i", str(tmp_path / "hosts.json"), code=2, hosts="web1", drill_scenario="lost-host", drill_standby="spare1")
