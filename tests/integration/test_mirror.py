@@ -22,14 +22,13 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
-from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import restore_if_needed
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 
 from .buckets import ACCESS, SECRET, Asked, Bucketed, Proxy, refusal
-from .test_container_kills import FILES, Container, generations, lose, rows, write
+from .test_container_kills import FILES, Container, generations, lose, restored, rows, write
 from .test_databases import Keeper
 from .world import World, assert_same, error_of, fingerprint, killed_at
 
@@ -814,7 +813,7 @@ def test_a_container_with_a_mirror_that_is_killed_at_random_instants_comes_back_
         held = {**generations(stored), "rows": rows(stored / "state.sqlite", "immutable=1")}
         assert all(held[name] >= newest.get(name, 0) for name in held), "a good state was replaced by an older one"
         newest = held
-        assert restore_if_needed(policy, state_directory=str(local.state)).rc in (0, 3)
+        assert restored(local, policy).rc in (0, 3)
         here = {**generations(local.src), "rows": rows(local.src / "state.sqlite", "mode=rw")}
         assert all(here[name] >= newest[name] for name in newest), (here, newest)
         shutil.rmtree(dest)
