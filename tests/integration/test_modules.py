@@ -443,10 +443,12 @@ def test_every_documented_key_says_something_at_least_once(told: Told) -> None:
         *(("status_info", key) for key in ("changed", "pending", "restoring", "running", "truncated")),
         *((module, key) for module in ("manifest", "snapshot", "snapshot_info", "status_info", "prune") for key in ("rc", "error")),
         ("snapshot_info", "duration"),  # rounds to nothing
-        # Need a bucket, a copy that was pruned, and damage that an older snapshot makes up for.
+        # Need a bucket, a key, a copy that was pruned, and damage that an older snapshot makes up for.
         ("snapshot", "requests"),
         ("status_info", "immutable"),
         ("status_info", "old_prefixes"),
+        ("status_info", "keys"),
+        ("verify", "requests"),
         ("prune", "requests"),
         ("prune", "repacked"),
         ("replicate", "pruned"),
