@@ -159,6 +159,7 @@ def test_manifests_are_differences_where_that_is_worth_it(packed: Packed, monkey
     assert all(size * 2 <= sizes[0] for size in sizes[1:])
     packed.check_history(count=5)
     # The whole one goes, and what is the difference to it stays.
+    packed.days_pass(1)
     keep(packed, ids[2], ids[4])
     assert [snapshot.id for snapshot in packed.snapshots()] == [ids[4], ids[2]]
     assert len(packed.objects("manifests")) == 3
@@ -448,6 +449,9 @@ def test_packs_that_nothing_needs_go_with_their_snapshots(packed: Packed) -> Non
     assert len(packed.objects("packs")) == 4
     predicted = packed.target.weigh([snapshot for snapshot in packed.snapshots() if snapshot.id in ids[1:3]])
     assert keep(packed, ids[0], ids[3]) == predicted > 6000
+    assert (len(packed.objects("packs")), len(packed.objects("manifests")), len(packed.objects("state"))) == (2, 4, 2)
+    packed.days_pass(1)
+    assert keep(packed, ids[0], ids[3]) > 0
     assert len(packed.objects("packs")) == 2 == len(packed.objects("manifests"))
     assert packed.objects("state") == []
     packed.check_history(count=2)
@@ -461,6 +465,9 @@ def test_without_the_key_whole_packs_can_still_be_removed(packed: Packed) -> Non
     found = blind.list()
     assert [snapshot.id for snapshot in found] == ids[::-1] and found[1].held and not found[0].held
     assert found[1].held["at"] == packed.snapshots()[1].held["at"]  # type: ignore[index]
+    blind.remove(lambda snapshots: {ids[0]: "test"})
+    packed.check_history(count=3)  # it cannot say that one which stays for its number is none any more
+    packed.days_pass(1)
     blind.remove(lambda snapshots: {ids[0]: "test"})
     assert len(packed.objects("packs")) == 3  # the first one's holds what has not changed since
     packed.check_history(count=2)
@@ -500,7 +507,7 @@ def test_what_a_dead_session_left_stays_until_its_lease_is_over(packed: Packed) 
     packed.check_history(count=1)
 
 
-def test_the_newest_that_was_removed_keeps_its_number_and_packs_for_a_session_at_work(packed: Packed) -> None:
+def test_the_newest_that_was_removed_keeps_its_number_and_packs_for_a_session_at_work(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(packed)
     ids = grow(packed, 2)
     keep(packed, ids[0])
@@ -510,6 +517,16 @@ def test_the_newest_that_was_removed_keeps_its_number_and_packs_for_a_session_at
     packed.backup()
     packed.check_history(count=2)
     assert packed.snapshots()[0].receipt.sequence == 3
+    keep(packed, ids[0])
+    with monkeypatch.context() as patch:
+        clock = DirectoryStore.clock
+        patch.setattr(DirectoryStore, "clock", lambda store: clock(store) + DAY + 60)
+        packed.target.sweep()
+    assert [path.name for path in packed.objects("manifests")] == ["0000000001", "0000000003"], "numbers do not go back"
+    assert len(packed.objects("packs")) == 1
+    packed.backup(adopt=True)
+    packed.check_history(count=2)
+    assert packed.snapshots()[0].receipt.sequence == 4
 
 
 # ---- several at once, and killed ---------------------------------------------------------------------------------------------

@@ -217,6 +217,7 @@ def test_a_prune_without_the_key_takes_no_pack_that_a_rewrite_began_to_go_by(pac
                 path.unlink(missing_ok=True)
         ids.append(backup(packed))
     target_of(packed).remove(all_but(ids[0], ids[1], ids[3]))  # what the last one needs lies with waste, and once more in the first one's pack
+    packed.days_pass(1)
     delete, publish = DirectoryStore.delete, Rewrite._publish
     is_at_it, may_go_on = threading.Event(), threading.Event()
 
@@ -244,6 +245,49 @@ def test_a_prune_without_the_key_takes_no_pack_that_a_rewrite_began_to_go_by(pac
         packed.days_pass(1)
         target_of(packed).remove(all_but(ids[1], ids[3]))
     check(target_of(packed), ids[1], ids[3])
+
+
+@pytest.mark.parametrize("is_conditional", [True, False])
+@pytest.mark.parametrize("is_blind", [False, True])
+def test_a_session_whose_number_was_committed_and_removed_meanwhile_is_late(packed: Packed, is_conditional: bool, is_blind: bool) -> None:
+    """Its snapshot would be out of order, and the second one that goes on from that parent."""
+    store = DirectoryStore(str(packed.vault), is_conditional=is_conditional)
+    (packed.src / "file").write_bytes(b"content")
+    first = target_of(packed).list()[0] if backup(packed) else None
+    assert first is not None
+    manifest = target_of(packed).manifest(first)
+    late = target_of(packed, store=store).begin("ab" * 16, first.id)
+    ids = [first.id]
+    for number in range(2):
+        ids.append(target_of(packed, store=store).begin("%032x" % number, ids[-1]).commit(manifest).id)
+    target_of(packed, is_blind=is_blind).remove(all_but(ids[-1]))
+    assert names(packed, "manifests")[-2:] == ["0000000002", "0000000003"]
+    assert error_of(late.commit, manifest).kind == "writer"
+    late.close()
+    check(target_of(packed), *(ids if is_blind else ids[-1:]))
+    packed.days_pass(1)
+    target_of(packed, is_blind=is_blind).remove(all_but(ids[-1]))
+    assert names(packed, "manifests") == ["0000000003"]
+    late._lease._renewed -= session_module.LEASE  # type: ignore[attr-defined]
+    assert error_of(late.commit, manifest).kind == "writer"
+    check(target_of(packed), ids[-1])
+
+
+def test_a_hold_that_came_with_a_snapshot_after_removed_ones_is_seen(packed: Packed) -> None:
+    for number in range(40):
+        (packed.src / ("file%02d" % number)).write_bytes(b"%d" % number)
+    first, second = backup(packed), target_of(packed)
+    manifest = second.manifest(second.list()[0])
+    removed = second.begin("ab" * 16, first).commit(manifest).id
+    target_of(packed).remove(all_but(first))
+    for path in packed.src.iterdir():
+        path.write_bytes(os.urandom(500))
+    third = packed.backup(adopt=True)
+    assert third.rc == 3
+    newest, oldest = target_of(packed).list()
+    assert (oldest.id, newest.receipt.sequence) == (first, 3) and removed not in (oldest.id, newest.id)
+    found = target_of(packed).find(oldest.receipt)
+    assert oldest.held and found is not None and found.held == oldest.held
 
 
 def test_a_hold_on_a_snapshot_that_comes_during_a_prune_stays(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +397,7 @@ def test_a_session_begins_with_a_look_that_is_younger_than_an_hour(packed: Packe
     assert before is not None
     after = target_of(packed).begin("ab" * 16, before.id).commit(target.manifest(before))
     if is_old:
-        monkeypatch.setattr(remembered_module, "_now", lambda: session_module._now() + remembered_module.TRUSTED_FOR)
+        monkeypatch.setattr(remembered_module, "ticks", lambda: session_module.ticks() + remembered_module.TRUSTED_FOR)
         assert error_of(target.begin, "cd" * 16, before.id).kind == "writer"
         check(target, before.id, after.id)
     else:

@@ -15,7 +15,7 @@ from typing import AbstractSet, Any, Dict, List, Optional, Set
 from ...errors import BackupError
 from ..contract import Requests
 from ..tree.layout import make_private, read_json, write_json
-from .store import Item, Store
+from .store import Item, Store, ticks
 
 # For so long a run goes by what the last one left (s). A prune elsewhere leaves all that a session may go on from for a day (``LEASE``).
 TRUSTED_FOR = 3600.0
@@ -87,7 +87,7 @@ class RememberedStore(Store):
             if self._items is None and not self._is_doubtful:
                 self._recall()
             if self._items is None:
-                self._aged_from = _now()
+                self._aged_from = ticks()
                 self._items = {item.name: item for item in self._store.list(self._prefix)}
                 self._looked_at = time.time()
             return self._items
@@ -105,7 +105,7 @@ class RememberedStore(Store):
         except (BackupError, OSError, KeyError, TypeError, ValueError):
             return
         self._items, self._kept, self._looked_at, self._conditional = items, kept, found["looked_at"], True
-        self._aged_from = _now() - (time.time() - found["looked_at"])
+        self._aged_from = ticks() - (time.time() - found["looked_at"])
 
     def settle(self) -> None:
         with self._lock:
@@ -171,7 +171,7 @@ class RememberedStore(Store):
             self._doubt()
 
     def forget_old(self) -> None:
-        if self._items is not None and _now() - self._aged_from >= TRUSTED_FOR:
+        if self._items is not None and ticks() - self._aged_from >= TRUSTED_FOR:
             self.forget()
 
     def _doubt(self) -> None:
@@ -275,11 +275,6 @@ class RememberedStore(Store):
 
     def foreign(self) -> Optional[bytes]:
         return self._store.foreign()
-
-
-def _now() -> float:
-    """Seconds that also pass while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _write(path: bytes, data: bytes) -> None:

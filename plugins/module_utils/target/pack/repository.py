@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from functools import reduce
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
@@ -38,7 +39,8 @@ class Commit(NamedTuple):
     ``length``: its own size; ``removed``: it is no snapshot any more and stays for those that are the difference to it. ``holds``: the hold that its
     parent got with it; ``unsaid``: no state tells of the hold that this one got with its successor. ``edition``: how often it was written anew;
     ``base_edition``: that of the base; ``key``: the id of the key that seals it, and ``others``: the packs that another one seals, with its id;
-    ``state_key``: the id of the key that seals the state, None where nothing was said; ``copied``: when it was copied here, None where the host sent it.
+    ``state_key``: the id of the key that seals the state, None where nothing was said; ``copied``: when it was copied here, None where the host sent it;
+    ``at``: since when that edition is there, by the store's clock.
     """
 
     number: int
@@ -56,6 +58,7 @@ class Commit(NamedTuple):
     others: Mapping[str, str] = {}
     state_key: Optional[str] = None
     copied: Optional[Mapping[str, Any]] = None
+    at: float = 0.0
 
     @property
     def removed(self) -> bool:
@@ -273,7 +276,8 @@ class Repository:
         items = self._listed()
         states = self._states()
         found = [self._commit(number, *max(items[number].items()), states.get(number)) for number in sorted(items, reverse=True)]
-        found = [_with_hold(commit, found[index - 1] if index else None) for index, commit in enumerate(found)]
+        holding = {commit.receipt.parent: commit for commit in found if commit.holds is not None}
+        found = [_with_hold(commit, holding.get(commit.receipt.id)) for commit in found]
         live = [commit for commit in found if not commit.removed]
         for newer, older in zip(live, live[1:]):
             if newer.receipt.created <= older.receipt.created:
@@ -282,25 +286,34 @@ class Repository:
 
     def newest(self) -> Optional[Commit]:
         """The newest snapshot's; older manifests are not looked at."""
-        return self._first(lambda commit: not commit.removed)
+        items, states = self._there()
+        above: List[Commit] = []
+        for number in sorted(items, reverse=True):
+            commit = self._commit(number, *max(items[number].items()), states.get(number))
+            if not commit.removed:
+                return reduce(_with_hold, above, commit)
+            above.append(commit)
+        return None
 
     def find(self, receipt: Receipt) -> Optional[Commit]:
         """The commit of a snapshot, None where it is gone; older ones are not looked at, and of newer ones only the next."""
-        next_number = min((number for number in self.numbers() if number > receipt.sequence), default=receipt.sequence)
-        return self._first(lambda commit: commit.receipt.id == receipt.id and not commit.removed, (receipt.sequence, next_number))
+        items, states = self._there()
+        found: Optional[Commit] = None
+        for number in sorted(number for number in items if number >= receipt.sequence):
+            commit = self._commit(number, *max(items[number].items()), states.get(number))
+            if found is not None:
+                found = _with_hold(found, commit)
+            elif commit.receipt.id == receipt.id and not commit.removed:
+                found = commit
+                continue
+            if found is None or not commit.removed:
+                break
+        return found
 
-    def _first(self, fits: Callable[[Commit], bool], among: Optional[Sequence[int]] = None) -> Optional[Commit]:
-        if not self.exists():
-            return None
-        items = self._listed()
-        states = self._states() if items else {}
-        newer: Optional[Commit] = None
-        for number in sorted(items if among is None else items.keys() & set(among), reverse=True):
-            commit = _with_hold(self._commit(number, *max(items[number].items()), states.get(number)), newer)
-            if fits(commit):
-                return commit
-            newer = commit
-        return None
+    def _there(self) -> Tuple[Dict[int, Dict[int, Item]], Dict[int, Tuple[int, str]]]:
+        """As ``_listed`` and ``_states``."""
+        items = self._listed() if self.exists() else {}
+        return items, self._states() if items else {}
 
     def numbers(self) -> List[int]:
         """The numbers of all manifests."""
@@ -422,6 +435,7 @@ class Repository:
             others=key_of,
             state_key=state_key,
             copied=copied,
+            at=item.at,
         )
 
     def open(self, commit: Commit, known: Optional[Base] = None) -> Whole:

@@ -21,7 +21,7 @@ from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import FILE_FLAGS
 from ...transfer.pace import Pace
 from ..contract import Requests
-from .store import STEP, Item, Store, check_name, foreign_object
+from .store import STEP, Item, Store, check_name, foreign_object, ticks
 
 # Requests that are under way at once.
 STREAMS = 4
@@ -234,10 +234,10 @@ class S3Store(Store):
         """Learn from an answer what time it is there; its headers."""
         headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         try:
-            self._ahead = parsedate_to_datetime(headers["date"]).timestamp() - _now()
+            self._ahead = parsedate_to_datetime(headers["date"]).timestamp() - ticks()
         except (KeyError, TypeError, ValueError):
             if self._ahead is None:
-                self._ahead = time.time() - _now()
+                self._ahead = time.time() - ticks()
         return headers
 
     # ---- the verbs -----------------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ class S3Store(Store):
         if self._ahead is None:
             self.size(self._known[0])
         assert self._ahead is not None
-        return _now() + self._ahead
+        return ticks() + self._ahead
 
     def tidy(self, prefix: str, before: float) -> None:
         """Nothing: an upload is one request, and is there as a whole or not at all."""
@@ -557,11 +557,6 @@ def _code(error: Any) -> str:
 
 def _pause(attempt: int) -> float:
     return float(min(8.0, 0.1 * 2**attempt))
-
-
-def _now() -> float:
-    """Seconds that also pass while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _md5(data: bytes) -> str:

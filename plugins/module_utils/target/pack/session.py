@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -27,7 +26,7 @@ from .claims import alone
 from .format import ID_BYTES, PACK, Contents, seal_object, write_body
 from .making import Made, Note, PackMaker, cut
 from .repository import Base, Commit, Repository, Whole
-from .store import Store
+from .store import Store, ticks
 
 # What no manifest names is left alone for so long (s, by the store's clock): a session may be about to name it.
 LEASE = 86400.0
@@ -48,31 +47,31 @@ class Lease:
         self._repository = repository
         self._tx = tx
         self._said: List[str] = []
-        self._renewed = _now()
+        self._renewed = ticks()
         self._ahead: Optional[float] = None
 
     def watch(self) -> None:
         """From now on mind the store's clock. Where an answer costs, to be called when there was one."""
         if self._ahead is None:
-            self._ahead = self._repository.store.clock() - _now()
+            self._ahead = self._repository.store.clock() - ticks()
 
     def say(self) -> None:
         """From now on for ``LEASE``."""
         name = self._repository.name("leases", "%s-%d" % (self._tx, len(self._said)))
         self._repository.put(name, b"")
         self._said.append(name)
-        self._renewed = _now()
+        self._renewed = ticks()
 
     def renew(self) -> None:
         """To be called often."""
-        if _now() - self._renewed >= LEASE / 4:
+        if ticks() - self._renewed >= LEASE / 4:
             self.say()
 
     @property
     def is_doubtful(self) -> bool:
         """Whether others may have stopped believing in it: this machine slept, or was at something else for long, or the store's clock was set."""
-        is_set = self._ahead is not None and abs(self._repository.store.clock() - _now() - self._ahead) > _STEP
-        return is_set or _now() - self._renewed >= LEASE / 2
+        is_set = self._ahead is not None and abs(self._repository.store.clock() - ticks() - self._ahead) > _STEP
+        return is_set or ticks() - self._renewed >= LEASE / 2
 
     def end(self) -> None:
         """Take it back."""
@@ -389,8 +388,3 @@ def _packed(contents: Contents, entry: Entry, luck: int) -> Optional[float]:
     pieces = contents.pieces(entry.hash)
     piece = pieces[luck % len(pieces)][1] if pieces else None
     return piece.length / piece.size if piece else None
-
-
-def _now() -> float:
-    """Seconds that also pass while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -402,7 +402,8 @@ class PackTarget(Target):
         ids = {snapshot.id for snapshot in snapshots}
         kept = {pack for commit in commits if commit.receipt.id not in ids and not commit.removed for pack in commit.packs}
         gone = {pack: size for commit in commits if commit.receipt.id in ids for pack, size in commit.packs.items() if pack not in kept}
-        return sum(gone.values()) + sum(commit.length for commit in commits if commit.receipt.id in ids)
+        young = time.time() - LEASE  # these stay for their numbers
+        return sum(gone.values()) + sum(commit.length for commit in commits if commit.receipt.id in ids and commit.at <= young)
 
     def remove(self, choose: Callable[[List[Snapshot]], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         repository = self._repository
@@ -417,7 +418,8 @@ class PackTarget(Target):
         doomed = [commit for commit in commits if not commit.removed and commit.receipt.id in chosen]
         if not repository.has_key:
             # Nothing can be said of a snapshot without the key: one that must stay for others stays what it is.
-            doomed = [commit for commit in doomed if not self._must_stay(commit, commits, doomed)]
+            clock = self.store.clock()
+            doomed = [commit for commit in doomed if not _must_stay(commit, commits, doomed, clock)]
             while True:
                 told = _holding(commits, doomed)
                 if not told:
@@ -433,12 +435,6 @@ class PackTarget(Target):
         self.store.forget()
         was_at_work = self._is_anyone_at_work()
         return self._remove_orphans(repository.commits(), doomed, was_at_work, tell)
-
-    def _must_stay(self, commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit]) -> bool:
-        """Whether the object of a snapshot that is to go is needed all the same: by one that is the difference to it, or for its number, while a
-        session may be about to commit the next."""
-        gone = {item.number for item in doomed}
-        return commit.number == commits[0].number or any(item.base == commit.number and item.number not in gone and not item.removed for item in commits)
 
     def _is_anyone_at_work(self) -> bool:
         return self._has_lease(self._leases())
@@ -462,30 +458,23 @@ class PackTarget(Target):
         alive = {commit.number for commit in commits if not commit.removed and commit.number not in gone}
         past = repository.past() if commits else []
         # A session may go on from the newest, also where that was just removed.
+        fresh = [commit for commit in commits[:1] if commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE]
         recent = [item for item in past if item.number in {*alive, commits[0].number} and (now - item.since < LEASE or was_at_work)]
-        counting: List[Union[Past, Commit]] = [*recent, *(commit for commit in commits if commit.number in alive)]
+        counting: List[Union[Past, Commit]] = [*recent, *fresh, *(commit for commit in commits if commit.number in alive)]
         bases = {(one.base, one.base_edition) for one in counting}
-        freed = 0
-        here = {(item.number, item.edition) for item in recent}
-        for commit in commits:
-            is_fresh = commit.number == commits[0].number and commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE
-            if commit.number in alive or (commit.number, commit.edition) in bases or is_fresh:
-                here.add((commit.number, commit.edition))
-        here.update((item.number, item.edition) for item in past if (item.number, item.edition) in bases)
+        taken = {commit.number for commit in commits if commit.number not in alive and _takes_number(commit, commits, now)}
         # The highest number first, as a difference goes before what it is the difference to; and of each the latest edition last, which is what counts.
         everything: List[Union[Past, Commit]] = [*past, *commits]
-        if was_at_work:
-            here.update((one.number, one.edition) for one in everything)
+        here = {(one.number, one.edition) for one in counting}
+        here.update((one.number, one.edition) for one in everything if was_at_work or one.number in taken or (one.number, one.edition) in bases)
+        freed = 0
         for one in sorted(everything, key=lambda one: (-one.number, one.edition)):
             if (one.number, one.edition) not in here:
                 if isinstance(one, Commit) and one.copied is not None:
                     repository.put(repository.name(_GONE, one.receipt.id), b"")  # or it would come again
                 store.delete(repository.manifest_name(one.number, one.edition))
                 freed += one.length
-        # The newest that was removed may be what a session at work goes on from.
         needed = {pack for one in counting for pack in one.packs}
-        if commits and (commits[0].number, commits[0].edition) in here:
-            needed.update(commits[0].packs)
         named = {pack for one in everything for pack in one.packs}
         prefix = repository.name("packs") + "/"
         leases = self._leases()  # the last look before the first pack goes
@@ -584,6 +573,18 @@ class PackTarget(Target):
 def _is_in(pack: str, part: Optional[Tuple[int, int]]) -> bool:
     """Whether a pack belongs to share n of t: the same share on every machine and in every run. All packs belong to no part at all."""
     return part is None or int(pack, 16) % part[1] == part[0] - 1
+
+
+def _must_stay(commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit], now: float) -> bool:
+    """Whether the object of a snapshot that is to go is needed all the same: by one that is the difference to it, or for its number."""
+    gone = {item.number for item in doomed}
+    return _takes_number(commit, commits, now) or any(item.base == commit.number and item.number not in gone and not item.removed for item in commits)
+
+
+def _takes_number(commit: Commit, commits: Sequence[Commit], now: float) -> bool:
+    """Whether its number must not be free: numbers do not go back, and a session that began before the commit may be about to use it. One that began a day
+    ago has a lease, or looks again."""
+    return commit.number == commits[0].number or now - commit.at < LEASE
 
 
 def _held_by(commits: Sequence[Commit], holding: Sequence[Commit]) -> List[Commit]:
