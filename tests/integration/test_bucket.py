@@ -158,7 +158,15 @@ def test_a_prune_with_waste_and_another_key_ask_little_of_a_bucket(conditional: 
     world.old_keys.clear()
     paths[0].write_bytes(b"all the same")
     assert world.backup().changed
-    world.check_history(count=6)
+    # Nor can it commit by what it remembers where nobody has given it the new key; that costs a request that fails, and those that tell why.
+    world.change_key()
+    assert rekey(world.policy(), state_directory=str(world.root / "elsewhere")).changed
+    paths[0].write_bytes(b"with an old key")
+    world.proxy.classes()
+    error = error_of(world.backup, policy=world.policy(target=world.spec(key_file=world.old_keys.pop(), old_key_files=[])))
+    assert error.kind == "key" and world.proxy.classes()[0] == 3
+    assert world.backup().changed
+    world.check_history(count=7)
 
 
 def test_several_processes_send_and_every_request_is_counted(bucketed: Bucketed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
+from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError, RefusedError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target import portions as portions_module
@@ -224,6 +225,27 @@ def test_damage_names_the_paths_and_the_next_run_heals_it(packed: Packed) -> Non
     healed = packed.backup()
     assert healed.changed and healed.files_sent == 1
     assert packed.verify(depth="full").ok
+    assert_same(packed.src, comes_back(packed))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_damaged_manifest_of_the_newest_snapshot_stops_no_adoption_and_no_host_that_has_its_own(packed: Packed, is_known: bool) -> None:
+    plant(packed)
+    packed.backup()
+    (packed.src / "two").write_bytes(os.urandom(1000))
+    packed.backup()
+    path = packed.objects("manifests")[-1]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    state = packed.state if is_known else packed.root / "elsewhere"
+    if is_known:  # a prune keeps what it finds, so that it is healed without a change
+        assert prune(packed.policy(retention={"keep_last": 2}), state_directory=str(state)).rc == 3
+    else:
+        assert error_of(packed.backup, state_directory=str(state)).kind == "restore_first"
+    result = packed.backup(state_directory=str(state), adopt=not is_known)
+    assert result.changed and result.files_sent == 6 and (result.rc == 0 if is_known else "cannot be read" in result.warnings[0])
+    assert packed.verify().ok
     assert_same(packed.src, comes_back(packed))
 
 

@@ -10,6 +10,7 @@ import threading
 from typing import Any, Callable, Iterator, List, Mapping, Optional
 
 import pytest
+from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.target.contract import Snapshot
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import remembered as remembered_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import repository as repository_module
@@ -17,13 +18,14 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.copy import PackCopySession
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.remembered import RememberedStore
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.repository import Repository
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.rewrite import Rewrite
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore, Item, Store
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
 
 from .test_repack import names
 from .test_replicate_packs import Copies
-from .world import Packed, error_of
+from .world import Notes, Packed, error_of
 
 Choice = Callable[[List[Snapshot]], Mapping[str, str]]
 
@@ -92,6 +94,78 @@ def test_a_rekey_that_another_was_faster_than_leaves_nothing_that_needs_the_old_
     packed.days_pass(1)
     both.sweep()
     check(target_of(packed, keys=[new]), *ids)
+
+
+@pytest.mark.parametrize("is_conditional", [True, False])
+def test_who_began_with_the_old_key_cannot_commit_once_a_rekey_is_under_way(packed: Packed, is_conditional: bool) -> None:
+    store = DirectoryStore(str(packed.vault), is_conditional=is_conditional)
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    old, new = bytes.fromhex(packed.key.read_text().strip()), os.urandom(32)
+    manifest = target_of(packed).manifest(target_of(packed).list()[0])
+    late = target_of(packed, store=store).begin("ab" * 16, first)
+    both = target_of(packed, store=store, keys=[new, old])
+    assert both.rekey().snapshots == 1
+    refused = error_of(late.commit, manifest)
+    late.close()
+    assert (refused.kind, refused.rc, refused.allowed) == ("key", 6, both.key_id) and "target.old_key_files" in str(refused.next)
+    assert error_of(target_of(packed).begin, "cd" * 16, first).kind == "key"
+    assert names(packed, "manifests") == ["0000000001", "0000000001-000001", "0000000002"]
+    assert not both.rekey().snapshots and len(names(packed, "manifests")) == 3
+    assert both.keys() == [both.key_id]
+    only = target_of(packed, keys=[new])
+    second = only.begin("ef" * 16, first).commit(manifest)
+    assert (second.sequence, second.parent) == (3, first)
+    check(target_of(packed, keys=[new]), first, second.id)
+    assert [snapshot.id for snapshot in target_of(packed, is_blind=True).list()] == [second.id, first]
+    packed.days_pass(1)
+    target_of(packed, keys=[new]).remove(all_but(first, second.id))
+    assert names(packed, "manifests") == ["0000000001-000001", "0000000003"]
+    check(target_of(packed, keys=[new]), first, second.id)
+
+
+def test_a_rekey_takes_a_number_where_it_must_and_only_there(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    ids = [backup(packed)]
+    old, new, newer = bytes.fromhex(packed.key.read_text().strip()), os.urandom(32), os.urandom(32)
+    manifest = target_of(packed).manifest(target_of(packed).list()[0])
+    # The newest snapshot is sealed with the new key: who began before it is too late anyway.
+    ids.append(target_of(packed, keys=[new, old]).begin("ab" * 16, ids[0]).commit(manifest).id)
+    target_of(packed, keys=[new, old]).rekey()
+    assert names(packed, "manifests") == ["0000000001", "0000000001-000001", "0000000002", "0000000002-000001"]
+    # One with the old key is faster: it is sealed anew, too.
+    put = Repository._put_number
+
+    def overtaken(repository: Repository, *arguments: Any) -> bool:
+        monkeypatch.undo()
+        ids.append(target_of(packed, keys=[new]).begin("cd" * 16, ids[1]).commit(manifest).id)
+        return put(repository, *arguments)
+
+    monkeypatch.setattr(Repository, "_put_number", overtaken)
+    both = target_of(packed, keys=[newer, new])
+    both.rekey()
+    assert names(packed, "manifests")[-3:] == ["0000000003", "0000000003-000001", "0000000004"] and both.keys() == [both.key_id]
+    check(target_of(packed, keys=[newer]), *ids)
+    assert both.removed_ids().isdisjoint(ids)
+
+
+def test_copies_keep_the_numbers_of_their_origins_when_they_are_sealed_anew(packed: Packed) -> None:
+    copies = Copies(packed)
+    (packed.src / "file").write_bytes(b"content")
+    ids = [backup(packed)]
+    copies.pull()
+    newer = packed.root / "newer"
+    newer.write_text(os.urandom(32).hex())
+    newer.chmod(0o600)
+    copies.spec.update(key_file=str(newer), old_key_files=[str(copies.key)])
+    notes = Notes()
+    assert rekey(copies.policy(), state_directory=str(copies.state), progress=notes).snapshots == 1
+    assert any("copies come here" in text for text in notes.notes)
+    assert names(packed, "manifests") == ["0000000001"] == [path.name for path in (copies.vault / "h" / "p" / "manifests").iterdir() if "-" not in path.name]
+    (packed.src / "file").write_bytes(b"more")
+    ids.append(backup(packed))
+    assert copies.pull().count == 1
+    check(copies.target, *ids)
 
 
 def refuse_first(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -271,6 +345,23 @@ def test_a_session_whose_number_was_committed_and_removed_meanwhile_is_late(pack
     late._lease._renewed -= session_module.LEASE  # type: ignore[attr-defined]
     assert error_of(late.commit, manifest).kind == "writer"
     check(target_of(packed), ids[-1])
+
+
+def test_what_the_newest_is_the_difference_to_stays_for_who_goes_on_from_it(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = differences(packed, monkeypatch, versions=2)
+    target = target_of(packed)
+    manifest = target.manifest(target.list()[0])
+    session = target_of(packed).begin("ab" * 16, second)
+    target.remove(all_but(second))
+    packed.days_pass(1)
+    target.remove(all_but())  # it is damaged, say
+    third = session.commit(manifest).id
+    check(target_of(packed), third)
+    assert max(path.stat().st_size for path in packed.objects("manifests")[1:]) * 2 < packed.objects("manifests")[0].stat().st_size
+    packed.days_pass(1)
+    target_of(packed).sweep()
+    assert names(packed, "manifests") == ["0000000001", "0000000003"]
+    check(target_of(packed), third)
 
 
 def test_a_hold_that_came_with_a_snapshot_after_removed_ones_is_seen(packed: Packed) -> None:

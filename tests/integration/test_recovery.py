@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
 from ansible_collections.openclaw.backup.plugins.module_utils.action.backup import backup
 from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
+from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.verify import verify
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session
@@ -138,6 +139,14 @@ def test_sealed_packs_come_back_with_the_key_and_a_page_of_python(tmp_path: Path
     assert vault.repack(0).snapshots == 2  # type: ignore[union-attr]
     assert comes_back("fifth", "new key") == 0
     assert differences(source, tmp_path / "fifth" / source.relative_to("/")) == ""
+    # And with one that nobody has made a snapshot with.
+    (tmp_path / "newest key").write_text(os.urandom(32).hex() + "\n")
+    (tmp_path / "newest key").chmod(0o600)
+    newest = {**target, "key_file": str(tmp_path / "newest key"), "old_key_files": [str(tmp_path / "new key"), str(old)]}
+    policy = Policy.from_mapping({"name": "files", "host": "web1", "sources": [str(source)], "target": newest}, default_host="x")
+    assert rekey(policy, state_directory=str(tmp_path / "state")).rc == 0
+    assert comes_back("sixth", "newest key") == 0
+    assert differences(source, tmp_path / "sixth" / source.relative_to("/")) == ""
     (pack,) = (path for path in (history / "packs").iterdir() if path.stat().st_size > 1 << 20 and not path.name.startswith("0000"))
     data = bytearray(pack.read_bytes())
     data[1 << 20] ^= 1

@@ -17,12 +17,14 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.locate import open_target
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import PruneResult, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import RekeyResult, rekey
+from ansible_collections.openclaw.backup.plugins.module_utils.action.state import HostState
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import rewrite as rewrite_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.format import PackWriter
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.repository import Repository
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.store import DirectoryStore
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.target import PackTarget
 from ansible_collections.openclaw.backup.tests.torture import torture_packs
@@ -120,11 +122,23 @@ def test_without_the_key_nothing_is_written_anew_and_what_was_is_kept_and_cleane
     assert blind.repack(25) is None
     pruned(packed)
     blind.remove(lambda snapshots: {})
-    assert len(names(packed, "packs")) == 4 and len(names(packed, "manifests")) == 4
+    assert len(names(packed, "packs")) == 4 and len(names(packed, "manifests")) == 5
     packed.days_pass(1)
     blind.remove(lambda snapshots: {})
     assert len(names(packed, "packs")) == 3 and len(names(packed, "manifests")) == 2
     packed.check_history(count=2)
+
+
+def test_a_prune_without_the_key_tells_of_what_it_removed_and_of_nothing_else(packed: Packed) -> None:
+    ids = waste(packed, files=4)
+    blind = packed.policy(target="pack://%s" % packed.vault, retention={"keep_last": 1, "protect": "0s"})
+    for removed in ([], ids[1::-1]):
+        result = prune(blind, state_directory=str(packed.root / "vault-state"))
+        assert [item["id"] for item in result.removed] == removed and result.changed is bool(removed)
+        assert [item["id"] for item in result.kept] == [name for name in reversed(ids) if name not in removed]
+        assert removed or all("key" in item["reasons"][-1] for item in result.kept[1:])
+        packed.check_history(count=len(result.kept))
+        packed.days_pass(1)
 
 
 def test_differences_are_written_anew_as_differences_also_where_their_base_was_removed(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +211,14 @@ def test_what_is_damaged_is_named_and_left_and_never_taken_for_proven(packed: Pa
     assert [item["id"] for item in result.repacked["damaged"]] == sorted(ids[1:])
     assert all(item["paths"] == ["/" + os.fsdecode(entry.path)] for item in result.repacked["damaged"])
     assert len(result.warnings) == 2 and "file08" in result.warnings[0]
+    assert [snapshot.damaged and snapshot.damaged["paths"] for snapshot in packed.snapshots()] == [[os.fsdecode(entry.path)]] * 2
     packed.days_pass(1)
+    said = names(packed, "state")
     pruned(packed)
-    found = packed.verify(depth="full")
+    assert names(packed, "state") == [name for name in said if not name.startswith("0000000001")], "what is known is not said again"
+    healed = packed.backup()
+    assert healed.changed and packed.verify(depth="full").ok
+    found = packed.verify(depth="full", snapshot=ids[-1])
     assert [item["path"] for item in found.damaged] == ["/" + os.fsdecode(entry.path)]  # and nothing else
 
 
@@ -272,6 +291,7 @@ def put_back(packed: Packed, place: Path) -> None:
 
 def test_a_prune_that_is_killed_at_any_step_loses_nothing_and_the_next_ones_end_it(packed: Packed) -> None:
     waste(packed, files=12)
+    packed.days_pass(1)
     place = saved(packed)
     step, is_over = 0, False
     while not is_over:
@@ -514,6 +534,33 @@ def test_after_a_rekey_the_old_key_is_needed_for_nothing(packed: Packed, monkeyp
     assert_same(packed.src, packed.restored(_restored(packed)))
 
 
+def test_a_rekey_waits_for_the_hosts_run_and_the_next_run_does_not_wait_for_it(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    waste(packed, versions=2, files=12)
+    packed.change_key()
+    state = HostState(str(packed.state), packed.policy())
+    shut_out, survey = Repository.shut_out, rewrite_module.Rewrite._survey
+    seen = []
+
+    def before(repository: Repository) -> None:
+        seen.append(state.is_running())
+        shut_out(repository)
+
+    def meanwhile(rewrite: Any) -> Any:
+        if len(seen) == 1:
+            seen.append(state.is_running())
+            (packed.src / "log").write_bytes(b"meanwhile")
+            assert packed.backup().changed
+        return survey(rewrite)
+
+    monkeypatch.setattr(Repository, "shut_out", before)
+    monkeypatch.setattr(rewrite_module.Rewrite, "_survey", meanwhile)
+    result = rekeyed(packed)
+    assert seen == [True, False] and result.keys == [result.key]
+    forget_old_keys(packed)
+    packed.check_history(count=3)
+    assert packed.snapshots()[0].receipt.sequence == 4
+
+
 def test_a_key_can_be_changed_again_and_again(packed: Packed) -> None:
     waste(packed, versions=2, files=12)
     for _time in range(3):
@@ -556,7 +603,7 @@ def test_a_rekey_that_is_killed_at_any_step_loses_nothing_and_goes_on(packed: Pa
         assert set().union(*sealed_with(packed).values()) == {result.key} and len(names(packed, "packs")) == 1, step
         packed.check_history(count=2)
         assert packed.snapshots()[0].held
-    assert step == 15
+    assert step == 17
 
 
 def test_what_is_damaged_keeps_the_old_key_in_use(packed: Packed) -> None:
@@ -572,10 +619,10 @@ def test_what_is_damaged_keeps_the_old_key_in_use(packed: Packed) -> None:
     assert (result.rc, result.keys) == (3, [result.key, old])
     assert [(item["id"], item["paths"]) for item in result.damaged] == [(ids[1], ["/" + os.fsdecode(entry.path)])]
     assert any("still needed" in text for text in result.warnings)
-    found = packed.verify(depth="full")
-    assert [item["path"] for item in found.damaged] == ["/" + os.fsdecode(entry.path)]
-    assert packed.verify(snapshot=ids[0]).ok
     assert packed.backup().changed  # it heals, in a new snapshot
+    found = packed.verify(depth="full", snapshot=ids[1])
+    assert [item["path"] for item in found.damaged] == ["/" + os.fsdecode(entry.path)]
+    assert packed.verify(snapshot=ids[0]).ok and packed.verify().ok
     packed.target.remove(lambda snapshots: {ids[1]: "it is damaged"})
     again = rekeyed(packed)
     assert (again.rc, again.keys) == (0, [again.key])

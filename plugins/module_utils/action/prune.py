@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import EXIT_DONE, BackupError, PolicyError, UsageError, printable
 from ..observe.audit import rfc3339, seconds_of
@@ -78,6 +78,8 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
         else:
             progress.stage("prune")
             result.bytes_freed = target.remove(choose, tell=progress.advance)
+            if result.removed and target.is_blind:
+                _spare(result, {snapshot.id for snapshot in target.list()})
             try:
                 done = target.repack(policy.retention.max_unused_percent, tell=progress.advance)
             except BackupError as error:
@@ -102,9 +104,20 @@ def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
             {"verb": "prune", "kept": len(result.kept), "removed": len(removed), "bytes_freed": result.bytes_freed, "repacked": result.repacked},
             {"event": "prune", "removed": removed},
         )
+        if result.repacked and result.repacked["damaged"]:
+            state.ask_soon()  # what the newest snapshot has lost is sent again by the next run
     if failure is not None:
         raise failure
     return result
+
+
+def _spare(result: PruneResult, there: AbstractSet[str]) -> None:
+    """Tell of what was chosen and is there all the same for what it is: kept."""
+    for item in (item for item in result.removed if item["id"] in there):
+        item["reasons"] = [*item["reasons"], "stays for a prune with the key, or a later one: others need it, or somebody is at work"]
+        result.kept.append(item)
+    result.removed = [item for item in result.removed if item["id"] not in there]
+    result.kept.sort(key=lambda item: str(item["created"]), reverse=True)
 
 
 def rewritten(done: Rewritten) -> Dict[str, Any]:
@@ -117,8 +130,8 @@ def rewritten(done: Rewritten) -> Dict[str, Any]:
 def damage_of(done: Rewritten) -> List[str]:
     """What to warn of: content that could not be proven was left where it is."""
     return [
-        "snapshot %s: %d damaged paths, the first is %s; what they share packs with was left as it is: verify the snapshot"
-        % (name, len(paths), printable(b"/" + paths[0]))
+        "snapshot %s: %d damaged paths, the first is %s; what they share packs with was left as it is; the host's next run sends again what the newest "
+        "snapshot lost" % (name, len(paths), printable(b"/" + paths[0]))
         for name, paths in done.damaged.items()
     ]
 

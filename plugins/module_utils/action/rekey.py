@@ -71,10 +71,14 @@ def rekey(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
             done = target.sealed_otherwise()
         else:
             progress.stage("rekey")
-            done = target.rekey(tell=progress.advance)
+            state.prepare()
+            # A run of this host may have begun with the old key; the next one has the new one, and need not wait for the whole rekey.
+            done = target.rekey(tell=progress.advance, at_rest=state.locked)
             target.sweep()
     finally:
         progress.finish()
+    if not dry_run and snapshots[0].copied:
+        progress.note("copies come here: one that is on its way may still bring what an old key seals; keep these until status, a day from now, names none")
     told = rewritten(done)
     result.changed = bool(done.packs or done.snapshots or done.states)
     result.keys = target.keys()
@@ -88,5 +92,7 @@ def rekey(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     result.duration = time.time() - started
     if not dry_run:
         event = {"event": "rekey", "key": result.key, "keys": result.keys, "snapshots": result.snapshots, "packs": result.packs}
+        if done.damaged:
+            state.ask_soon()  # what the newest snapshot has lost is sent again by the next run
         record(policy, state, {"verb": "rekey", "key": result.key, "keys": result.keys, **told}, event)
     return result

@@ -415,7 +415,7 @@ def _rekeyed(result: Result, request: Namespace) -> Iterator[str]:
         _count(result["states"], "state"),
     )
     if not request.dry_run and result["keys"] == [result["key"]]:
-        yield "nothing that is there needs another key; keep the old ones until status, a day from now, still says so"
+        yield "nothing that is there needs another key, and no run that began with one can commit any more"
 
 
 def _adopted(result: Result, request: Namespace) -> Iterator[str]:

@@ -397,6 +397,11 @@ class Target(ABC):
         """What of it is sealed with a key, all of it or a part; None where nothing is."""
         return None
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether there is no key here to what is sealed: then ``remove`` leaves what is needed for others, and what somebody at work may need."""
+        return False
+
     def keys(self) -> "List[str]":
         """The ids of the keys that seal what snapshots need, the one that seals what comes first; none where nothing is sealed."""
         return self.sealed.keys() if self.sealed is not None else []

@@ -135,6 +135,10 @@ class HybridTarget(Target):
         return self.packs.immutable
 
     @property
+    def is_blind(self) -> bool:
+        return self.packs.is_blind
+
+    @property
     def sealed(self) -> PackTarget:
         return self.packs
 

@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ...errors import IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
-from ...observe.audit import is_time
+from ...observe.audit import is_time, rfc3339
 from ..contract import Receipt, Snapshot, check_manifest, check_state
 from ..tree.layout import make_id
 from .claims import alone
@@ -331,10 +333,51 @@ class Repository:
         return found
 
     def is_by(self, number: int, tx: str) -> bool:
-        """Whether the commit of that number is that of the transaction ``tx``."""
+        """Whether the commit of that number is that of the transaction ``tx``, which seals as this one does."""
         name = self.manifest_name(number)
-        header = self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", number).header
-        return Receipt.from_dict(header.get("receipt"), name).tx == tx
+        header = self._own(self.store.get(name, 0, _FIRST_BYTES), name, "manifest", number, is_past=True).header
+        return header.get("key") == self.key_id and Receipt.from_dict(header.get("receipt"), name).tx == tx
+
+    def shut_out(self) -> None:
+        """Have nobody commit any more who began with another key than seals now, where such a one sealed the newest manifest: take the next number.
+
+        A history of copies is left alone: their numbers are those of their origins."""
+        tx = os.urandom(ID_BYTES).hex()
+        for _attempt in range(_TURNS):
+            self.store.forget()
+            newest = self.newest()
+            if newest is None or newest.copied is not None:
+                return
+            items = self._listed()
+            highest = max(items)
+            if self.manifest_key(highest, min(items[highest])) == self.key_id:
+                return  # who began before that is too late anyway
+            with suppress(RefusedError):  # somebody commits at this moment
+                if self._put_number(highest + 1, tx, newest.receipt):
+                    return
+        raise RefusedError("Others commit to this history again and again", kind="writer", field="parent", next="do this again when less is going on")
+
+    def _put_number(self, number: int, tx: str, newest: Receipt) -> bool:
+        """Take a number for no snapshot, as a session takes it; False where another one did."""
+        now = rfc3339(self.store.clock())
+        receipt = replace(newest, id=make_id(now, newest.digest), sequence=number, parent=newest.id, created=now, tx=tx)
+        header = {"kind": "manifest", "repository": self.id, "number": number, "receipt": receipt.to_dict(), "packs": {}, "base": None, "removed": now}
+        name, data = self.manifest_name(number), seal_object(self.master, os.urandom(ID_BYTES), header, b"")
+        if self.store.is_conditional:
+            return self.put(name, data, only_if_absent=True) or self.is_by(number, tx)
+        with alone(self, "%010d" % number, tx):
+            self.store.forget()
+            return max(self.numbers()) < number and self.put(name, data)
+
+    def check_admitted(self) -> None:
+        """``TargetError`` (kind ``key``) where the keys that are here are shut out."""
+        items = self._listed()
+        if items:
+            number = max(items)
+            edition, item = max(items[number].items())
+            header = self._own(self.store.get(item.name, 0, _FIRST_BYTES), item.name, "manifest", number, edition, is_past=True).header
+            if header.get("removed") is not None and not self.knows(header.get("key")):
+                raise self._wrong_key(str(header.get("key")))
 
     def _listed(self) -> Dict[int, Dict[int, Item]]:
         """Of each number the editions."""
@@ -399,7 +442,7 @@ class Repository:
         header = sealed.header
         receipt = Receipt.from_dict(header.get("receipt"), item.name)
         found, state_key = self._read_state(number, said[1], receipt.id) if said is not None else (None, None)
-        if self.has_key and not (found and found.get("removed")):
+        if self.has_key and not (found and found.get("removed")) and header.get("removed") is None:
             self._master_of(sealed)
         packs, base, base_edition = self._needs(header, item.name, number)
         others = header.get("others", {})
@@ -412,6 +455,10 @@ class Repository:
         ):
             raise broken("%s says what cannot be" % item.name)
         state: Mapping[str, Any] = found if found is not None else {"tags": header.get("tags", [])}
+        if header.get("removed") is not None:  # it never was a snapshot
+            if not is_time(header["removed"]):
+                raise broken("%s says what cannot be" % item.name)
+            state = {**state, "removed": {"at": header["removed"]}}
         turn = said[0] if said is not None else 0
         key_of = {pack: key for key, listed in others.items() for pack in listed}
         self._pack_keys.update((pack, key_of.get(pack, header["key"])) for pack in packs)

@@ -76,7 +76,6 @@ class Rewrite:
         repository = self._repository
         with self._lease:
             self._lease.say()
-            repository.introduce()
             for _round in range(_ROUNDS):
                 survey = self._survey()
                 old = [pack for pack in survey.live if survey.keys[pack] != repository.key_id and pack not in survey.shut]

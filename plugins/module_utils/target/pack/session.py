@@ -116,7 +116,10 @@ class PackSession(Session):
             self._lease.watch()
         if self._base is None:
             return
-        self._whole = whole = repository.open(self._base)
+        try:
+            self._whole = whole = repository.open(self._base)
+        except IntegrityError:
+            return  # nothing is taken from it: what comes instead heals it
         distrusted = {entry.hash for path in damaged_paths(self._base.snapshot()) for entry in [whole.manifest.find(path)] if entry is not None}
         lost = self._lost_packs(self._base) if repository.store.lists_freely else set()
         doubtful = {name for digest in distrusted for name in (digest, *whole.contents.files.get(digest, ()))}
@@ -262,6 +265,7 @@ class PackSession(Session):
 
     def _publish(self, data: bytes) -> None:
         if not self._put_first(self._repository.manifest_name(self._number), data):
+            self._repository.check_admitted()
             raise self._late(self._number)
 
     def _put_first(self, name: str, data: bytes) -> bool:

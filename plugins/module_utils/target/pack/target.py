@@ -8,9 +8,26 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, AbstractSet, Any, BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    AbstractSet,
+    Any,
+    BinaryIO,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
@@ -72,6 +89,10 @@ class PackTarget(Target):
     @property
     def beats(self) -> bool:
         return False
+
+    @property
+    def is_blind(self) -> bool:
+        return not self._repository.has_key
 
     @property
     def requests(self) -> Optional[Requests]:
@@ -142,6 +163,9 @@ class PackTarget(Target):
     def _begin_session(self, tx: str, parent: Optional[str], tags: Sequence[str], thresholds: Thresholds) -> PackSession:
         repository = self._begin(tx)
         base = repository.newest()
+        highest = max(repository.numbers(), default=0)
+        if base is None or base.number < highest:
+            repository.check_admitted()
         if (base.receipt.id if base is not None else None) != parent:
             raise RefusedError(
                 "The newest snapshot is %s, this run goes on from %s" % (base.receipt.id if base is not None else "none", parent or "none"),
@@ -151,7 +175,7 @@ class PackTarget(Target):
                 allowed=parent,
                 next="run again; if this repeats, two machines write as host %s" % self.host,
             )
-        session = PackSession(repository, tx, max(repository.numbers(), default=0) + 1, base, tags, thresholds)
+        session = PackSession(repository, tx, highest + 1, base, tags, thresholds)
         session.open()
         return session
 
@@ -403,7 +427,7 @@ class PackTarget(Target):
         kept = {pack for commit in commits if commit.receipt.id not in ids and not commit.removed for pack in commit.packs}
         gone = {pack: size for commit in commits if commit.receipt.id in ids for pack, size in commit.packs.items() if pack not in kept}
         young = time.time() - LEASE  # these stay for their numbers
-        return sum(gone.values()) + sum(commit.length for commit in commits if commit.receipt.id in ids and commit.at <= young)
+        return sum(gone.values()) + sum(commit.length for commit in commits if commit.receipt.id in ids and (commit.copied or commit.at <= young))
 
     def remove(self, choose: Callable[[List[Snapshot]], Mapping[str, str]], tell: Optional[Tell] = None) -> int:
         repository = self._repository
@@ -512,7 +536,16 @@ class PackTarget(Target):
             return None
         if unused_percent >= 100:
             return Rewritten(0, 0, 0, 0, 0, {})  # nothing is looked at, either
-        return Rewrite(self._repository, tell).repack(unused_percent)
+        return self._note_damage(Rewrite(self._repository, tell).repack(unused_percent))
+
+    def _note_damage(self, done: Rewritten) -> Rewritten:
+        """Keep with its snapshots what could not be proven, as a verification does."""
+        commits = {commit.receipt.id: commit for commit in (self._repository.commits() if done.damaged else ()) if not commit.removed}
+        for name, paths in done.damaged.items():
+            if name in commits and not damaged_paths(commits[name].snapshot()).issuperset(paths):
+                found = Verification(0, 0, 0, tuple(Damage(path, "hash") for path in paths), (), ())
+                self._record(commits[name], found, "full", (1, 1))  # as a part: what was known before may be elsewhere
+        return done
 
     @property
     def sealed(self) -> PackTarget:
@@ -531,9 +564,13 @@ class PackTarget(Target):
         snapshots = sum(commit.key != own or not packs.keys().isdisjoint(commit.packs) for commit in commits)
         return Rewritten(len(packs), sum(packs.values()), 0, snapshots, sum(commit.state_key not in (None, own) for commit in commits), {})
 
-    def rekey(self, tell: Optional[Tell] = None) -> Rewritten:
-        """Seal with the key whatever is sealed with one of the old ones and still needed; what it takes the place of goes later (``sweep``)."""
-        return Rewrite(self._repository, tell).rekey()
+    def rekey(self, tell: Optional[Tell] = None, at_rest: Callable[[], ContextManager[None]] = nullcontext) -> Rewritten:
+        """Seal with the key whatever is sealed with one of the old ones and still needed; what it takes the place of goes later (``sweep``). ``at_rest`` gives
+        a context in which no session of this machine is under way."""
+        with at_rest():  # from here on no session that began with another key can commit; only that of a copy can
+            self._repository.introduce()
+            self._repository.shut_out()
+        return self._note_damage(Rewrite(self._repository, tell).rekey())
 
     def keys(self) -> List[str]:
         found: Set[str] = set()
@@ -583,8 +620,8 @@ def _must_stay(commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commi
 
 def _takes_number(commit: Commit, commits: Sequence[Commit], now: float) -> bool:
     """Whether its number must not be free: numbers do not go back, and a session that began before the commit may be about to use it. One that began a day
-    ago has a lease, or looks again."""
-    return commit.number == commits[0].number or now - commit.at < LEASE
+    ago has a lease, or looks again. That of a copy is its own, whoever brings it."""
+    return commit.number == commits[0].number or (commit.copied is None and now - commit.at < LEASE)
 
 
 def _held_by(commits: Sequence[Commit], holding: Sequence[Commit]) -> List[Commit]:
