@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 from ..module_utils.agent.render import format_duration, table
 from ..module_utils.errors import counted
+from ..module_utils.observe.audit import seconds_of
 from ..module_utils.observe.progress import format_bytes
 from ..plugin_utils.outcomes import outcomes
 
@@ -116,7 +117,11 @@ def _drilled(result: Result, check: bool) -> str:
 def _status(result: Result, _check: bool) -> str:
     if result["age"] is None:
         return "no snapshot"
-    return "%s, the newest state is %s old" % (counted(result["snapshots"], "snapshot"), format_duration(result["age"]))
+    found = "%s, the newest state is %s old" % (counted(result["snapshots"], "snapshot"), format_duration(result["age"]))
+    proofs = (("drilled %s ago", result.get("drilled")), ("every byte read within %s", (result.get("rolling") or {}).get("since")))
+    if result.get("as_of"):
+        found += "".join(", " + words % format_duration(max(0.0, seconds_of(result["as_of"]) - seconds_of(at))) for words, at in proofs if at)
+    return found
 
 
 _VIEWS: Dict[str, Callable[[Result, bool], str]] = {

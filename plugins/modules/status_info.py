@@ -171,6 +171,19 @@ last_good_drill:
   returned: success
   type: dict
   sample: {verb: drill, result: drilled, verdict: passed, finished: "2026-11-20T09:15:00.001Z"}
+drilled:
+  description:
+    - When a drill has last proven one of the snapshots, on this machine or on the vault; V(null) where none has.
+  returned: success
+  type: str
+  sample: "2026-11-20T09:15:00.001Z"
+rolling:
+  description:
+    - What a rolling verification has read on this machine; V(null) where there is none.
+    - Of so many C(shares) of the newest snapshots so many were C(read), and every byte at least once C(since) then, or V(null) while a share is still to come.
+  returned: success
+  type: dict
+  sample: {shares: 30, read: 30, since: "2026-10-21T04:43:00.001Z"}
 old_prefixes:
   description:
     - How many objects a mirror still has below each prefix of an older layout.

@@ -159,6 +159,14 @@ extra:
   type: list
   elements: str
   sample: []
+older:
+  description:
+    - The older snapshots of which a rolling verification has read what no newer one has, each with its C(snapshot_id) and its C(damage) in words.
+    - Empty but for the command line's C(verify --rolling).
+  returned: success, or failure because something is not as it should be
+  type: list
+  elements: dict
+  sample: []
 counts:
   description:
     - How many there are of each.

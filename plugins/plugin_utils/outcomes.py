@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple
 
+from ..module_utils.observe.audit import is_time
 from .values import is_number, plain, read_object
 
 # The tasks that work on the hosts, those that work for them on their vault, and on those that keep copies, are registered under these names.
@@ -33,7 +34,7 @@ KEYS: Dict[str, Iterable[str]] = {
         *("ok", "verdict", "scenario", "snapshot_id", "files", "bytes", "counts", "rto", "rpo", "loss", "state_as_of", "objectives", "asked_by"),
         *("finished", "duration"),
     ),
-    "status": ("ok", "problems", "snapshots", "newest", "protected_until", "age", "rpo", "target", "as_of"),
+    "status": ("ok", "problems", "snapshots", "newest", "protected_until", "age", "rpo", "drilled", "rolling", "target", "as_of"),
 }
 
 
@@ -49,6 +50,8 @@ _PERHAPS = _Kind(_NUMBER.words + ", or none", lambda value: value is None or is_
 _LIST = _Kind("a list", lambda value: isinstance(value, list))
 _TEXT = _Kind("a text", lambda value: isinstance(value, str))
 _COUNTS = _Kind("a mapping of numbers", lambda value: isinstance(value, dict) and all(is_number(value.get(key)) for key in ("passed", "skipped")))
+_MOMENT = _Kind("a time, or none", lambda value: value is None or is_time(value))
+_ROLLING = _Kind("what a machine says of shares, or none", lambda value: value is None or (isinstance(value, dict) and _MOMENT.fits(value.get("since"))))
 # What is reckoned with, of a success.
 _SHAPES: Dict[str, Dict[str, _Kind]] = {
     "backup": {"files_sent": _NUMBER, "bytes_sent": _NUMBER},
@@ -56,7 +59,7 @@ _SHAPES: Dict[str, Dict[str, _Kind]] = {
     "verify": {"checked": _NUMBER, "hashed_bytes": _NUMBER},
     "prune": {"kept": _LIST, "removed": _LIST, "bytes_freed": _NUMBER},
     "drill": {"files": _NUMBER, "bytes": _NUMBER, "rto": _PERHAPS, "counts": _COUNTS},
-    "status": {"snapshots": _NUMBER, "age": _PERHAPS},
+    "status": {"snapshots": _NUMBER, "age": _PERHAPS, "drilled": _MOMENT, "rolling": _ROLLING, "as_of": _MOMENT},
 }
 # What a report of drills tells besides.
 _EVIDENCE = ("host", "policy", "target", "digest", "entries", "checks", "started", "versions", "sample", "warnings")

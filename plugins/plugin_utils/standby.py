@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from ..module_utils.errors import PolicyError
 from ..module_utils.manifest.selection import selects
 from ..module_utils.policy.model import Policy
+from ..module_utils.policy.profiles import PROFILES
 from ..module_utils.policy.scenarios import LOST_HOST
 from ..module_utils.policy.target_spec import check_target
 from .values import UNSEEN
@@ -143,16 +144,28 @@ def problems(standby: str, scenario: str, host: str, vault: str, scratch: str, v
     return ["%s, %s. Next: name a directory outside of it." % (where, text) for text in in_production(os.path.normpath(scratch), standby, variables[standby])]
 
 
+def _sources(policy: Policy, scratch: str) -> Iterator[str]:
+    """Those of a policy, or of its profile where the collection has that; of homes the one in which the scratch would lie."""
+    profile = policy.found_profile
+    yield from policy.sources
+    for source in profile.sources if profile is not None and profile is not UNSEEN and not policy.sources else ():
+        if not source.startswith("~"):
+            yield source
+            continue
+        home = scratch.split("/")[:3] if scratch.startswith("/home/") else ["", "root"]
+        yield "/".join(home) + source[1:]
+
+
 def in_production(scratch: str, machine: str, variables: Mapping[str, Any], vault: str = "") -> List[str]:
     """In what of the own work of ``machine`` the scratch would lie, an absolute path without ``..``; ``vault``: the directory of its vault, where known."""
     found = []
     path = os.fsencode(os.path.join(scratch, "scratch"))[1:]
     for policy in variables.get("openclaw_backup_policies") or ():
         try:
-            checked = Policy.from_mapping({"target": "/unknown", **policy}, default_host=machine, find=lambda _name: UNSEEN)
+            checked = Policy.from_mapping({"target": "/unknown", **policy}, default_host=machine, find=lambda name: PROFILES.get(name, UNSEEN))
         except (PolicyError, TypeError):
             continue  # no policy of anybody
-        sources = [os.fsencode(source)[1:] for source in checked.sources]
+        sources = [os.fsencode(source)[1:] for source in _sources(checked, scratch)]
         if selects(checked.selection.matcher(), sources, path, True):
             found.append("which its own policy %s backs up" % checked.name)
     if vault or _VAULT in variables or "backup_vaults" in (variables.get("group_names") or ()):

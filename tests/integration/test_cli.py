@@ -446,6 +446,8 @@ def test_verify_looks_reads_and_reads_a_share(history: Host) -> None:
     shares = [history.json("verify", "web.json", "--slice", f"{n}/3")["hashed_files"] for n in (1, 2, 3)]
     assert sum(shares) == 4
     assert history.json("verify", "web.json", "--source", "--slice", "1/1")["snapshot_id"] is None
+    assert [history.json("verify", "web.json", "--rolling", "2")["slice"] for _turn in range(2)] == ["1/2", "2/2"]
+    assert re.search(r"\nread back  every byte since 20\d\d-\S+ \S+ UTC, in 2 shares\n", history.call("status", "web.json").stdout)
 
 
 def test_status_says_since_when_and_what_is_in_the_way(history: Host) -> None:
@@ -591,6 +593,9 @@ def test_1_the_state_cannot_be_written(host: Host) -> None:
         (["run", "nowhere.json"], "policy"),
         (["run", "web.json", "--sate", "x"], "--sate"),
         (["verify", "web.json", "--slice", "4/3"], "slice"),
+        (["verify", "web.json", "--rolling", "0"], "rolling"),
+        (["verify", "web.json", "--rolling", "7", "--slice", "1/7"], "--slice"),
+        (["verify", "web.json", "--rolling", "7", "--source"], "--source"),
         (["verify", "web.json", "--depth", "deep"], "depth"),
         (["verify", "web.json", "--source", "--snapshot", "latest"], "--snapshot"),
         (["verify", "web.json", "--source", "--host", "web2"], "--host"),

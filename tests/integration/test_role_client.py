@@ -453,6 +453,10 @@ BAD = {
         {"openclaw_backup_policies": [{"name": "a", "profile": "opencalw", "target": "/v"}]},
         r"policy 1 \(a\): there is no profile opencalw.*did you mean 'openclaw'",
     ),
+    "scratch": (
+        {"openclaw_backup_scratch": "/a/spare", "openclaw_backup_policies": [{"name": "a", "sources": ["/a"], "target": "/v"}]},
+        "openclaw_backup_scratch is '/a/spare', which its own policy a backs up. Next: name a directory outside of it",
+    ),
     "escrow": ({"openclaw_backup_escrow_directory": "escrow"}, "openclaw_backup_escrow_directory is 'escrow'.*absolute path"),
     "secret-relative": ({"openclaw_backup_secrets": {"pack.key": "x"}}, "openclaw_backup_secrets has 'pack.key', whose content is a text. Allowed: absolute"),
     "secret-empty": ({"openclaw_backup_secrets": {"/etc/pack.key": " \n"}}, "openclaw_backup_secrets has '/etc/pack.key', whose content is empty"),

@@ -144,7 +144,7 @@ def test_what_cron_starts_copies_to_the_bucket_and_prunes_there(tmp_path: Path) 
     (config / "vault" / "prune" / "web1").mkdir(parents=True)
     (config / "vault" / "prune" / "web1" / "etc.json").write_text("{}")
     paths = {"__openclaw_backup_vault_config": str(config), "__openclaw_backup_vault_memory": str(memory), "openclaw_backup_vault_directory": str(vault)}
-    settings = {**paths, "openclaw_backup_program": str(program), "openclaw_backup_vault_bucket": there}
+    settings = {**paths, "openclaw_backup_program": str(program), "openclaw_backup_vault_bucket": there, "openclaw_backup_vault_verify_slices": 2}
     upkeep = rendered("upkeep", tmp_path, **settings)
     (tmp_path / "own.json").write_text(json.dumps(own))
     for number in range(4):
@@ -156,6 +156,12 @@ def test_what_cron_starts_copies_to_the_bucket_and_prunes_there(tmp_path: Path) 
     bucket_policy = config / "vault" / "bucket" / "web1" / "etc.json"
     listed = subprocess.run([program, "list", bucket_policy, "--json", "--state", memory], capture_output=True, check=True)
     assert [snapshot["sequence"] for snapshot in json.loads(listed.stdout)["snapshots"]] == [4, 3], "what was pruned does not come back"
+    for _turn in range(2):  # on one day
+        assert subprocess.run([upkeep, "verify"], check=False).returncode == 0
+    status = subprocess.run(
+        [program, "status", config / "vault" / "verify" / "web1" / "etc.json", "--json", "--state", memory], capture_output=True, check=False
+    )
+    assert json.loads(status.stdout)["rolling"]["read"] == 2, "each turn reads another share, however often cron comes"
     (config / "vault" / "prune" / "web1" / "etc.json").unlink()
     (tmp_path / "src" / "file").write_text("the last")
     subprocess.run([program, "run", tmp_path / "own.json", "--state", tmp_path / "state", "--quiet"], check=True)

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -21,12 +22,14 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import list_snapshots
 from ansible_collections.openclaw.backup.plugins.module_utils.action.restore import RestoreRequest, restore
+from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import BackupError
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest import scan as scan_module
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Header, Manifest
 from ansible_collections.openclaw.backup.plugins.module_utils.manifest.walk import Descent
 from ansible_collections.openclaw.backup.plugins.module_utils.observe.audit import verify_chain
 from ansible_collections.openclaw.backup.plugins.module_utils.target.tree import build as build_module
+from ansible_collections.openclaw.backup.plugins.module_utils.target.tree.target import TreeTarget
 from ansible_collections.openclaw.backup.tests.integration.world import (
     AS_ROOT,
     NOBODY,
@@ -169,6 +172,79 @@ def test_slices_cover_everything_once(world: World) -> None:
     assert {result.slice for result in results} == {"1/4", "2/4", "3/4", "4/4"}
     assert world.snapshots()[0].verified is None, "a slice is no full verification"
     assert [world.verify(part=(number, 4)).hashed_files for number in (1, 2, 3, 4)] == [result.hashed_files for result in results]
+
+
+def rolling_of(world: World) -> Any:
+    """What status says of the shares that were read."""
+    return status(world.policy(), state_directory=str(world.state))["rolling"]
+
+
+def test_a_rolling_verification_reads_everything_in_turn_whatever_comes_and_goes(world: World) -> None:
+    made = world.backup()
+    spoil(world.stored(made.snapshot_id, "b"))
+    assert rolling_of(world) is None
+    results = []
+    for number in range(4):
+        results.append(world.verify(rolling=4))
+        known = rolling_of(world)
+        assert known is not None and (known["shares"], known["read"], known["since"] is None) == (4, number + 1, number < 3)
+        (world.src / "new").write_text("new for %d" % number)
+        world.backup()
+    assert [result.slice for result in results] == ["1/4", "2/4", "3/4", "4/4"] and [bool(result.damaged) for result in results].count(True) == 1
+    assert world.verify(rolling=4).slice == "1/4" and rolling_of(world)["since"] > known["since"]
+    assert world.verify(part=(3, 4)).ok and world.verify(rolling=4).slice == "2/4", "a share by hand is nobody's turn"
+    assert world.verify(rolling=5, dry_run=True).slice == "1/5" and rolling_of(world)["shares"] == 4
+    assert world.verify(rolling=2).slice == "1/2" and rolling_of(world) == {"shares": 2, "read": 1, "since": None}
+
+
+def test_a_rolling_verification_reads_what_only_older_snapshots_have(world: World) -> None:
+    ids = []
+    for number in range(5):
+        (world.src / "a").write_text("number %d" % number)
+        ids.append(str(world.backup().snapshot_id))
+    spoil(world.stored(ids[1], "a"))
+    turns = [world.verify(rolling=2) for _turn in range(2)]
+    assert [[item["snapshot_id"] for item in turn.older] for turn in turns] == [ids[:2], ids[2:4]]
+    # Both shares, and of each older snapshot the one file that no newer one shares.
+    assert sum(turn.hashed_files for turn in turns) == world.verify().hashed_files + 4
+    assert [turn.rc for turn in turns] == [7, 0] and turns[0].older[0]["damage"] is None
+    said = "1 damaged, the first is %s/a" % world.src
+    assert turns[0].older[1]["damage"] == said and str(turns[0].failure()).startswith("Snapshot %s is not what was backed up: %s" % (ids[1], said))
+    listed = {snapshot.id: snapshot for snapshot in world.snapshots()}
+    assert [name for name in ids if listed[name].damaged] == [ids[1]] and not any(listed[name].verified for name in ids[:4])
+    before = rolling_of(world)
+    assert [item["snapshot_id"] for item in world.verify(rolling=2).older] == ids[:2] and rolling_of(world)["since"] > before["since"]
+
+
+def test_of_clones_what_both_manifests_have_counts_as_shared(world: World) -> None:
+    old = world.backup()
+    (world.src / "a").write_text("changed")
+    world.backup()
+    newest, older = (replace(snapshot, receipt=replace(snapshot.receipt, clone="reflink")) for snapshot in world.snapshots())
+    target = TreeTarget(str(world.vault), "h", "p")
+    assert older.id == old.snapshot_id and target.verify(older, depth="full", newer=newest).hashed_files == 1
+    spoil(world.stored(older.id, "a"))
+    assert [damage.reason for damage in target.verify(older, depth="full", newer=newest).damaged] == ["hash"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "[]",
+        '{"shares":0,"read":{},"older":{}}',
+        '{"shares":2,"read":[],"older":{}}',
+        '{"shares":2,"read":{},"older":7}',
+        '{"shares":2,"read":{"1":"9999-01-01T00:00:00.000Z"},"older":{"x":7}}',
+        '{"shares":2,"read":{"0":"2026-01-01T00:00:00.000Z","3":"2026-01-01T00:00:00.000Z","1":7},"older":{}}',
+    ],
+)
+def test_a_memory_of_shares_that_makes_no_sense_is_none(world: World, text: str) -> None:
+    world.backup()
+    assert world.verify(rolling=2).slice == "1/2"
+    (memory,) = world.state.rglob("rolling.json")
+    memory.write_text(text)
+    assert world.verify(rolling=2).slice == "1/2" and rolling_of(world)["read"] == 1
 
 
 def test_a_check_of_a_verification_writes_nothing(world: World) -> None:

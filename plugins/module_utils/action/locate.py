@@ -142,7 +142,17 @@ def history_lost(policy: Policy, baseline: Receipt) -> TargetError:
         kind="history_lost",
         field="target",
         found=policy.target.url,
-        next="check that the vault is mounted; if its history is really gone, start a new one with `openclaw-backup run POLICY --adopt`",
+        next="check that the vault is mounted; if its history is really gone, %s" % _instead(policy),
+    )
+
+
+def _instead(policy: Policy) -> str:
+    anew = "start a new one with `openclaw-backup run POLICY --adopt`"
+    if not policy.copies:
+        return anew
+    return "go on from its copy in %s, as docs/vaults.md says under `When a vault is lost`; or %s, which no copy of the old one can go on with" % (
+        policy.copies[0].url,
+        anew,
     )
 
 

@@ -13,8 +13,10 @@ from ..observe.audit import is_time, rfc3339, seconds_of
 from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..target.contract import Snapshot
+from ..target.tree.target import TreeTarget
 from .history import bounded
 from .locate import open_target
+from .rolling import load
 from .state import HostState
 
 
@@ -24,7 +26,9 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     Keys: ``ok``, ``rc`` (0, or 3 with ``problems``), ``problems`` (texts), ``snapshots`` (how many; None where the target could not be looked at), ``newest``
     (public snapshot mapping or None), ``protected_until`` (the last time the sources were known to be as in the newest snapshot, RFC 3339), ``age`` (seconds
     since then), ``rpo`` (seconds, None where the policy gives none), ``baseline`` (snapshot id), ``last_run``, ``last_success`` (run records),
-    ``last_drill``, ``last_good_drill`` (drill records), ``anomalies`` (those of the problems that tell of one),
+    ``last_drill``, ``last_good_drill`` (drill records), ``drilled`` (when a drill, here or on the vault, has last proven a snapshot that is there; None for
+    never), ``rolling`` (what this machine has read of the newest snapshots, share by share: ``Rolling.to_dict``; None where it does not),
+    ``anomalies`` (those of the problems that tell of one),
     ``keys`` (``Target.keys``), ``immutable`` (``Target.immutable``; None also where the target could not be looked at),
     ``restoring`` (the restore in place that has not come to its end, or None),
     ``old_prefixes`` (objects below each prefix of an older layout, as {prefix: count}),
@@ -101,12 +105,14 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
     drills = state.drills
     last_drill = next(iter(drills.last(1)), None)
     good_drill = drills.last_success(verb="drill", policy=policy.name)
+    # A host learns from its vault of drills that were made there.
+    proven = [str(snapshot.drilled["at"]) for snapshot in snapshots or () if snapshot.drilled]
+    if good_drill is not None and is_time(good_drill.get("finished")):
+        proven.append(str(good_drill["finished"]))
+    drilled = max(proven, default=None)
     if snapshots:
-        # A host learns from its vault of drills that were made there.
-        proven = [str(snapshot.drilled["at"]) for snapshot in snapshots if snapshot.drilled]
-        if good_drill is not None and is_time(good_drill.get("finished")):
-            proven.append(str(good_drill["finished"]))
-        problems += _drill_problems(policy, last_drill, max(proven, default=None), snapshots[-1].receipt.created, now)
+        problems += _drill_problems(policy, last_drill, drilled, snapshots[-1].receipt.created, now)
+    rolling = load(state, now)
     return {
         "ok": not problems,
         "rc": EXIT_WARNINGS if problems else EXIT_DONE,
@@ -128,6 +134,8 @@ def status(policy: Policy, *, state_directory: str, is_own_history: bool = True)
         "last_success": success,
         "last_drill": last_drill,
         "last_good_drill": good_drill,
+        "drilled": drilled,
+        "rolling": rolling.to_dict(snapshots if snapshots and isinstance(target, TreeTarget) else ()) if rolling is not None else None,
         "immutable": immutable,
         "old_prefixes": old,
         "keys": keys,

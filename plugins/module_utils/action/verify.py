@@ -9,9 +9,9 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, UsageError, printable
+from ..errors import EXIT_INTEGRITY, BackupError, IntegrityError, RefusedError, UsageError, printable
 from ..manifest.cache import Cache
 from ..manifest.entry import FILE
 from ..manifest.scan import Staging, hash_changed
@@ -20,10 +20,12 @@ from ..manifest.walk import Descent
 from ..observe.audit import rfc3339
 from ..observe.progress import Progress
 from ..policy.model import Policy
-from ..target.tree.target import in_part
+from ..target.contract import Snapshot, Target, Verification
+from ..target.tree.target import TreeTarget, in_part
 from .choose import find_snapshot
 from .locate import check_not_lost, name_of, open_target
 from .result import Result
+from .rolling import Rolling, begin, keep
 from .sources import check_sources, with_sources
 from .state import HostState
 
@@ -37,7 +39,8 @@ class VerifyResult(Result):
     """What a verification found.
 
     ``checked``: paths looked at; ``hashed_files`` and ``hashed_bytes`` were read whole; ``damaged``, ``missing`` and ``extra``: up to 100 paths
-    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers; ``requests``: what a bucket was asked, else None; ``warnings``: what could
+    each, ``damaged`` as ``{path, reason}``; ``counts`` has the full numbers; ``older``: the older snapshots of which a rolling verification has read what
+    no newer one has, as ``{snapshot_id, damage}``, the latter None or in words; ``requests``: what a bucket was asked, else None; ``warnings``: what could
     not be compared.
     """
 
@@ -52,6 +55,7 @@ class VerifyResult(Result):
     missing: List[str] = field(default_factory=list)
     extra: List[str] = field(default_factory=list)
     counts: Dict[str, int] = field(default_factory=dict)
+    older: List[Dict[str, Optional[str]]] = field(default_factory=list)
     requests: Optional[Dict[str, int]] = None
     warnings: List[str] = field(default_factory=list)
     duration: float = 0.0
@@ -76,8 +80,10 @@ class VerifyResult(Result):
         """What is wrong, as an error; None where nothing is."""
         if self.ok:
             return None
-        first = [*(item["path"] for item in self.damaged), *self.missing, *self.extra][0]
-        counts = "%s, the first is %s" % (", ".join("%d %s" % (count, word) for word, count in self.counts.items() if count), first)
+        snapshot_id, first = self.snapshot_id, next(iter([*(item["path"] for item in self.damaged), *self.missing, *self.extra]), "")
+        counts = _told(self.counts, first)
+        if not first:
+            snapshot_id, counts = next((item["snapshot_id"], str(item["damage"])) for item in self.older if item["damage"])
         if self.snapshot_id is None:
             advice = "look at the disk, and restore the files that are named"
             return IntegrityError("The sources are not what was backed up: %s" % counts, field="source", found=first, next=advice)
@@ -85,7 +91,11 @@ class VerifyResult(Result):
             "look at the vault's disk; what the newest snapshot lost is sent again when the host next talks to the vault; files that have not changed "
             "since share their bytes with older snapshots; where another vault has copies, `replicate --repair` takes from there what is damaged here"
         )
-        return IntegrityError("Snapshot %s is not what was backed up: %s" % (self.snapshot_id, counts), field="snapshot", found=first, next=advice)
+        return IntegrityError("Snapshot %s is not what was backed up: %s" % (snapshot_id, counts), field="snapshot", found=first or snapshot_id, next=advice)
+
+
+def _told(counts: Mapping[str, int], first: str) -> str:
+    return "%s, the first is %s" % (", ".join("%d %s" % (count, word) for word, count in counts.items() if count), first)
 
 
 def parse_slice(text: str) -> Tuple[int, int]:
@@ -109,13 +119,15 @@ def verify(
     snapshot: str = "latest",
     depth: str = "full",
     part: Optional[Tuple[int, int]] = None,
+    rolling: Optional[int] = None,
     source: bool = False,
     dry_run: bool = False,
     progress: Optional[Progress] = None,
 ) -> VerifyResult:
     """Check one snapshot, or with ``source`` the files that it was made of.
 
-    ``depth`` quick looks at every path, full reads every byte; ``part`` (n, t) reads the n-th of t shares. The result is kept with the snapshot
+    ``depth`` quick looks at every path, full reads every byte; ``part`` (n, t) reads the n-th of t shares; ``rolling`` (t) that one of t shares of the
+    newest snapshot whose turn was longest ago, and of some older ones what no newer one has. The result is kept with the snapshot
     unless ``dry_run``. Raises ``BackupError`` where the check itself cannot be made.
     """
     if depth not in DEPTHS:
@@ -127,18 +139,25 @@ def verify(
     progress = progress or Progress()
     started = time.time()
     state = HostState(state_directory, policy)
+    turns = begin(state, rolling, started) if rolling is not None else None
+    if turns is not None:
+        part = (turns.next, turns.shares)
     result = VerifyResult(depth=depth, slice="%d/%d" % part if part else None)
     try:
         if source:
             _verify_source(policy, state, part, result, progress, dry_run)
         else:
-            _verify_snapshot(policy, snapshot, depth, part, result, progress, state, not dry_run)
+            target, snapshots = _verify_snapshot(policy, snapshot, depth, part, result, progress, state, not dry_run)
+            if turns is not None:
+                turns = _verify_older(target, snapshots, turns, result, progress, not dry_run, started)
     finally:
         progress.finish()
         result.duration = time.time() - started
     if not dry_run:
         try:
             _record(policy, state, result, source)
+            if turns is not None:
+                keep(state, turns)
         except (BackupError, OSError) as error:
             if result.ok:
                 raise
@@ -155,7 +174,7 @@ def _verify_snapshot(
     progress: Progress,
     state: HostState,
     record: bool,
-) -> None:
+) -> Tuple[Target, Sequence[Snapshot]]:
     target = open_target(policy.target, policy.host, policy.name)
     snapshots = target.list()
     check_not_lost(policy, state, snapshots)
@@ -172,6 +191,37 @@ def _verify_snapshot(
     result.damaged = [{"path": printable(b"/" + damage.path), "reason": damage.reason} for damage in found.damaged[:LISTED]]
     result.missing = [printable(b"/" + path) for path in found.missing[:LISTED]]
     result.extra = [printable(b"/" + path) for path in found.extra[:LISTED]]
+    return target, snapshots
+
+
+def _verify_older(target: Target, snapshots: Sequence[Snapshot], turns: Rolling, result: VerifyResult, progress: Progress, record: bool, now: float) -> Rolling:
+    """Read of the older snapshots whose turn it is what no newer one shares with them; what is remembered after this turn. Of trees alone: packs are shared out
+    as wholes, and a vault on another machine reads its own."""
+    if not isinstance(target, TreeTarget):
+        return turns.noted((), snapshots, now)
+    pairs = turns.next_older(snapshots)
+    for snapshot, newer in pairs:
+        progress.stage("verify", files=0, bytes=0)
+        try:
+            found = target.verify(snapshot, depth="full", newer=newer, record=record, tell=progress.advance)
+        except IntegrityError as error:
+            damage: Optional[str] = error.message
+        except RefusedError:
+            continue  # a prune was faster
+        else:
+            result.checked += found.checked
+            result.hashed_files += found.hashed_files
+            result.hashed_bytes += found.hashed_bytes
+            damage = None if found.ok else _damage_of(found)
+        result.ok = result.ok and damage is None
+        result.older.append({"snapshot_id": snapshot.id, "damage": damage})
+    return turns.noted([snapshot for snapshot, _newer in pairs], snapshots, now)
+
+
+def _damage_of(found: Verification) -> str:
+    paths = [*(damage.path for damage in found.damaged), *found.missing, *found.extra]
+    counts = {"damaged": len(found.damaged), "missing": len(found.missing), "extra": len(found.extra)}
+    return _told(counts, printable(b"/" + paths[0]))
 
 
 def _verify_source(policy: Policy, state: HostState, part: Optional[Tuple[int, int]], result: VerifyResult, progress: Progress, dry_run: bool) -> None:

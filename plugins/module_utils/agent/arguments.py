@@ -219,6 +219,7 @@ VERBS: Dict[str, Verb] = {
             _SNAPSHOT_OPTION,
             Option("--depth", "quick: look at every path; full (default): read every byte", "quick|full"),
             Option("--slice", "read only the n-th of t shares", "n/t"),
+            Option("--rolling", "read a T-th of all that is kept, that whose turn was longest ago", "T"),
             Option("--source", "instead read the sources, and name files whose bytes changed while their times did not"),
             _HOST,
             _QUIET,
@@ -226,7 +227,7 @@ VERBS: Dict[str, Verb] = {
         (
             ("verify web", "read back the newest snapshot"),
             ("verify web --depth quick", "look at its paths alone"),
-            ("verify web --slice $(date +%u)/7", "all of it, spread over a week"),
+            ("verify web --rolling 7", "every day: all of it, spread over a week"),
             ("verify web --source --slice 3/30", "is the source's own disk still sound?"),
         ),
     ),

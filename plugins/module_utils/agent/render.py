@@ -262,6 +262,8 @@ def _verified(result: Result, _request: Namespace) -> Iterator[str]:
     unlisted = sum(result["counts"].values()) - sum(len(result[word]) for word in ("damaged", "missing", "extra"))
     if unlisted:
         yield "  … and %s more" % "{:,}".format(unlisted)
+    for item in result["older"]:
+        yield "  and what only it and older ones have of snapshot %s%s" % (item["snapshot_id"], ": %s" % item["damage"] if item["damage"] else "")
     if result["ok"]:
         yield "  no errors were found%s" % (" in what was read" if result["warnings"] else "")
 
@@ -382,6 +384,7 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         ("snapshots", "unknown" if result["snapshots"] is None else "{:,}".format(result["snapshots"])),
         ("last run", "%s UTC: %s" % (_utc(last["finished"]), last["result"]) if last else "none on this host"),
         ("drilled", "%s UTC: %s" % (_utc(drill["finished"]), drill.get("verdict")) if drill else None),
+        ("read back", _read_back(result["rolling"]) if result["rolling"] else None),
         ("immutable", {True: "yes, while it is young", False: "no, whoever may delete here can delete all of it"}.get(result["immutable"])),
         *([("old prefixes", ", ".join("%s (%s)" % (prefix, _count(count, "object")) for prefix, count in sorted(old.items())))] if old else []),
         ("keys", _keys(result["keys"]) if result["keys"] else None),
@@ -395,6 +398,12 @@ def _protection(result: Result, _request: Namespace) -> Iterator[str]:
         yield "problem: %s" % problem
     hooks = last.get("hooks") if last else None
     yield from hook_output(hooks if isinstance(hooks, list) else ())
+
+
+def _read_back(rolling: Result) -> str:
+    if rolling["since"] is None:
+        return "%d of %d shares so far" % (rolling["read"], rolling["shares"])
+    return "every byte since %s UTC, in %s" % (_utc(rolling["since"]), _count(rolling["shares"], "share"))
 
 
 def _keys(keys: Sequence[str]) -> str:

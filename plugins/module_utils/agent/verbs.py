@@ -327,9 +327,15 @@ def _restore_if_needed(job: Job) -> Outcome:
 
 
 def _verify(job: Job) -> Outcome:
+    from ..action.rolling import parse_shares
     from ..action.verify import parse_slice, verify
 
     request = job.request
+    clash = [flag for flag in ("snapshot", "depth", "slice") if getattr(request, flag) is not None]
+    if request.rolling is not None and (clash or request.source):
+        flag = "--" + (clash or ["source"])[0]
+        allowed = "--rolling with --host, --quiet or --json"
+        raise UsageError("verify: --rolling reads a share of the newest snapshot, %s has no meaning with it" % flag, field=flag, allowed=allowed)
     clash = [flag for flag in ("snapshot", "depth", "host") if getattr(request, flag) is not None]
     if request.source and clash:
         raise UsageError(
@@ -341,6 +347,7 @@ def _verify(job: Job) -> Outcome:
         snapshot=request.snapshot or "latest",
         depth=request.depth or "full",
         part=parse_slice(request.slice) if request.slice is not None else None,
+        rolling=parse_shares(request.rolling) if request.rolling is not None else None,
         source=request.source,
         progress=job.progress,
     )

@@ -99,6 +99,18 @@ def test_a_host_that_is_not_protected_is_a_failure_of_the_fleet() -> None:
     ]
 
 
+def test_the_status_of_a_fleet_says_when_each_history_was_proven() -> None:
+    told = {"ok": True, "problems": [], "snapshots": 2, "age": 65.0, "rc": 0, "as_of": "2026-11-20T12:00:00.000Z"}
+    proven = {**told, "drilled": "2026-11-18T12:00:00.000Z", "rolling": {"shares": 30, "read": 30, "since": "2026-10-21T12:00:00.000Z"}}
+    begun = {**told, "drilled": None, "rolling": {"shares": 30, "read": 4, "since": None}}
+    variables = {"web1": host(there={"etc": printed(proven), "work": printed(begun)})}
+    assert fleet_table(["web1"], variables, "status")[1:] == [
+        "web1  etc     ok      2 snapshots, the newest state is 1m 05s old, drilled 2d 00h ago, every byte read within 30d 00h",
+        "web1  work    ok      2 snapshots, the newest state is 1m 05s old",
+        "1 host: 2 ok",
+    ]
+
+
 def test_each_copy_has_a_row_of_its_own_and_a_stale_one_is_a_failure() -> None:
     good = {"ok": True, "problems": [], "snapshots": 2, "age": 65.0, "rc": 0}
     stale = {**good, "age": 86400.0, "problems": ["the last known good state is 1d old, the objective (rpo) is 3h"], "rc": 3}
@@ -157,6 +169,8 @@ def test_what_ended_with_warnings_says_so_and_is_counted() -> None:
         ("drill", {"files": 1, "bytes": 1, "rto": None, "counts": {"passed": []}}, "counts is not a mapping of numbers"),
         ("status", {"snapshots": 1, "age": float("inf")}, "age is not a number that a machine can have, or none"),
         ("status", {}, "snapshots is not a number"),
+        ("status", {"snapshots": 1, "age": 5, "drilled": "yesterday"}, "drilled is not a time, or none"),
+        ("status", {"snapshots": 1, "age": 5, "rolling": {"since": 7}}, "rolling is not what a machine says of shares, or none"),
     ],
 )
 def test_what_one_machine_answers_does_not_end_the_report_of_the_fleet(verb: str, answer: Dict[str, Any], words: str) -> None:

@@ -109,6 +109,23 @@ def test_no_scratch_lies_in_the_machines_own_work() -> None:
 
 
 @pytest.mark.parametrize(
+    ("profile", "scratch", "is_at_work"),
+    [
+        ("etc", "/etc/spare", True),
+        ("etc", "/srv/spare", False),
+        ("home", "/home/me/spare", True),
+        ("home", "/root/spare", True),
+        ("home", "/home/me/.cache/spare", False),
+        ("home", "/srv/home/me", False),
+        ("own", "/etc/spare", False),  # what a profile of one's own takes, the host alone knows
+    ],
+)
+def test_a_scratch_in_what_a_profile_takes_is_at_work(profile: str, scratch: str, is_at_work: bool) -> None:
+    found = judged(scratch=scratch, openclaw_backup_policies=[{"name": "mine", "profile": profile}])
+    assert bool(found) is is_at_work and all("which its own policy mine backs up" in text for text in found)
+
+
+@pytest.mark.parametrize(
     ("scratch", "words"),
     [
         ("/var/spare", None),

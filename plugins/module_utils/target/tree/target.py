@@ -22,7 +22,7 @@ from ..contract import Damage, Heartbeat, Size, Snapshot, Target, Tell, Threshol
 from ..sources import NATIVE, PORTABLE
 from . import layout
 from .build import hash_files, prove
-from .clone import AUTO, discard
+from .clone import AUTO, HARDLINK, discard
 from .copy import CopySession, choose_base, removed_ids
 from .guarded import GuardedSession, Ingest, room_in
 from .layout import History
@@ -228,27 +228,42 @@ class TreeTarget(Target):
             yield tree
 
     def verify(
-        self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
+        self,
+        snapshot: Snapshot,
+        *,
+        depth: str,
+        part: Optional[Tuple[int, int]] = None,
+        record: bool = True,
+        tell: Optional[Tell] = None,
+        newer: Optional[Snapshot] = None,
     ) -> Verification:
+        """``newer``: another snapshot, which is read as well; of this one only files are read that do not share its bytes on the disk."""
+        is_whole = part is None and newer is None
         with self._reading():
+            self._check_there(snapshot)
             try:
-                found = self._examine(snapshot, depth, part, tell)
+                found = self._examine(snapshot, depth, part, newer, tell)
             except IntegrityError as error:
                 if record:
-                    self._record(snapshot, Verification(0, 0, 0, (Damage(b"", error.kind),), (), ()), depth, part)
+                    self._record(snapshot, Verification(0, 0, 0, (Damage(b"", error.kind),), (), ()), depth, part, is_whole)
                 raise
-        return self._record(snapshot, found, depth, part) if record else found
+        return self._record(snapshot, found, depth, part, is_whole) if record else found
 
-    def _examine(self, snapshot: Snapshot, depth: str, part: Optional[Tuple[int, int]], tell: Optional[Tell]) -> Verification:
+    def _examine(self, snapshot: Snapshot, depth: str, part: Optional[Tuple[int, int]], newer: Optional[Snapshot], tell: Optional[Tell]) -> Verification:
         storage = self.storage
         manifest, check = read_snapshot_manifest_unchecked(self.history, snapshot)
+        shares = self._sharing(snapshot, manifest, newer) if newer is not None else None
+
+        def chosen(path: bytes) -> bool:
+            return in_part(path, part) and not (shares is not None and shares(path))
+
         with self._open_tree(snapshot) as tree:
             if depth != "full" and part is None:
                 return prove(tree, manifest, storage, meanwhile=check)[0]
-            found, apart = prove(tree, manifest, storage, chosen=lambda path: in_part(path, part), tell=tell, meanwhile=check)
+            found, apart = prove(tree, manifest, storage, chosen=chosen, tell=tell, meanwhile=check)
             if apart:
                 apart -= {damage.path for damage in found.damaged}
-                files = [entry for entry in map(manifest.find, sorted(apart)) if entry is not None and entry.type == FILE and in_part(entry.path, part)]
+                files = [entry for entry in map(manifest.find, sorted(apart)) if entry is not None and entry.type == FILE and chosen(entry.path)]
                 damaged, hashed = hash_files(tree, files, storage, tell)
                 found = found._replace(
                     damaged=tuple(sorted([*found.damaged, *damaged])),
@@ -256,6 +271,28 @@ class TreeTarget(Target):
                     hashed_bytes=found.hashed_bytes + hashed,
                 )
         return found
+
+    def _sharing(self, snapshot: Snapshot, manifest: Manifest, newer: Snapshot) -> Callable[[bytes], bool]:
+        """Tells of a file of ``snapshot`` whether ``newer`` has the same bytes in the same place on the disk. Where files are clones of one another no
+        inode says so: there what is equal in both manifests counts as shared."""
+        if newer.receipt.clone != HARDLINK:
+            other = read_snapshot_manifest(self.history, newer)
+
+            def is_equal(path: bytes) -> bool:
+                one, two = manifest.find(path), other.find(path)
+                return one is not None and two is not None and one.same_content(two)
+
+            return is_equal
+        trees = [self.history.snapshot(item.id) + b"/tree/" for item in (snapshot, newer)]
+
+        def is_one(path: bytes) -> bool:
+            try:
+                one, two = (os.lstat(tree + path) for tree in trees)
+            except OSError:
+                return False
+            return os.path.samestat(one, two)
+
+        return is_one
 
     def _open_tree(self, snapshot: Snapshot) -> Descent:
         path = self.history.snapshot(snapshot.id) + b"/tree"
@@ -268,7 +305,7 @@ class TreeTarget(Target):
                 "The files of snapshot %s cannot be opened: %s" % (snapshot.id, error.strerror), kind="tree", found=path, next="restore another snapshot"
             ) from error
 
-    def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]]) -> Verification:
+    def _record(self, snapshot: Snapshot, found: Verification, depth: str, part: Optional[Tuple[int, int]], is_whole: bool) -> Verification:
         """Keep the result with the snapshot, where the vault can be written."""
         keeper = keeper_of(self.history)
         if keeper is not None:
@@ -280,7 +317,7 @@ class TreeTarget(Target):
             result = "damaged"
             paths = sorted({damage.path for damage in found.damaged} | set(found.missing))
             changes = {"damaged": layout.damage_of(paths, len(paths) + len(found.extra), now), "verified": None}
-        elif part is None and depth == "full":
+        elif is_whole and depth == "full":
             changes = {"verified": {"at": rfc3339(now), "depth": depth}, "damaged": None}
         event = {
             "event": "verify",
@@ -388,8 +425,7 @@ class TreeTarget(Target):
         """Change what is known of a snapshot while no prune is choosing, and log it."""
         refuse_root(self.history)
         with self._reading():
-            if not os.path.isdir(self.history.snapshot(snapshot.id)):
-                raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id)
+            self._check_there(snapshot)
             try:
                 yield
                 AuditLog(self.history.audit).append({**event, "host": self.host, "policy": self.policy, "snapshot": snapshot.id}, now=time.time())
@@ -406,6 +442,10 @@ class TreeTarget(Target):
         except OSError as error:
             raise explain(error, self.history) from error
         return Heartbeat(True, tuple(sorted(layout.damaged_paths(latest))))
+
+    def _check_there(self, snapshot: Snapshot) -> None:
+        if not os.path.isdir(self.history.snapshot(snapshot.id)):
+            raise RefusedError("The snapshot %s was just removed" % snapshot.id, kind="no_snapshot", field="snapshot", found=snapshot.id)
 
     def bury(self) -> None:
         if not is_canary(self.policy):
