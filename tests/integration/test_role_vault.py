@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,13 @@ def test_what_cron_starts_copies_to_the_bucket_and_prunes_there(tmp_path: Path) 
         assert subprocess.run([upkeep, "bucket"], check=False).returncode == 0
     listed = subprocess.run([program, "list", bucket_policy, "--json", "--state", memory], capture_output=True, check=True)
     assert [snapshot["sequence"] for snapshot in json.loads(listed.stdout)["snapshots"]] == [5, 4, 3], "without a retention nothing goes"
+    shutil.rmtree(vault)  # lost, and made anew: nothing of the bucket goes, and all of it comes back
+    vault.mkdir()
+    (vault / "format.json").write_text('{"format":1,"layout":"tree","storage":"portable"}')
+    assert subprocess.run([upkeep, "bucket"], check=False).returncode == 0
+    subprocess.run([program, "replicate", bucket_policy, "--to", vault, "--state", memory, "--quiet"], check=True)
+    listed = subprocess.run([program, "list", tmp_path / "own.json", "--json", "--state", memory], capture_output=True, check=True)
+    assert [snapshot["sequence"] for snapshot in json.loads(listed.stdout)["snapshots"]] == [5, 4, 3]
     cron = rendered("cron", tmp_path, **settings, __openclaw_backup_vault_owner="keeper").read_text()
     assert [line for line in cron.splitlines() if line.endswith("upkeep bucket")] == ["49 * * * * keeper /usr/local/libexec/openclaw-backup/upkeep bucket"]
     assert "upkeep bucket" not in rendered("cron", tmp_path, **paths, __openclaw_backup_vault_owner="keeper").read_text()
