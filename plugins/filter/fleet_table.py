@@ -121,7 +121,7 @@ def _status(result: Result, _check: bool) -> str:
     proofs = (("drilled %s ago", result.get("drilled")), ("every byte read within %s", (result.get("rolling") or {}).get("since")))
     if result.get("as_of"):
         found += "".join(", " + words % format_duration(max(0.0, seconds_of(result["as_of"]) - seconds_of(at))) for words, at in proofs if at)
-    return found
+    return found + (", not immutable" if result.get("immutable") is False else "")
 
 
 _VIEWS: Dict[str, Callable[[Result, bool], str]] = {

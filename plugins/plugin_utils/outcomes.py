@@ -34,7 +34,7 @@ KEYS: Dict[str, Iterable[str]] = {
         *("ok", "verdict", "scenario", "snapshot_id", "files", "bytes", "counts", "rto", "rpo", "loss", "state_as_of", "objectives", "asked_by"),
         *("finished", "duration"),
     ),
-    "status": ("ok", "problems", "snapshots", "newest", "protected_until", "age", "rpo", "drilled", "rolling", "target", "as_of"),
+    "status": ("ok", "problems", "snapshots", "newest", "protected_until", "age", "rpo", "drilled", "rolling", "target", "immutable", "as_of"),
 }
 
 

@@ -9,12 +9,15 @@ import os
 import random
 import shutil
 import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils import pool
 from ansible_collections.openclaw.backup.plugins.module_utils.action.adopt import adopt
+from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
+from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import restore_if_needed
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
@@ -22,6 +25,8 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import
 
 from .buckets import ACCESS, PREFIX, SECRET, Answer, Asked, Bucketed, Proxy, refusal
 from .world import assert_same, error_of, killed_at
+
+NO_KEY = {"key_file": None, "old_key_files": []}
 
 
 def world_at(port: int) -> Iterator[Bucketed]:
@@ -218,6 +223,12 @@ BAD = {
         "not answer as an S3 service",
         lambda asked, body: Answer(404, b"<html>?</html>", (("Content-Type", "text/html"),)),
     ),
+    "a web server that sends on": (
+        "no_s3",
+        "sends on to https://x.example.org/",
+        lambda asked, body: Answer(302, b"", (("Location", "https://x.example.org/"),)),
+    ),
+    "a service that is busy": ("unreachable", "answers SlowDown", spoil_all(503, "SlowDown")),
     "nothing there": ("unreachable", "cannot be reached", lambda world: {"target": world.spec(endpoint="http://127.0.0.1:1")}),
 }
 
@@ -333,6 +344,32 @@ def test_an_unknown_format_is_refused(conditional: Bucketed) -> None:
     world.client().put_object(Bucket=world.bucket, Key=PREFIX + "/format.json", Body=b'{"format":2,"layout":"pack","storage":"sealed"}')
     assert error_of(world.backup).kind == "vault_format"
     assert world.keys() == [PREFIX + "/format.json"]
+    # It would look as if there were none, and an application would start without its files.
+    assert error_of(world.snapshots).kind == "vault_format"
+    assert error_of(restore_if_needed, world.policy(), state_directory=str(world.root / "fresh")).kind == "vault_format"
+
+
+def test_credentials_that_may_not_delete_are_no_failure_of_a_check_and_the_canary_that_stays_is_named(conditional: Bucketed) -> None:
+    world = conditional
+    plant(world, 3, 1)
+    world.proxy.spoil = lambda asked, _body: refusal(403, "ObjectLockedByBucketPolicy") if asked.verb == "delete" else None
+    for layout in ("pack", "mirror"):
+        policy = world.policy(target=world.spec(url="s3://%s/%s" % (world.bucket, layout), layout=layout, **({} if layout == "pack" else NO_KEY)))
+        found = check(policy, state_directory=str(world.state))
+        assert found.canary is not None and not found.canary["removed"]
+        place = found.warnings[-1].partition("s3://%s/" % world.bucket)[2].split()[0]
+        assert place.startswith(layout + "/") and any(key.startswith(place + "/") for key in world.keys())
+
+
+def test_clocks_that_do_not_agree_are_told_of(conditional: Bucketed) -> None:
+    world = conditional
+    plant(world, 3, 1)
+    ahead = ("Date", formatdate(time.time() + 7300, usegmt=True))
+    world.proxy.alter = lambda _asked, answer: answer._replace(headers=(*(item for item in answer.headers if item[0].lower() != "date"), ahead))
+    for layout in ("pack", "mirror"):
+        policy = world.policy(target=world.spec(url="s3://%s/%s" % (world.bucket, layout), layout=layout, **({} if layout == "pack" else NO_KEY)))
+        assert any("121 min apart: the bucket's is ahead" in text for text in world.backup(policy=policy).warnings), layout
+        assert any("121 min apart" in text for text in status(policy, state_directory=str(world.state))["problems"]), layout
 
 
 def test_a_key_that_is_wrong_is_told_before_anything_is_written(conditional: Bucketed) -> None:

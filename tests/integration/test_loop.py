@@ -265,7 +265,9 @@ def test_a_key_that_is_missing_is_named_and_nothing_is_backed_up_without_it(worl
     with Loop(world.root / "one", policy(world, target=target)) as found:
         line = found.has_run(1)
         assert (line["rc"], line["error"]["kind"], line["error"]["field"]) == (6, "key", "target.key_file")
-        assert "no run has succeeded yet" in found.health()["problems"][-1]
+        missing, *_others, last = found.health()["problems"]
+        assert missing == "%s (target.key_file) is missing" % target["key_file"] and "no run has succeeded yet" in last
+        assert found.health("--alive")["ok"]
         assert found.stop() == 6
     assert not list(world.vault.rglob("packs/*"))
 

@@ -21,6 +21,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
+from ansible_collections.openclaw.backup.plugins.module_utils.action.find import find
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
@@ -354,7 +355,10 @@ def test_a_last_sync_without_a_manifest_has_one_made_anew(mirrored: Mirrored) ->
     mode = (mirrored.src / "clawd" / "skills" / "one" / "run.sh").stat().st_mode
     mirrored.delete("manifest.json")
     mirrored.lose()
-    assert mirrored.status()["newest"] is not None and "manifest.json" not in mirrored.objects()
+    # Who only looks sees what a restore would bring, below the policy's sources.
+    (seen,) = list_snapshots(mirrored.policy())
+    assert mirrored.status()["newest"]["id"] == seen.id and "manifest.json" not in mirrored.objects()
+    assert find(mirrored.policy(), "MEMORY.md", state_directory=str(mirrored.state))["paths"][0]["path"] == str(mirrored.src / "clawd" / "MEMORY.md")
     assert mirrored.restore().verified
     assert contents(mirrored.src) == was and "manifest.json" in mirrored.objects()
     if mirrored.src.parent.name and not isinstance(mirrored, Local):
@@ -661,7 +665,11 @@ def test_one_version_is_listed_and_is_nothing_to_prune_hold_or_tag(local: Local)
     assert [snapshot.id for snapshot in list_snapshots(policy)] == [newest]
     first, second, changes = compare(policy, "latest", "latest")
     assert first == second and not changes.added
-    for error in (error_of(prune, policy, state_directory=state), error_of(hold, policy, snapshot="latest", reason="why", state_directory=state)):
+    for error in (
+        error_of(prune, policy, state_directory=state),
+        error_of(prune, local.policy(), state_directory=state),  # a retention would not help
+        error_of(hold, policy, snapshot="latest", reason="why", state_directory=state),
+    ):
         assert (error.rc, error.kind) == (4, "one_version")
     assert error_of(local.backup, tags=("a",)).kind == "one_version"
 
@@ -760,7 +768,7 @@ def test_a_mirror_that_cannot_follow_costs_a_hybrid_no_snapshot_and_catches_up(h
     (world.src / ".openclaw" / "openclaw.json").write_bytes(b"mine")
     for _turn in range(2):
         result = world.backup()
-        assert result.rc == 3 and "openclaw/openclaw.json" in " ".join(result.warnings)
+        assert result.rc == 3 and "openclaw/openclaw.json" in " ".join(result.warnings) and "nothing was published" not in " ".join(result.warnings)
         assert world.content("openclaw/openclaw.json") == b"somebody else's"
         comes_back(world)
     assert world.status()["snapshots"] == 2

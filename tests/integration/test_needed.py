@@ -7,6 +7,7 @@ here is lost by either."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -347,7 +348,8 @@ def test_a_disk_that_is_too_small_costs_nothing_but_time(world: World) -> None:
     world.src.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(world.src)], check=True)
     try:
-        assert error_of(needed, world).kind == "no_space"
+        error = error_of(needed, world)
+        assert error.kind == "no_space" and re.search(r"3\d{6} bytes are to be restored, and \d{1,7} are free at %s$" % world.src, error.next or ""), error.next
         assert error_of(world.backup).kind == "restore_unfinished"
         assert status(world.policy(), state_directory=str(world.state))["restoring"] is not None
         subprocess.run(["mount", "-o", "remount,size=9m", str(world.src)], check=True)

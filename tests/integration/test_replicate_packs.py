@@ -157,6 +157,14 @@ def test_a_history_is_copied_as_it_is_and_a_second_time_nothing_is(copies: Copie
     assert not again.changed and (again.present, again.copied, again.bytes_sent) == (2, [], 0)
 
 
+def test_an_address_that_is_none_of_the_copies_is_told_so(sealed: Copies) -> None:
+    fill(sealed.world, 1)
+    to = check_target("s3://elsewhere/copies", "to")
+    policy = sealed.world.policy(copies=[{"url": "s3://there/copies", "key_file": str(sealed.key)}])
+    error = error_of(replicate, policy, to, state_directory=str(sealed.state))
+    assert (error.rc, error.field, error.allowed) == (2, "to", "s3://there/copies")
+
+
 def test_only_what_is_missing_is_sent(copies: Copies) -> None:
     fill(copies.world, 1)
     first = copies.pull()

@@ -92,3 +92,14 @@ def test_a_scheduled_run_takes_no_decisions(world: World, words: List[str]) -> N
     assert parse(["run", str(path), "--scheduled", *words])
     assert main(["run", str(path), "--scheduled", "--state", str(world.state), *words]) == 2
     assert not world.vault.exists()
+
+
+def test_a_run_that_is_not_due_tells_of_no_snapshot(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    from ansible_collections.openclaw.backup.plugins.module_utils.agent.__main__ import main
+
+    world.backup()
+    path = world.root / "policy.json"
+    path.write_text('{"name": "p", "host": "h", "sources": ["%s"], "target": "%s", "schedule": {"cron": "@yearly"}}' % (world.src, world.vault))
+    assert main(["run", str(path), "--scheduled", "--state", str(world.state)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "no run is due" in said.err

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import AbstractSet, Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..errors import BackupError, IntegrityError, UsageError, counted, printable, refused_by_system
+from ..errors import BackupError, IntegrityError, TargetError, UsageError, counted, printable, refused_by_system
 from ..manifest.cache import ROW, Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of
@@ -50,8 +50,8 @@ class CheckResult(Result):
     ``sources``: ``{path, entries, bytes}`` each; ``entries``, ``files``, ``bytes`` of the first snapshot (a hard-linked file counts once); ``left_out``:
     ``{key, rule, paths, sample}`` for each key of the policy that leaves something out, directories counted without what is in them; ``secrets``:
     ``{files, readable}`` with the paths that every user can read; ``estimate``: ``{seconds, free}``, the time of the first run and the bytes free on the
-    target, None where unknown, and after the first run; ``canary``: ``{bytes, duration}`` of what was written to the target, read back and removed
-    again, None where that was not asked for; ``anomaly``: the policy's thresholds; ``explained``: what ``explain`` says of a path.
+    target, None where unknown, and after the first run; ``canary``: ``{bytes, duration, removed}`` of what was written to the target, read back and, where that
+    is allowed, removed again, None where that was not asked for; ``anomaly``: the policy's thresholds; ``explained``: what ``explain`` says of a path.
     """
 
     profile: Optional[str] = None
@@ -93,7 +93,7 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
         if canary:
             progress.stage("canary", bytes=_CANARY_BYTES)
             try:
-                result.canary = _fly(policy, state)
+                result.canary = _fly(policy, state, result.warnings)
             except BackupError as error:
                 if error.kind in ("vault_full", "no_space"):  # else it reads as if a first snapshot had been tried
                     error.message = "The canary, %d bytes that are only sent for a try, does not fit: %s" % (_CANARY_BYTES, error.message)
@@ -412,13 +412,24 @@ def _estimate(policy: Policy, speed: float, result: CheckResult, *, is_first: bo
 # ---- the canary ----------------------------------------------------------------------------------------------------
 
 
-def _fly(policy: Policy, state: HostState) -> Dict[str, Any]:
+def _fly(policy: Policy, state: HostState, warnings: List[str]) -> Dict[str, Any]:
     """Make a snapshot of a small tree by the whole way, verify it, bring it back, compare it byte for byte, and remove its history.
 
-    It has a history of its own, whose name nobody else has.
+    It has a history of its own, whose name nobody else has. A bucket's credentials may well be such that cannot delete: that is no failure, and a warning.
     """
+
+    def bury(name: str) -> None:
+        target = open_target(policy.target, policy.host, name)
+        try:
+            target.bury()
+        except TargetError as error:
+            if error.kind != "denied":
+                raise
+            left.append(target.url if target.url.endswith(name) else "%s/%s/%s" % (target.url, policy.host, name))
+
+    left: List[str] = []
     name = canary_name(new_transaction())
-    with state.canary(name, lambda dead: open_target(policy.target, policy.host, dead).bury()) as scratch:
+    with state.canary(name, bury) as scratch:
         os.mkdir(scratch, 0o700)
         tree, back = os.fsdecode(scratch + b"/canary"), os.fsdecode(scratch + b"/back")
         _hatch(tree, "a name with \udcff" if policy.target.layout == "mirror" else "a name\n with \udcff")  # not every bucket takes line feeds
@@ -445,10 +456,11 @@ def _fly(policy: Policy, state: HostState) -> Dict[str, Any]:
             restored = restore(own, RestoreRequest(dest=back), state_directory=memory)
             wrong = verified.failure() or restored.failure() or _differences(tree, back + tree)
         finally:
-            open_target(own.target, own.host, own.name).bury()
+            bury(name)
         if wrong is not None:
             raise wrong
-    return {"bytes": _CANARY_BYTES, "duration": round(duration, 3)}
+    warnings += ["the credentials may not delete: %s is a canary that stays, until it is removed with others" % place for place in left]
+    return {"bytes": _CANARY_BYTES, "duration": round(duration, 3), "removed": not left}
 
 
 def _hatch(tree: str, odd: str) -> None:

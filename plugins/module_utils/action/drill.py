@@ -319,7 +319,7 @@ class _Drill:
                 allowed="a list of vaults that keep copies of this history",
                 next="have another vault keep copies (docs/vaults.md), and name it in the policy's copies",
             )
-        self.target = target = open_target(self.policy.target, self.policy.host, self.policy.name)
+        self.target = target = open_target(self.policy.target, self.policy.host, self.policy.name, sources=self.policy.sources)
         snapshots = target.list()
         if self.is_own_history and not self.is_lost:
             check_not_lost(self.policy, self.state, snapshots)

@@ -60,7 +60,7 @@ def find(
     these two hold another version or none; ``in_newest``: whether the newest snapshot has it, None where that one was not looked at.
     """
     wish = _wish(pattern, paths, ignore_case)
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     history = target.list()
     check_not_lost(policy, HostState(state_directory, policy), history)
     chosen = history if snapshot is None else [find_snapshot(history, snapshot, name_of(policy))]

@@ -14,6 +14,7 @@ from ..observe.audit import is_time, seconds_of
 from ..policy.durations import format_duration
 from ..policy.model import Policy
 from ..target.tree.layout import read_json, write_json
+from .secrets import missing
 from .state import HostState, is_held
 
 # A loop touches its file every ten seconds; after so long (s) it hangs, or is stopped.
@@ -49,7 +50,7 @@ def health(policy: Policy, *, state_directory: str, max_age: Optional[float] = N
     success = state.runs.last_success(policy=policy.name)
     age = now - seconds_of(success["started"]) if success and is_time(success.get("started")) else None
     if not alive:
-        problems += _problems(state, found, age, max_age)
+        problems += missing(policy) + _problems(state, found, age, max_age)
     return {
         "ok": not problems,
         "rc": EXIT_FAILED if problems else EXIT_DONE,
@@ -84,11 +85,13 @@ def _is_alive(state: HostState, now: float, problems: List[str]) -> bool:
 
 def _problems(state: HostState, found: Mapping[str, Any], age: Optional[float], max_age: Optional[float]) -> List[str]:
     problems = []
+    last = found.get("last") or {}
     restoring = state.unfinished()
     if restoring is not None:
         problems.append("a restore of snapshot %s has not come to its end" % restoring.snapshot)
-    last = found.get("last") or {}
-    if last.get("rc") in _LASTING:
+    if restoring is not None and last.get("event") == "restore" and last.get("msg"):
+        problems[-1] += ": %s" % last["msg"]
+    elif last.get("rc") in _LASTING:
         problems.append("the last %s failed: %s" % (last.get("event"), last.get("msg")))
     if age is None:
         problems.append("no run has succeeded yet")

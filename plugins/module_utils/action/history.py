@@ -31,14 +31,14 @@ def check_present(policy: Policy, state_directory: str) -> None:
 
 def list_snapshots(policy: Policy) -> List[Snapshot]:
     """All snapshots of the policy's history, newest first."""
-    return open_target(policy.target, policy.host, policy.name).list()
+    return open_target(policy.target, policy.host, policy.name, sources=policy.sources).list()
 
 
 def measured(policy: Policy, snapshots: Sequence[Snapshot], sizes: bool) -> List[Dict[str, Any]]:
     """``{bytes_own, bytes_shared, bytes_added}`` of snapshots that stand side by side, newest first; None without ``sizes``, when nothing is measured."""
     if not sizes:
         return [{"bytes_own": None, "bytes_shared": None, "bytes_added": None} for _snapshot in snapshots]
-    found = open_target(policy.target, policy.host, policy.name).sizes(snapshots)
+    found = open_target(policy.target, policy.host, policy.name, sources=policy.sources).sizes(snapshots)
     return [{"bytes_own": size.own, "bytes_shared": size.shared, "bytes_added": size.added} for size in found]
 
 
@@ -77,7 +77,7 @@ def bounded(item: Dict[str, Any]) -> Dict[str, Any]:
 
 def show_snapshot(policy: Policy, wish: str) -> Tuple[Snapshot, Manifest]:
     """A snapshot with its manifest."""
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     snapshot = find_snapshot(target.list(), wish, name_of(policy))
     return snapshot, target.manifest(snapshot)
 
@@ -118,7 +118,7 @@ def list_paths(policy: Policy, wish: str, path: Optional[str], *, recursive: boo
 
 def compare(policy: Policy, old: str, new: str) -> Tuple[Snapshot, Snapshot, ChangeSet]:
     """Two snapshots and what leads from the first to the second."""
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     snapshots = target.list()
     first, second = (find_snapshot(snapshots, wish, name_of(policy)) for wish in (old, new))
     return first, second, diff(target.manifest(first), target.manifest(second))

@@ -19,7 +19,7 @@ from ..policy.model import Policy
 from ..policy.retention import Candidate, decide, is_empty, simulate
 from ..target.contract import Rewritten, Snapshot
 from .choose import find_snapshot
-from .locate import check_not_lost, name_of, open_target
+from .locate import AnyTarget, check_not_lost, name_of, open_target
 from .result import Result
 from .state import HostState
 
@@ -54,10 +54,9 @@ class PruneResult(Result):
 
 def prune(policy: Policy, *, state_directory: str, dry_run: bool = False, progress: Optional[Progress] = None) -> PruneResult:
     """Remove what the policy's retention does not keep. Raises ``BackupError``; a retention without a rule is a ``PolicyError``."""
-    _check_rules(policy)
+    target = _open(policy)
     progress = progress or Progress()
     started = time.time()
-    target = open_target(policy.target, policy.host, policy.name)
     state = HostState(state_directory, policy)
     result = PruneResult()
     failure: Optional[BackupError] = None
@@ -142,8 +141,7 @@ def simulate_prunes(policy: Policy, *, state_directory: str, length: int, every:
     Nothing is written. Keys: ``every``, ``days`` (``{date, made, removed, kept}``, the last may be a part of a day), ``kept`` at the end as in
     ``PruneResult`` with ``id`` None for snapshots to come, ``changed``, ``rc``.
     """
-    _check_rules(policy)
-    snapshots = open_target(policy.target, policy.host, policy.name).list()
+    snapshots = _open(policy).list()
     check_not_lost(policy, HostState(state_directory, policy), snapshots)
     candidates = [_candidate(snapshot) for snapshot in snapshots]
     if every is None:
@@ -185,7 +183,10 @@ def _pace(candidates: Sequence[Candidate]) -> int:
     return max(SHORTEST_PACE, int(statistics.median(gaps)))
 
 
-def _check_rules(policy: Policy) -> None:
+def _open(policy: Policy) -> AnyTarget:
+    target = open_target(policy.target, policy.host, policy.name)
+    if target.has_one_version:
+        target.remove(lambda _snapshots: {})  # which it refuses, whatever the retention
     if is_empty(policy.retention):
         raise PolicyError(
             "The retention of policy %s has no rule, so everything stays" % policy.name,
@@ -193,6 +194,7 @@ def _check_rules(policy: Policy) -> None:
             allowed="at least one of keep_last, keep_within, keep_hourly, keep_daily, keep_weekly, keep_monthly and keep_yearly above 0, or keep_tags",
             next="set one, such as keep_daily: 7",
         )
+    return target
 
 
 def hold(policy: Policy, *, state_directory: str, snapshot: str, reason: Optional[str] = None) -> Dict[str, Any]:

@@ -126,6 +126,14 @@ def replicate(
     where it fails, and when it works again; not by a dry run."""
     if to == check_target(to.url, "to"):  # nothing but where: what else belongs to it, the policy may say
         to = next((spec for spec in policy.copies if spec.url == to.url), to)
+        if to.layout == "pack" and to.key_file is None and to.key_command is None:
+            raise UsageError(
+                "%s is none of the policy's copies, so nobody knows what opens it" % to.url,
+                field="to",
+                found=to.url,
+                allowed=", ".join(spec.url for spec in policy.copies) or "a directory, or a vault that the policy names in copies",
+                next="name it in the policy's copies, with key_file and what else opens it",
+            )
     state = HostState(state_directory, policy)
     try:
         result = _replicate(policy, to, state, repair, dry_run, progress or Progress(), entries)
@@ -186,7 +194,7 @@ class _Replication:
         self.state = state
         self.progress = progress
         self.result = ReplicateResult()
-        self.source: AnyTarget = open_target(policy.target, policy.host, policy.name)
+        self.source: AnyTarget = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
         receiver = open_target(to, policy.host, policy.name)
         self.tree = receiver if isinstance(receiver, TreeTarget) else None
         self.packs = _packs_of(receiver)

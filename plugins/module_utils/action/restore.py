@@ -215,6 +215,18 @@ def _sum_of(first: RestoreResult, then: RestoreResult) -> RestoreResult:
     )
 
 
+def _room(policy: Policy, result: RestoreResult) -> str:
+    """What a restore takes, and the least that there is where it writes to."""
+    free = []
+    for place in (policy.sources or ("/",)) if result.dest == "/" else (result.dest,):
+        while not os.path.isdir(place):
+            place = os.path.dirname(place)
+        found = os.statvfs(place)
+        free.append((found.f_bavail * found.f_frsize, place))
+    least, place = min(free)
+    return "%d bytes are to be restored, and %d are free at %s" % (result.bytes_restored, least, printable(place))
+
+
 def _restore(
     policy: Policy, request: RestoreRequest, state_directory: str, dry_run: bool, progress: Progress, is_own_history: bool, is_recorded: bool, told: _Told
 ) -> RestoreResult:
@@ -223,7 +235,10 @@ def _restore(
     try:
         run.go(dry_run, is_own_history)
     except OSError as error:
-        raise refused_by_system(error, "restoring; what was restored stays, and a repeated restore goes on from there") from error
+        failure = refused_by_system(error, "restoring; what was restored stays, and a repeated restore goes on from there")
+        if failure.kind == "no_space":
+            failure.next = "free space and run again: %s" % _room(policy, run.result)
+        raise failure from error
     finally:
         run.progress.finish()
         run.result.duration = time.time() - started

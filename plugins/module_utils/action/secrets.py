@@ -42,17 +42,27 @@ def exposed(policy: Policy) -> List[str]:
     return [_refused(secret).message for secret in secrets if secret.is_open] + _within_reach(policy, secrets, False)
 
 
-def _secrets(policy: Policy) -> Iterator[_Secret]:
-    places = [("target", policy.target), *(("copies[%d]" % index, spec) for index, spec in enumerate(policy.copies))]
-    for where, spec in places:
+def missing(policy: Policy) -> List[str]:
+    """What opens a target and is not there, each with its key of the policy."""
+    return ["%s (%s) is missing" % (printable(path), where) for where, path in _named(policy) if not os.path.lexists(path)]
+
+
+def _named(policy: Policy) -> Iterator[Tuple[str, str]]:
+    for at, spec in [("target", policy.target), *(("copies[%d]" % index, spec) for index, spec in enumerate(policy.copies))]:
         for name in _FIELDS:
             path = getattr(spec, name)
-            try:
-                found = os.stat(path) if path is not None else None
-            except OSError:
-                continue  # whoever needs it says so
-            if found is not None and stat.S_ISREG(found.st_mode):
-                yield _Secret("%s.%s" % (where, name), path, found)
+            if path is not None:
+                yield "%s.%s" % (at, name), path
+
+
+def _secrets(policy: Policy) -> Iterator[_Secret]:
+    for where, path in _named(policy):
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue  # whoever needs it says so
+        if stat.S_ISREG(found.st_mode):
+            yield _Secret(where, path, found)
 
 
 def _refused(secret: _Secret) -> RefusedError:

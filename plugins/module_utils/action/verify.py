@@ -175,7 +175,7 @@ def _verify_snapshot(
     state: HostState,
     record: bool,
 ) -> Tuple[Target, Sequence[Snapshot]]:
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     snapshots = target.list()
     check_not_lost(policy, state, snapshots)
     chosen = find_snapshot(snapshots, wish, name_of(policy))

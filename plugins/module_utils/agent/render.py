@@ -35,7 +35,7 @@ def lines(request: Namespace, result: Result) -> Iterator[str]:
 
 def _backed_up(result: Result, request: Namespace) -> Iterator[str]:
     """What a run did."""
-    if request.loop is not None:
+    if request.loop is not None or (request.scheduled and result["snapshot_id"] is None):
         return  # it has said so
     seconds = format_duration(result["duration"])
     if not result["changed"] or result["tagged"]:
@@ -487,7 +487,8 @@ def _checked(result: Result, _request: Namespace) -> Iterator[str]:
     yield "an anomaly is, from so much on: %s" % (", ".join(percents) or "nothing")
     canary = result["canary"]
     if canary is not None:
-        yield "canary: %s sent, verified, restored, compared and removed (%s)" % (format_bytes(canary["bytes"]), format_duration(canary["duration"]))
+        done = "compared and removed" if canary["removed"] else "compared"
+        yield "canary: %s sent, verified, restored, %s (%s)" % (format_bytes(canary["bytes"]), done, format_duration(canary["duration"]))
     seconds, free = result["estimate"]["seconds"], result["estimate"]["free"]
     if seconds is not None:
         yield "the first run will take about %s" % format_duration(seconds)

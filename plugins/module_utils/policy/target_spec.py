@@ -19,6 +19,7 @@ ALLOWED = "/path, file:///path, pack:///path, ssh://[user@]host[:port]/path or s
 # A directory of this machine, and the layout of what it keeps.
 _PACK = "pack"
 _LAYOUTS = ("tree", "pack", "mirror")
+_SCHEMES = ("file", _PACK, "ssh", "s3")
 _SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 # No name may start with '-': the ssh client would read it as an option.
 _AUTHORITY = re.compile("(?:([A-Za-z0-9_][A-Za-z0-9._-]*)@)?([A-Za-z0-9][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\])(?::([0-9]{1,5}))?")
@@ -113,6 +114,11 @@ def check_target(value: Any, where: str) -> TargetSpec:
         raise bad(dotted(where, "layout"), "must be one layout for all paths", dict(spec.layout), "tree, pack or mirror", "write tree")
     if sealed_by_name and spec.layout != "pack":
         raise bad(dotted(where, "layout"), "must be pack for pack://", spec.layout, "pack", "leave it out, or write file:// for plain files")
+    address = _ENDPOINT.fullmatch(spec.endpoint.rstrip("/")) if spec.endpoint is not None else None
+    if address is not None and (address.group(3) or "").endswith("/%s" % spec.host):
+        # As consoles show it: requests would look for the bucket in the bucket.
+        hint = "write " + address.group()[: -len("/%s" % spec.host)]
+        raise bad(dotted(where, "endpoint"), "must not name the bucket, which url does", spec.endpoint, "https://host[:port]", hint)
     for name in ("endpoint", "region", "credentials_file"):
         if not bucket and getattr(spec, name) is not None:
             raise _without_meaning(where, name, spec, "a bucket (s3://)")
@@ -148,11 +154,15 @@ def _parse_url(url: str, where: str) -> Dict[str, Any]:
     match = _SCHEME.fullmatch(url)
     if match is None:
         remote = re.fullmatch("([^/:]+):(/.*)", shown)
-        hint = "write ssh://%s%s" % remote.groups() if remote else "write the whole path, starting with '/'"
+        hint = "write the whole path, starting with '/'"
+        if remote is not None:
+            name, path = remote.groups()
+            meant = name + "://" + path[name in ("ssh", "s3") :] if name in _SCHEMES else "ssh://" + name + path
+            hint = "write " + meant
         raise bad(where, "must be an absolute path or a URL", shown, ALLOWED, hint)
     scheme, rest = match.groups()
-    if scheme not in ("file", _PACK, "ssh", "s3"):
-        near = closest(scheme, ("file", _PACK, "ssh", "s3"))
+    if scheme not in _SCHEMES:
+        near = closest(scheme, _SCHEMES)
         raise bad(where, "has an unknown scheme '%s'" % scheme, shown, ALLOWED, "did you mean %s://" % near if near else "write one of the allowed forms")
     if re.search("[\\s%?#\\\\]|[^\\x20-\\U0010ffff]", rest):
         raise bad(where, "holds a character that has a meaning of its own in URLs", shown, ALLOWED + ", without blanks, %, ?, # and \\", "choose another path")
@@ -165,6 +175,9 @@ def _parse_url(url: str, where: str) -> Dict[str, Any]:
     if scheme == "s3":
         if not _BUCKET.fullmatch(authority) or ".." in authority:
             raise bad(where, "must name a bucket", shown, ALLOWED, "write s3:// and the bucket's name: 3 to 63 lower-case letters, digits, '-' and '.'")
+        short = "/".join(part for part in tail.split("/") if part)
+        if tail != short:
+            raise bad(where, "must be written in its shortest form", shown, ALLOWED, "write s3://" + "/".join(filter(None, (authority, short))))
         return {"scheme": scheme, "host": authority, "path": check_path(slash + tail, where).lstrip("/") if tail else ""}
     names = _AUTHORITY.fullmatch(authority)
     port = int(names.group(3)) if names and names.group(3) else None

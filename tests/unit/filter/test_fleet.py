@@ -91,11 +91,14 @@ def test_what_the_vaults_program_printed_counts_like_a_modules_result() -> None:
 def test_a_host_that_is_not_protected_is_a_failure_of_the_fleet() -> None:
     good = {"ok": True, "problems": [], "snapshots": 2, "age": 65.0, "rc": 0}
     stale = {**good, "ok": False, "problems": ["there is no snapshot yet", "the last run failed: no"], "rc": 3, "failed": False}
-    variables = {"web1": host(there={"etc": printed(good), "work": printed(stale, 3)})}
+    plain, locked, bare = ({**good, "immutable": found} for found in (None, True, False))
+    variables = {"web1": host(there={"etc": printed(plain), "work": printed(stale, 3), "locked": printed(locked), "unlocked": printed(bare)})}
     assert fleet_table(["web1"], variables, "status")[1:] == [
-        "web1  etc     ok      2 snapshots, the newest state is 1m 05s old",
-        "web1  work    failed  there is no snapshot yet; the last run failed: no",
-        "1 host: 1 ok, 1 failed",
+        "web1  etc       ok      2 snapshots, the newest state is 1m 05s old",
+        "web1  locked    ok      2 snapshots, the newest state is 1m 05s old",
+        "web1  unlocked  ok      2 snapshots, the newest state is 1m 05s old, not immutable",
+        "web1  work      failed  there is no snapshot yet; the last run failed: no",
+        "1 host: 3 ok, 1 failed",
     ]
 
 

@@ -155,8 +155,10 @@ class HybridTarget(Target):
         return self.mirror.old_prefixes
 
     def remarks(self) -> List[str]:
-        trouble = ["the mirror was not brought up to date: %s" % self._trouble] if self._trouble is not None else []
-        return trouble + self.packs.remarks() + self.mirror.remarks()
+        trouble = []
+        if self._trouble is not None:  # which speaks of the mirror alone
+            trouble = ["the mirror was not brought up to date: %s" % str(self._trouble).replace("nothing was published", "the snapshot stands")]
+        return trouble + list(dict.fromkeys(self.packs.remarks() + self.mirror.remarks()))
 
     def _keeper(self) -> Union[PackTarget, MirrorTarget]:
         return self.packs if self.packs.latest() is not None or self.mirror.latest() is None else self.mirror

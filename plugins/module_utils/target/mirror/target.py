@@ -66,7 +66,7 @@ class MirrorTarget(Target):
         return self.store.requests
 
     def remarks(self) -> List[str]:
-        found = []
+        found = self.store.skew_told()
         left = [key for session in self._sessions for key in session.left]
         if left:
             found.append(

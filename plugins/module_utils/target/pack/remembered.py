@@ -71,6 +71,10 @@ class RememberedStore(Store):
         return self._store.requests
 
     @property
+    def skew(self) -> float:
+        return self._store.skew
+
+    @property
     def immutable(self) -> Optional[bool]:
         return self._store.immutable
 

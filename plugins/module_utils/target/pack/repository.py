@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from ...errors import IntegrityError, RefusedError, TargetError, printable
+from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
 from ...manifest.document import Manifest
 from ...observe.audit import is_time, rfc3339
 from ..contract import Receipt, Snapshot, check_manifest, check_state
@@ -22,7 +22,7 @@ from ..tree.layout import make_id
 from .claims import alone
 from .format import ID_BYTES, Contents, PackKey, Sealed, check_head, head_bytes, is_id, open_object, read_body, read_head, seal_object
 from .sealing import broken, key_id, load_libraries
-from .store import Item, Store
+from .store import Item, Store, foreign_object
 
 # Enough of a manifest for its header, unless it lists very many packs.
 _FIRST_BYTES = 64 << 10
@@ -390,16 +390,9 @@ class Repository:
             found.setdefault(int(match.group(1)), {})[int(match.group(2) or 0)] = item
         return found
 
-    def foreign(self, name: str) -> IntegrityError:
+    def foreign(self, name: str) -> BackupError:
         """The error for an object that is none of this layout."""
-        return IntegrityError(
-            "%s does not belong into a history" % name,
-            kind="foreign",
-            field="history",
-            found=name,
-            allowed="objects of this layout only",
-            next="find out who put it there and move it away",
-        )
+        return foreign_object("%s/%s" % (self.store.url, name))
 
     def _head(self, data: bytes, name: str, kind: str) -> Sealed:
         sealed = read_head(data, name)

@@ -46,6 +46,7 @@ _BAD_KEYS = frozenset(
         "InvalidClientTokenId",
     )
 )
+_OVER = frozenset(("ExpiredToken", "TokenRefreshRequired"))
 _BAD_CLOCK = frozenset(("RequestTimeTooSkewed", "RequestExpired"))
 _DENIED = frozenset(
     ("AccessDenied", "AllAccessDisabled", "AccountProblem", "MethodNotAllowed", "Forbidden", "403", "405", "ObjectLocked", "InvalidObjectState")
@@ -175,6 +176,7 @@ class S3Store(Store):
             raise self._explain(error) from error
         client.meta.events.register("before-call.s3.PutObject", self._add_headers)
         client.meta.events.register("before-send.s3", self._count)
+        client.meta.events.register_first("needs-retry.s3", self._refuse_redirection)
         return client
 
     def _credentials(self) -> Dict[str, str]:
@@ -213,6 +215,12 @@ class S3Store(Store):
     def _add_headers(self, params: Dict[str, Any], **_rest: Any) -> None:
         # As headers, because the distributions' boto3 knows neither condition nor checksum as a parameter.
         params["headers"].update(getattr(self._local, "headers", {}))
+
+    def _refuse_redirection(self, response: Any = None, **_rest: Any) -> None:
+        """Only AWS sends on to another region; of any other who does so botocore would ask for the region again and again."""
+        answer = response[0] if response is not None else None
+        if answer is not None and 300 < answer.status_code < 304 and "x-amz-bucket-region" not in answer.headers:
+            raise self._no_s3("it sends on to %s (HTTP status %d)" % (printable(answer.headers.get("location", "nowhere"))[:200], answer.status_code))
 
     def _count(self, request: Any, event_name: str, **_rest: Any) -> None:
         verb = event_name.rpartition(".")[2]
@@ -394,6 +402,10 @@ class S3Store(Store):
         assert self._ahead is not None
         return ticks() + self._ahead
 
+    @property
+    def skew(self) -> float:
+        return 0.0 if self._ahead is None else ticks() + self._ahead - time.time()
+
     def tidy(self, prefix: str, before: float) -> None:
         """Nothing: an upload is one request, and is there as a whole or not at all."""
 
@@ -461,7 +473,7 @@ class S3Store(Store):
             return _bad_credentials(
                 "The credentials for %s were refused (%s)" % (self.url, shown),
                 self._credentials_file,
-                "check key, secret, endpoint and region; nothing was published",
+                ("get new ones" if code in _OVER else "check key, secret, endpoint and region") + "; " + _NOTHING_WRITTEN,
             )
         if code in _BAD_CLOCK:
             return TargetError(
@@ -483,17 +495,23 @@ class S3Store(Store):
             return BackupError(
                 "The bucket %s is full" % self.url, kind="vault_full", field="target", found=self.url, next="raise its quota, or prune; " + _NOTHING_WRITTEN
             )
-        if code in _DENIED:
+        if code in _DENIED or status == 403:  # locks of some services have names of their own
             return TargetError(
                 "The credentials for %s may not do this: %s (%s)" % (self.url, verb, shown),
                 kind="denied",
                 field="target",
                 found=verb,
-                allowed="credentials that may read, list and write objects, and delete them for a prune",
+                allowed="credentials that may read, list and write objects, and delete them for a prune and where the service knows no conditional writes",
                 next="check what the token or user may do, and the bucket's locks; " + _NOTHING_WRITTEN,
             )
         if status >= 500 or code in ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "TooManyRequests", "429"):
-            return self._unreachable("it answers %s" % shown)
+            return TargetError(
+                "The bucket %s cannot be used now: %s answers %s" % (self.url, self._where(), shown),
+                kind="unreachable",
+                field="target",
+                found=self._where(),
+                next="wait until the service works again; " + _NOTHING_WRITTEN + ", the next run goes on",
+            )
         if code.isdigit() or not code or code == "Unknown":
             return self._no_s3("HTTP status %s" % (status or shown))
         return TargetError("%s refuses %s: %s" % (self._where(), verb, shown), field="target", found=shown, next="check the target; " + _NOTHING_WRITTEN)

@@ -29,6 +29,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}(?:/[A-Za-z0-9][A-Za-z0-9._
 
 # So often something is tried that others' tidying can come in between of.
 _ATTEMPTS = 5
+# What a bucket dates bears its time; a host whose own is further off than this is told (s).
+_SKEW = 300
 # What goes at once where there is a limit on bytes a second.
 STEP = 64 << 10
 
@@ -74,6 +76,18 @@ class Store(ABC):
     def requests(self) -> Optional[Requests]:
         """What was asked of a store that counts; None where nobody pays for that."""
         return None
+
+    @property
+    def skew(self) -> float:
+        """How far its clock is ahead of this machine's (s), by the last answer; 0 where they are one, or none came yet."""
+        return 0.0
+
+    def skew_told(self) -> List[str]:
+        """What is to be said of clocks that do not agree: what is dated by the one and judged by the other looks older or younger than it is."""
+        ahead = self.skew
+        if abs(ahead) <= _SKEW:
+            return []
+        return ["the clocks of bucket and host are %d min apart: the bucket's is %s" % (abs(ahead) // 60, "ahead" if ahead > 0 else "behind")]
 
     @property
     def immutable(self) -> Optional[bool]:

@@ -102,11 +102,17 @@ class PackTarget(Target):
     def immutable(self) -> Optional[bool]:
         return self.store.immutable
 
+    def remarks(self) -> List[str]:
+        return self.store.skew_told()
+
     # ---- looking -------------------------------------------------------------------------------------------------------------
 
     def latest(self) -> Optional[Snapshot]:
         commit = self._looked(self._repository.newest)
-        return commit.snapshot() if commit is not None else None
+        if commit is None:
+            self.is_vault()  # says so if it is one of another kind or of a newer format
+            return None
+        return commit.snapshot()
 
     def _looked(self, look: Callable[[], _Found]) -> _Found:
         """What ``look`` finds. What is remembered may be sealed with a key that is needed, and here, no more: then it is looked for in the store itself."""
@@ -119,7 +125,10 @@ class PackTarget(Target):
             return look()
 
     def list(self) -> List[Snapshot]:
-        return [commit.snapshot() for commit in self._repository.commits() if not commit.removed]
+        found = [commit.snapshot() for commit in self._repository.commits() if not commit.removed]
+        if not found:
+            self.is_vault()
+        return found
 
     def _commit(self, snapshot: Snapshot) -> Commit:
         commit = self._repository.find(snapshot.receipt)
@@ -210,8 +219,10 @@ class PackTarget(Target):
                     kind="not_a_vault",
                     field="target",
                     found=foreign,
-                    allowed="an empty or missing directory, or a vault of sealed packs",
-                    next="name another directory, or check that the vault's file system is mounted",
+                    allowed="an empty or missing %s, or a vault of sealed packs" % _kind_of(self.url),
+                    next="name another prefix, or move away what lies there"
+                    if _kind_of(self.url) == "prefix"
+                    else "name another directory, or check that the vault's file system is mounted",
                 )
         if mark is None:
             self._repository.put(*MARK)
@@ -667,8 +678,13 @@ def _write_with_holes(stream: BinaryIO, data: bytes) -> None:
             stream.write(piece)
 
 
+def _kind_of(url: str) -> str:
+    """What people call the place."""
+    return "prefix" if url.startswith("s3://") else "directory"
+
+
 def _check_mark(mark: bytes, url: str) -> None:
-    """``TargetError`` (kind ``vault_format``) where the directory is a vault of another layout or of a newer format."""
+    """``TargetError`` (kind ``vault_format``) where the place is a vault of another layout or of a newer format."""
     try:
         found = json.loads(mark)
         layout, number = found["layout"], found["format"]
@@ -681,5 +697,7 @@ def _check_mark(mark: bytes, url: str) -> None:
             field="target.layout",
             found="%s/%s" % (printable(str(layout)), printable(str(number))),
             allowed="layout pack, format 1",
-            next="name another directory; plain files and sealed packs do not share one",
+            next="use the version of this program that wrote it, or a newer one"
+            if layout == _MARKED["layout"]
+            else "name another %s; plain files and sealed packs do not share one" % _kind_of(url),
         )
