@@ -17,6 +17,7 @@ from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import rewrite as rewrite_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack import session as session_module
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.copy import PackCopySession
+from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.format import seal_object
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.remembered import RememberedStore
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.repository import Repository
 from ansible_collections.openclaw.backup.plugins.module_utils.target.pack.rewrite import Rewrite
@@ -122,6 +123,24 @@ def test_who_began_with_the_old_key_cannot_commit_once_a_rekey_is_under_way(pack
     target_of(packed, keys=[new]).remove(all_but(first, second.id))
     assert names(packed, "manifests") == ["0000000001-000001", "0000000003"]
     check(target_of(packed, keys=[new]), first, second.id)
+
+
+def test_nobody_without_the_key_can_say_that_a_snapshot_never_was_one(packed: Packed) -> None:
+    """Who may only add objects could hide it behind an edition that nobody can open."""
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    target = target_of(packed)
+    header = {**target.repository.header(target.repository.commits()[0]), "removed": "2026-11-20T09:15:00.123Z"}
+    for number, edition, packs in ((2, 0, {}), (3, 0, header["packs"]), (1, 1, {})):
+        said = {**header, "packs": packs, "number": number, "edition": edition, "receipt": {**header["receipt"], "sequence": number}}
+        name = target.repository.manifest_name(number, edition)
+        (packed.vault / name).write_bytes(seal_object(os.urandom(32), bytes(16), said, b""))
+        assert error_of(target_of(packed).begin, "ab" * 16, None).kind == ("seal" if edition or packs else "key")
+        if edition or packs:
+            assert error_of(target_of(packed).list).kind == "seal"
+        else:
+            check(target_of(packed), first)
+        (packed.vault / name).unlink()
 
 
 def test_a_rekey_takes_a_number_where_it_must_and_only_there(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:

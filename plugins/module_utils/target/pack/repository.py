@@ -449,7 +449,8 @@ class Repository:
             raise broken("%s says what cannot be" % item.name)
         state: Mapping[str, Any] = found if found is not None else {"tags": header.get("tags", [])}
         if header.get("removed") is not None:  # it never was a snapshot
-            if not is_time(header["removed"]):
+            # It may be sealed with a key that is not here: then it must have no say in what is.
+            if edition or packs or base is not None or not is_time(header["removed"]):
                 raise broken("%s says what cannot be" % item.name)
             state = {**state, "removed": {"at": header["removed"]}}
         turn = said[0] if said is not None else 0
