@@ -383,6 +383,21 @@ def test_what_the_newest_is_the_difference_to_stays_for_who_goes_on_from_it(pack
     check(target_of(packed), third)
 
 
+@pytest.mark.parametrize("is_blind", [False, True])
+def test_who_goes_on_from_what_is_the_newest_below_a_taken_number_loses_nothing(packed: Packed, is_blind: bool) -> None:
+    (packed.src / "file").write_bytes(b"content")
+    first = backup(packed)
+    old, new = bytes.fromhex(packed.key.read_text().strip()), os.urandom(32)
+    target_of(packed, keys=[new, old]).rekey()
+    target = target_of(packed, keys=[new])
+    manifest = target.manifest(target.list()[0])
+    session = target_of(packed, keys=[new]).begin("ab" * 16, first)
+    packed.days_pass(1)
+    target_of(packed, keys=[new], is_blind=is_blind).remove(all_but())  # it is damaged, say
+    second = session.commit(manifest).id
+    check(target_of(packed, keys=[new]), *([first] if is_blind else []), second)
+
+
 def test_a_hold_that_came_with_a_snapshot_after_removed_ones_is_seen(packed: Packed) -> None:
     for number in range(40):
         (packed.src / ("file%02d" % number)).write_bytes(b"%d" % number)

@@ -493,8 +493,10 @@ class PackTarget(Target):
         alive = {commit.number for commit in commits if not commit.removed and commit.number not in gone}
         past = repository.past() if commits else []
         # A session may go on from the newest, also where that was just removed.
-        fresh = [commit for commit in commits[:1] if commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE]
-        recent = [item for item in past if item.number in {*alive, commits[0].number} and (now - item.since < LEASE or was_at_work)]
+        above = [commit for commit in commits if commit.number > max(alive, default=0)]
+        fresh = [commit for commit in above if commit.removed and now - seconds_of(commit.state["removed"]["at"]) < LEASE]
+        begun = alive.union(commit.number for commit in fresh)
+        recent = [item for item in past if item.number in begun and (now - item.since < LEASE or was_at_work)]
         counting: List[Union[Past, Commit]] = [*recent, *fresh, *(commit for commit in commits if commit.number in alive)]
         bases = {(one.base, one.base_edition) for one in counting}
         taken = {commit.number for commit in commits if commit.number not in alive and _takes_number(commit, commits, now)}
@@ -624,9 +626,12 @@ def _is_in(pack: str, part: Optional[Tuple[int, int]]) -> bool:
 
 
 def _must_stay(commit: Commit, commits: Sequence[Commit], doomed: Sequence[Commit], now: float) -> bool:
-    """Whether the object of a snapshot that is to go is needed all the same: by one that is the difference to it, or for its number."""
+    """Whether the object of a snapshot that is to go is needed all the same: by one that is the difference to it, for its number, or, as the newest, by who
+    goes on from it."""
     gone = {item.number for item in doomed}
-    return _takes_number(commit, commits, now) or any(item.base == commit.number and item.number not in gone and not item.removed for item in commits)
+    live = [item for item in commits if not item.removed]
+    is_base = any(item.base == commit.number and item.number not in gone for item in live)
+    return is_base or commit is live[0] or _takes_number(commit, commits, now)
 
 
 def _takes_number(commit: Commit, commits: Sequence[Commit], now: float) -> bool:
