@@ -688,8 +688,9 @@ def test_sources_that_would_share_a_place_are_refused(local: Local) -> None:
     for name in ("one", "two"):
         (local.src / name).mkdir()
         (local.src / name / "file").write_bytes(b"x")
-    error = error_of(local.backup, policy=local.policy(sources=[str(local.src / "one"), str(local.src / "two")]))
-    assert (error.rc, error.field) == (2, "sources") and not [key for key in local.objects() if key != "format.json"]
+    policy = local.policy(sources=[str(local.src / "one"), str(local.src / "two")])
+    for error in (error_of(local.backup, policy=policy), error_of(check, policy, state_directory=str(local.state))):
+        assert (error.rc, error.field) == (2, "sources") and not [key for key in local.objects() if key != "format.json"]
 
 
 # ---- the hybrid ----------------------------------------------------------------------------------------------------------------------
@@ -775,6 +776,13 @@ def test_a_mirror_that_cannot_follow_costs_a_hybrid_no_snapshot_and_catches_up(h
     assert world.backup(adopt=True).rc == 0
     assert world.content("openclaw/openclaw.json") == b"mine" and world.status()["snapshots"] == 2
     assert not world.backup().changed
+
+
+def test_a_layout_that_gives_nothing_to_the_mirror_is_told_by_a_check_too(hybrid: Hybrid) -> None:
+    furnish(hybrid)
+    policy = hybrid.policy(target=hybrid.spec(layout={"/nowhere": "mirror", "/": "pack"}))
+    for error in (error_of(hybrid.backup, policy=policy), error_of(check, policy, state_directory=str(hybrid.state))):
+        assert (error.rc, error.field) == (2, "target.layout")
 
 
 def test_a_hybrid_begins_with_what_moltworker_left(hybrid: Hybrid) -> None:

@@ -81,6 +81,7 @@ def check(policy: Policy, *, state_directory: str, path: Optional[str] = None, c
     try:
         policy, result.warnings = with_sources(policy, state)
         check_apart(policy)
+        open_target(policy.target, policy.host, policy.name, sources=policy.sources).check_sources()
         result.warnings += obstacles(policy) + exposed(policy)
         if policy.target.layout == "mirror":
             result.warnings += unprotected(policy)

@@ -430,6 +430,9 @@ class Target(ABC):
     def settle(self) -> None:  # noqa: B027 - most hold what they say they hold
         """This host goes on from what was just read there: have the target say the same to the next one who asks."""
 
+    def check_sources(self) -> None:  # noqa: B027 - most take any
+        """``UsageError`` where it has no place for the sources of its policy."""
+
     @abstractmethod
     def latest(self) -> Optional[Snapshot]:
         """The newest snapshot, or None where there is no history."""

@@ -154,6 +154,9 @@ class HybridTarget(Target):
             self._trouble = error
         return self.mirror.old_prefixes
 
+    def check_sources(self) -> None:
+        self.mirror.check_sources()
+
     def remarks(self) -> List[str]:
         trouble = []
         if self._trouble is not None:  # which speaks of the mirror alone

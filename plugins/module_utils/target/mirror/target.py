@@ -65,6 +65,9 @@ class MirrorTarget(Target):
     def requests(self) -> Optional[Requests]:
         return self.store.requests
 
+    def check_sources(self) -> None:
+        places_of(self._sources)
+
     def remarks(self) -> List[str]:
         found = self.store.skew_told()
         left = [key for session in self._sessions for key in session.left]
