@@ -522,7 +522,7 @@ _VIEWS: Dict[str, Callable[[Result, Namespace], Iterator[str]]] = {
 
 
 def _asked(whom: str, requests: Mapping[str, int]) -> str:
-    return "asked {} {class_a:,} times for class A, {class_b:,} for class B and {free:,} for nothing".format(whom, **requests)
+    return "asked {}: {class_a:,} of class A, {class_b:,} of class B, {free:,} free".format(whom, **requests)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
