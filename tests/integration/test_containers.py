@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -79,17 +80,17 @@ def test_no_application_can_read_what_opens_its_backups_and_none_is_root() -> No
 class Entrypoint:
     """The entrypoint with programs that say what they were asked for, and end as ``codes`` say."""
 
-    def __init__(self, home: Path, *command: str, **codes: int) -> None:
+    def __init__(self, home: Path, *command: str, user: str = "nobody", **codes: int) -> None:
         self.log = home / "log"
         self.log.write_text("")
         programs = home / "bin"
         programs.mkdir()
         program = '#!/bin/sh\necho "$@" >>%s\ncase $1 in run) trap "echo flushed >>%s; exit %d" TERM; while :; do sleep 0.05; done;; esac\nexit %d\n'
         (programs / "openclaw-backup").write_text(program % (self.log, self.log, codes.get("run", 0), codes.get("restore", 0)))
-        (programs / "setpriv").write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
+        (programs / "setpriv").write_text('#!/bin/sh\necho "as $2 $4" >>%s\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n' % self.log)
         for path in programs.iterdir():
             path.chmod(0o755)
-        environment = {"PATH": "%s:%s" % (programs, os.environ["PATH"]), "AWS_SECRET_ACCESS_KEY": "secret"}
+        environment = {"PATH": "%s:%s" % (programs, os.environ["PATH"]), "AWS_SECRET_ACCESS_KEY": "secret", "RUN_AS": user}
         self.process = subprocess.Popen([str(EXAMPLES / "entrypoint"), *command], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def said(self) -> List[str]:
@@ -108,6 +109,7 @@ def test_the_entrypoint_restores_starts_and_backs_up_once_more_after_the_applica
     _output, complaints = found.process.communicate(timeout=30)
     assert found.process.returncode == 5
     assert found.said()[0] == RESTORE and found.said()[-2:] == ["last words", "flushed"]
+    assert "as nobody %d" % pwd.getpwnam("nobody").pw_gid in found.said()  # whose group has another name
     assert complaints == ("entrypoint: the last backup ended with exit code 6\n" if run else "")
 
 
@@ -115,6 +117,11 @@ def test_the_entrypoint_restores_starts_and_backs_up_once_more_after_the_applica
 def test_the_entrypoint_starts_nothing_after_a_restore_that_failed(tmp_path: Path, code: int) -> None:
     found = Entrypoint(tmp_path, "sh", "-c", "echo started >>%s" % (tmp_path / "log"), restore=code)
     assert found.process.wait(30) == code and found.said() == [RESTORE]
+
+
+def test_the_entrypoint_begins_nothing_for_a_user_that_there_is_not(tmp_path: Path) -> None:
+    found = Entrypoint(tmp_path, "true", user="nobody-of-that-name")
+    assert found.process.wait(30) and found.said() == []
 
 
 def test_an_application_that_ends_by_itself_ends_the_container_with_its_code(tmp_path: Path) -> None:
