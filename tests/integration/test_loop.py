@@ -326,6 +326,8 @@ def test_health_says_why_and_how_old(world: World) -> None:
         found.process.send_signal(signal.SIGSTOP)
         os.utime(file, (1, 1))
         assert any("has not moved" in text for text in found.health("--alive")["problems"])
+        os.utime(file, (1 << 32, 1 << 32))
+        assert any("has not moved" in text for text in found.health("--alive")["problems"])
         found.process.send_signal(signal.SIGCONT)
         assert found.stop() == 0
     for words, field in ((["run", "--loop", "60", "--json"], "--json"), (["run", "--flush", "3"], "--flush"), (["run", "--loop", "x"], "--loop")):

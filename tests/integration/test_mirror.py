@@ -23,10 +23,13 @@ import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
 from ansible_collections.openclaw.backup.plugins.module_utils.action.find import find
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
+from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import restore_if_needed
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
+from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.mirror.store import MirrorDirectory
 
 from .buckets import ACCESS, SECRET, Asked, Bucketed, Proxy, refusal
 from .test_container_kills import FILES, Container, generations, lose, restored, rows, write
@@ -384,6 +387,15 @@ def old_bucket(world: Mirrored, count: int) -> Dict[bytes, str]:
     return contents(home)
 
 
+def test_a_bucket_without_a_workspace_and_with_times_that_are_none_is_taken_over(bucket: Mirrored) -> None:
+    for number, mtime in enumerate(("nan", "inf", "1e30", "-5", "x")):
+        bucket.client().put_object(Bucket=bucket.bucket, Key="some/prefix/openclaw/%d" % number, Body=b"x", Metadata={"mtime": mtime})
+    assert bucket.restore().verified
+    assert len(contents(bucket.src)) == 5 and not list((bucket.src / "clawd").iterdir())
+    assert (bucket.src / ".openclaw" / "3").stat().st_mtime == -5
+    assert not bucket.backup().changed
+
+
 @pytest.mark.parametrize("count", [30, 500])
 def test_objects_of_an_older_release_move_and_nothing_is_lost(request: pytest.FixtureRequest, count: int) -> None:
     """The few in a bucket, the many in a directory, which answers sooner."""
@@ -423,6 +435,27 @@ def test_objects_of_an_older_release_move_and_nothing_is_lost(request: pytest.Fi
     comes_back(world)
 
 
+@pytest.mark.parametrize("stop", [3, 7, 8, 9])
+def test_a_move_that_broke_off_leaves_a_bucket_that_moltworker_can_read_and_is_finished(local: Local, stop: int) -> None:
+    files = old_bucket(local, 6)
+    local.restore()
+    (local.src / ".openclaw" / "openclaw.json").write_bytes(b"changed")
+    with broken_after(stop):
+        assert error_of(local.backup).kind == "unreachable"
+    there = local.objects()
+    if "openclaw/openclaw.json" in there:  # by which it tells that the others are there, too
+        assert sum(key.startswith(("openclaw/", "workspace/")) for key in there) == len(files)
+    assert sum(key.startswith(("clawdbot/", "workspace-core/")) for key in there) == len(files)
+    local.lose()
+    assert local.restore().verified and contents(local.src).keys() == files.keys()
+    assert sum(local.status()["old_prefixes"].values()) == len(files)
+    for turn in (1, 2):
+        (local.src / "clawd" / "more").write_bytes(b"%d" % turn)
+        assert local.backup().rc == 0
+    assert local.status()["old_prefixes"] == {} and sorted(local.objects()) == keys_of(local)
+    comes_back(local)
+
+
 def test_a_half_moved_bucket_has_the_newer_of_both(at_root: Mirrored) -> None:
     world = at_root
     for key, data in {
@@ -451,7 +484,9 @@ def test_what_somebody_else_changed_is_told_of_and_not_overwritten(mirrored: Mir
     mirrored.put("workspace/MEMORY.md", b"somebody else's")
     mirrored.put("workspace/unknown.md", b"whose?")
     (mirrored.src / "clawd" / "MEMORY.md").write_bytes(b"mine")
-    (mirrored.src / ".openclaw" / "openclaw.json").write_bytes(b"also changed")
+    (mirrored.src / ".openclaw" / "empty").unlink()
+    (mirrored.src / ".openclaw" / "empty").mkdir()
+    (mirrored.src / ".openclaw" / "empty" / "no more").write_bytes(b"which takes the old object's place")
     before = mirrored.objects()
     error = error_of(mirrored.backup)
     assert (error.rc, error.kind) == (4, "foreign_change") and "workspace/MEMORY.md" in error.message
@@ -599,6 +634,107 @@ def test_a_run_that_was_killed_is_gone_on_from_by_the_next(mirrored: Mirrored) -
         assert mirrored.backup().rc == 0
         comes_back(mirrored)
     assert not [key for key in mirrored.objects() if key.startswith(".unfinished")]
+
+
+@contextlib.contextmanager
+def broken_after(writes: int) -> Iterator[None]:
+    """A directory in which so many objects can be written or deleted, and then nothing more."""
+    left = [writes]
+
+    def spend(verb: Any) -> Any:
+        def spent(*args: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise TargetError("the link is gone", kind="unreachable", next="wait")
+            return verb(*args, **options)
+
+        return spent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MirrorDirectory, "replace", spend(MirrorDirectory.replace))
+        patch.setattr(MirrorDirectory, "delete", spend(MirrorDirectory.delete))
+        yield
+
+
+def keys_of(world: Mirrored) -> List[str]:
+    """The names that the objects of a mirror of this home have to have."""
+    workspace = map(os.fsdecode, contents(world.src / "clawd"))
+    found = {key if key.startswith("skills/") else "workspace/" + key for key in workspace}
+    return sorted(found.union(("manifest.json", ".last-sync"), ("openclaw/" + os.fsdecode(key) for key in contents(world.src / ".openclaw"))))
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["as it was", "elsewhere"])
+def test_what_a_broken_run_wrote_goes_where_its_change_was_undone(local: Local, goes_on: bool) -> None:
+    world = local
+    for name in ("clawd/a", "clawd/b", "clawd/c", ".openclaw/openclaw.json"):
+        (world.src / name).parent.mkdir(exist_ok=True)
+        (world.src / name).write_bytes(name.encode())
+    world.backup()
+    for stop in range(1, 7):
+        (world.src / "clawd" / "a").write_bytes(b"not for long")
+        (world.src / "clawd" / "b").unlink()
+        (world.src / "clawd" / "b").mkdir()
+        (world.src / "clawd" / "b" / "below").write_bytes(b"new")
+        (world.src / "clawd" / "d").write_bytes(b"new, too")
+        with broken_after(stop):
+            assert error_of(world.backup).kind == "unreachable"
+        (world.src / "clawd" / "a").write_bytes(b"clawd/a")
+        shutil.rmtree(world.src / "clawd" / "b")
+        (world.src / "clawd" / "b").write_bytes(b"clawd/b")
+        (world.src / "clawd" / "d").unlink()
+        if goes_on:
+            (world.src / "clawd" / "c").write_bytes(b"%d" % stop)
+        assert world.backup().rc == 0
+        assert sorted(world.objects()) == keys_of(world) and world.verify(depth="full").ok, stop
+        if goes_on:
+            comes_back(world)
+        assert not world.backup().changed
+
+
+def test_a_first_run_that_broke_off_is_gone_on_from_by_itself(local: Local) -> None:
+    world = local
+    furnish(world)
+    for stop in (3, 0, 6):
+        (world.src / "clawd" / "MEMORY.md").write_bytes(b"%d" % stop)
+        with broken_after(stop):
+            assert error_of(world.backup).kind == "unreachable"
+        assert ("manifest.json" in world.objects()) == (stop == 6)
+    (world.src / "clawd" / "MEMORY.md").write_bytes(b"changed since")
+    assert restore_if_needed(world.policy(), state_directory=str(world.state)).needed is None
+    assert error_of(world.backup, state_directory=str(world.root / "other")).kind == "restore_first"
+    assert world.backup().rc == 0
+    comes_back(world)
+
+
+def test_what_others_wrote_down_of_several_broken_runs_is_ones_own(local: Local) -> None:
+    world = local
+    furnish(world)
+    world.backup()
+    for stop in (2, 0):
+        (world.src / "clawd" / "MEMORY.md").write_bytes(b"%d" % stop)
+        with broken_after(stop):
+            assert error_of(world.backup).kind == "unreachable"
+    world.delete("openclaw/empty")
+    assert not world.verify(depth="quick").ok  # which keeps its result with what the first of them wrote
+    assert world.backup().rc == 0
+    comes_back(world)
+
+
+def test_a_file_on_its_way_to_become_a_directory_comes_back_as_either(local: Local) -> None:
+    world = local
+    furnish(world)
+    world.backup()
+    (world.src / "clawd" / ".git" / "HEAD").unlink()
+    (world.src / "clawd" / ".git" / "HEAD").mkdir()
+    (world.src / "clawd" / ".git" / "HEAD" / "x").write_bytes(b"x")
+    shutil.rmtree(world.src / ".openclaw" / "credentials")
+    (world.src / ".openclaw" / "credentials").write_bytes(b"a file now")
+    with broken_after(5):  # two went, notes, two came
+        assert error_of(world.backup).kind == "unreachable"
+    world.lose()
+    assert world.restore().verified
+    assert (world.src / "clawd" / ".git" / "HEAD" / "x").read_bytes() == b"x"
+    assert (world.src / ".openclaw" / "credentials").read_bytes() == b"a file now"
 
 
 def test_a_token_that_may_only_read_destroys_nothing_and_restores(bucket: Mirrored) -> None:
@@ -776,6 +912,12 @@ def test_a_mirror_that_cannot_follow_costs_a_hybrid_no_snapshot_and_catches_up(h
     assert world.backup(adopt=True).rc == 0
     assert world.content("openclaw/openclaw.json") == b"mine" and world.status()["snapshots"] == 2
     assert not world.backup().changed
+    # Another host takes the mirror over, which has a history of its own.
+    (world.src / ".openclaw" / "openclaw.json").write_bytes(b"the other's")
+    assert world.backup(policy=world.policy(host="other"), state_directory=str(world.root / "other"), adopt=True).rc == 0
+    (world.src / ".openclaw" / "openclaw.json").write_bytes(b"mine again")
+    result = world.backup()
+    assert result.rc == 3 and "host other" in result.warnings[0] and world.content("openclaw/openclaw.json") == b"the other's"
 
 
 def test_a_layout_that_gives_nothing_to_the_mirror_is_told_by_a_check_too(hybrid: Hybrid) -> None:

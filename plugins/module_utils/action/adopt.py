@@ -19,6 +19,8 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
     """Make the newest snapshot this host's baseline. Keys: ``changed``, ``snapshot_id``, ``previous`` (the baseline before, or None)."""
     state = HostState(state_directory, policy)
     target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
+    if target.has_one_version:
+        target.list()  # which looks at what an unfinished run left
     newest = target.latest()
     if newest is None:
         check_not_lost(policy, state, ())

@@ -455,7 +455,7 @@ class _Run:
         if baseline is not None and latest.id == baseline.id and latest.receipt.digest == baseline.digest:
             return
         pending = self.state.pending()
-        if pending is not None and latest.receipt.tx == pending.tx:
+        if pending is not None and pending.made(latest.receipt):
             self.progress.note("the last run had been committed as %s; its acknowledgement was lost" % latest.id)
             self._rebase(latest, dry_run)
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any, Dict, List, Mapping, Optional
 
 from ..errors import EXIT_DONE, EXIT_FAILED, EXIT_INTEGRITY, EXIT_REFUSED, EXIT_USAGE, BackupError
@@ -38,14 +39,12 @@ def health(policy: Policy, *, state_directory: str, max_age: Optional[float] = N
     now = time.time()
     state = HostState(state_directory, policy)
     found: Mapping[str, Any] = {}
-    try:
-        found = read_json(state.health) or {}
-    except BackupError:
-        pass  # as if there were none
+    with suppress(BackupError):  # as if there were none
+        found = _mapping(read_json(state.health))
     problems: List[str] = []
     is_alive = _is_alive(state, now, problems)
     interval = found.get("interval")
-    if max_age is None and isinstance(interval, (int, float)):
+    if max_age is None and isinstance(interval, (int, float)) and interval > 0:  # which no NaN is
         max_age = 3 * interval + 60
     success = state.runs.last_success(policy=policy.name)
     age = now - seconds_of(success["started"]) if success and is_time(success.get("started")) else None
@@ -70,6 +69,10 @@ def health(policy: Policy, *, state_directory: str, max_age: Optional[float] = N
     }
 
 
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if type(found) is dict else {}
+
+
 def _is_alive(state: HostState, now: float, problems: List[str]) -> bool:
     if not is_held(state.directory + b"/loop.lock"):
         problems.append("no loop is at work")
@@ -80,12 +83,15 @@ def _is_alive(state: HostState, now: float, problems: List[str]) -> bool:
         return True  # it has just begun
     if still > _STILL:
         problems.append("the loop has not moved for %s" % format_duration(int(still)))
-    return still <= _STILL
+        return False
+    if still < -_STILL:
+        problems.append("the loop has not moved since the clock was set back")
+    return still >= -_STILL
 
 
 def _problems(state: HostState, found: Mapping[str, Any], age: Optional[float], max_age: Optional[float]) -> List[str]:
     problems = []
-    last = found.get("last") or {}
+    last = _mapping(found.get("last"))
     restoring = state.unfinished()
     if restoring is not None:
         problems.append("a restore of snapshot %s has not come to its end" % restoring.snapshot)
@@ -95,6 +101,8 @@ def _problems(state: HostState, found: Mapping[str, Any], age: Optional[float], 
         problems.append("the last %s failed: %s" % (last.get("event"), last.get("msg")))
     if age is None:
         problems.append("no run has succeeded yet")
+    elif age < -_STILL:
+        problems.append("the last run that succeeded began %s from now: the clock was set back since" % format_duration(int(-age)))
     elif max_age is not None and age > max_age:
         why = ", the last one failed: %s" % last["msg"] if last.get("msg") else ""
         problems.append("the last run that succeeded began %s ago, %s are allowed%s" % (format_duration(int(age)), format_duration(int(max_age)), why))

@@ -161,7 +161,7 @@ def _look(policy: Policy, state: HostState) -> Tuple[Situation, Optional[BackupE
         trouble = error
     if newest is not None:
         pending = state.pending()
-        is_own = (pending is not None and newest.receipt.tx == pending.tx) or newest.id in state.known_ids()
+        is_own = (pending is not None and pending.made(newest.receipt)) or newest.id in state.known_ids()
         found = found._replace(newest=newest.id, is_own=is_own)
     elif trouble is None:
         found = _ask_copies(policy, state, found)

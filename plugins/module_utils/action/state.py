@@ -28,7 +28,9 @@ from ..process import lock
 from ..target.contract import Receipt, is_canary
 from ..target.tree.layout import make_private, read_json, write_file, write_json
 
-_SCRATCH_SECONDS = 86400
+# A scratch that is younger (s) may be one that is just being locked.
+_SCRATCH_SECONDS = 60
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOST = re.compile("[A-Za-z0-9](?:[A-Za-z0-9_-]|[.](?![.]))*")
 
 
@@ -50,11 +52,16 @@ def default_host() -> str:
 
 
 class Pending(NamedTuple):
-    """An attempt that was begun and not yet known to be committed."""
+    """An attempt that was begun and not yet known to be committed, and the transactions of those before it that were not either."""
 
     tx: str
     parent: Optional[str]
     digest: str
+    earlier: Tuple[str, ...] = ()
+
+    def made(self, receipt: Receipt) -> bool:
+        """Whether that came of it after all."""
+        return receipt.tx == self.tx or receipt.tx in self.earlier
 
 
 class Unfinished(NamedTuple):
@@ -232,18 +239,20 @@ class HostState:
         tx, parent, digest = item.get("tx"), item.get("parent"), item.get("digest")
         if type(tx) is not str or type(digest) is not str or type(parent) not in (str, type(None)):
             return None
-        return Pending(tx, parent, digest)
+        earlier = item.get("earlier")
+        return Pending(tx, parent, digest, tuple(other for other in earlier if type(other) is str) if type(earlier) is list else ())
 
     def set_pending(self, pending: Optional[Pending]) -> None:
         """Record an attempt, durably, before it begins; or its end."""
         path = self.target_directory + b"/pending.json"
         if pending is not None:
-            write_json(path, pending._asdict())
+            before = self.pending()
+            earlier = (*before.earlier, before.tx)[-100:] if before is not None else ()
+            write_json(path, pending._replace(earlier=earlier)._asdict())
             return
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+        for name in (path, self.remembered + b"/attempts.json"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
 
     def heartbeat_at(self) -> float:
         """When the target was last told that nothing changed (s since the epoch), 0 for never, or for a time that is still to come."""
@@ -326,14 +335,25 @@ class HostState:
         return self.directory + b"/staging"
 
     def clear_staging(self) -> None:
-        """Remove what a run staged, and what was left here long ago by another verb that was killed."""
+        """Remove what a run staged, and what was left here by another verb that was killed."""
         self._remove(b"staging")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the scratches that nobody holds any more: a restore that is killed again and again must not fill the disk."""
         for name in os.listdir(self.directory):
-            if name.startswith(b"scratch-") and time.time() - os.stat(self.directory + b"/" + name).st_mtime > _SCRATCH_SECONDS:
-                self._remove(name)
+            if name.startswith(b"scratch-"):
+                with contextlib.suppress(OSError):
+                    fd = os.open(self.directory + b"/" + name, _FOLDER)
+                    try:
+                        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        if time.time() - os.fstat(fd).st_mtime > _SCRATCH_SECONDS:
+                            self._remove(name)
+                    finally:
+                        os.close(fd)
 
     def _remove(self, name: bytes) -> None:
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(self.directory, _FOLDER)
         try:
             remove_tree(fd, name)
         finally:
@@ -341,12 +361,18 @@ class HostState:
 
     @contextmanager
     def scratch(self) -> Iterator[bytes]:
-        """A private directory for as long as the block lasts."""
+        """The path of a private directory, to be made, for as long as the block lasts."""
         make_private(self.directory)
+        self._sweep()
         name = b"scratch-" + new_transaction().encode("ascii")
+        os.mkdir(self.directory + b"/" + name, 0o700)
+        fd = os.open(self.directory + b"/" + name, _FOLDER)
         try:
-            yield self.directory + b"/" + name
+            with contextlib.suppress(OSError):  # not every file system locks directories
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield self.directory + b"/" + name + b"/here"
         finally:
+            os.close(fd)
             self._remove(name)
 
     @contextmanager

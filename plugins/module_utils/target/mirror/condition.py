@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from contextlib import suppress
-from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import AbstractSet, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from ...errors import IntegrityError
 from ...manifest.document import Header, Manifest
@@ -22,7 +22,7 @@ from ..sources import PORTABLE
 from ..tree.layout import make_id
 from .document import Document, Note, Place
 from .places import OLD_PLACES, is_key, is_old, path_of, places_of
-from .store import Found, MirrorStore, make_md5
+from .store import ABSENT, Found, MirrorStore, make_md5
 
 # The transaction of a manifest that no run made.
 NOBODY = "0" * 32
@@ -75,7 +75,8 @@ def rebuild(store: MirrorStore, listed: Sequence[Found], places: Mapping[str, by
     """The manifest of objects that somebody else wrote: the same for the same objects, whoever asks. An object below a prefix of an older release counts
     where none is at the place that it has today.
 
-    Content is hashed: of a file that is here with the same MD5, else of the object.
+    Content is hashed: of a file that is here with the same MD5, else of the object. Where all of it is what first runs wrote that died, it is the state of
+    the last of these.
     """
     chosen: Dict[bytes, Found] = {}
     losers: Dict[str, str] = {}
@@ -87,11 +88,15 @@ def rebuild(store: MirrorStore, listed: Sequence[Found], places: Mapping[str, by
             losers[item.name] = item.tag
         else:
             chosen[path] = item
-    folders = {folder for path in chosen for folder in _above(path)}
+    roots = tuple(places.values())
+    sources = sorted(root for root in roots if not any(root.startswith(other + b"/") for other in roots))
+    # A source without an object was empty when that was written.
+    folders = {folder for path in chosen for folder in _above(path)}.union(*((root, *_above(root)) for root in sources if root not in chosen))
     files = [(path, item) for path, item in sorted(chosen.items()) if path not in folders]
     uid, gid = os.geteuid(), os.getegid()
+    begun: List[Tuple[float, str]] = []
 
-    def describe(pair: Tuple[bytes, Found]) -> Optional[Entry]:
+    def describe(pair: Tuple[bytes, Found]) -> Optional[Tuple[Entry, Place]]:
         path, item = pair
         digest = _hash_here(path, item)
         if digest is None and item.size <= _BLOCK:
@@ -99,18 +104,23 @@ def rebuild(store: MirrorStore, listed: Sequence[Found], places: Mapping[str, by
             seen = answer[1] if answer is not None else None
             digest = hashlib.sha256(answer[0]).hexdigest() if answer is not None else None
         else:
-            seen = store.look(item.name)
             digest = digest or _hash_there(store, item)
+            seen = store.look(item.name)
+            if seen is not None and seen.tag != item.tag:  # replaced meanwhile
+                return describe((path, seen))
         if seen is None or digest is None:
             return None
         note = Note.from_text(seen.note)
+        place = Place(item.name, seen.tag)
         if note is not None and note.hash == digest:
-            return note.entry(path, item.size)
-        return Entry(path, FILE, 0o600, uid, gid, int(seen.at * 10**9), item.size, digest)
+            if note.sequence == 1:
+                begun.append((item.at, note.tx))
+            return note.entry(path, seen.size), place
+        return Entry(path, FILE, 0o600, uid, gid, int(seen.at * 10**9), seen.size, digest), place
 
-    entries = [entry for entry in each(describe, files, store.streams) if entry is not None]
+    described = [pair for pair in each(describe, files, store.streams) if pair is not None]
+    entries = [entry for entry, _place in described]
     newest = max((item.at for item in listed), default=0.0)
-    roots = tuple(places.values())
     for folder in folders:
         mode, owner, group = 0o700, uid, gid
         if not any(folder == root or folder.startswith(root + b"/") for root in roots):  # above the sources it is this machine's
@@ -120,10 +130,10 @@ def rebuild(store: MirrorStore, listed: Sequence[Found], places: Mapping[str, by
                 mode, owner, group = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
         entries.append(Entry(folder, DIRECTORY, mode, owner, group, int(newest * 10**9)))
     created = rfc3339(newest)
-    sources = sorted(root for root in roots if not any(root.startswith(other + b"/") for other in roots))
     header = Header(host, policy, tuple("/" + os.fsdecode(root) for root in sources), {}, VERSION, created)
     manifest = Manifest.from_entries(header, entries)
-    return _document(manifest, created, 1, None, NOBODY, {path: Place(item.name, item.tag) for path, item in files}, losers)
+    tx = max(begun)[1] if begun and len(begun) == len(described) else NOBODY
+    return _document(manifest, created, 1, None, tx, {entry.path: place for entry, place in described}, losers)
 
 
 def _document(
@@ -207,12 +217,10 @@ def _hash_there(store: MirrorStore, item: Found) -> str:
 
 def examine(store: MirrorStore, document: Document, listed: Sequence[Found]) -> Condition:
     """Hold the objects against the manifest."""
-    there = {item.name: item for item in listed if is_key(item.name)}
+    there = {item.name for item in listed}
     paths = {place.key: path for path, place in document.places.items()}
-    known = {**document.old, **document.removing, **{place.key: place.tag for place in document.places.values()}}
     missing = [path for key, path in paths.items() if key not in there]
-    odd = [item for item in there.values() if known.get(item.name) != item.tag]
-    notes = {item.name: seen for item, seen in zip(odd, each(lambda item: store.look(item.name), odd, store.streams)) if seen is not None}
+    odd, notes = _odd(store, document, listed)
     places = places_of(document.manifest.header.sources)
     fresh: Dict[bytes, Tuple[Entry, Place]] = {}
     writer = ""
@@ -233,15 +241,38 @@ def examine(store: MirrorStore, document: Document, listed: Sequence[Found]) -> 
     return Condition(ahead or document, ahead is not None, tuple(sorted(changed)), tuple(sorted(missing)), tuple(sorted(unknown)))
 
 
+def _odd(store: MirrorStore, document: Document, listed: Sequence[Found]) -> Tuple[List[Found], Dict[str, Found]]:
+    """Objects of which the manifest says something else, or nothing; those that are still there with their notes, by name."""
+    known = {**document.old, **document.removing, **{place.key: place.tag for place in document.places.values()}}
+    odd = [item for item in listed if is_key(item.name) and known.get(item.name) != item.tag]
+    return odd, {item.name: seen for item, seen in zip(odd, each(lambda item: store.look(item.name), odd, store.streams)) if seen is not None}
+
+
+def astray(store: MirrorStore, document: Document, mine: Optional[AbstractSet[str]]) -> Dict[str, str]:
+    """What sessions ``mine`` that died made another than the manifest says, by name with its tag, which is empty where the object is gone. With None for
+    ``mine`` what anybody did to the objects that the manifest speaks of."""
+    listed = store.objects()
+    there = {item.name for item in listed}
+    spoken = {place.key for place in document.places.values() if not is_old(place.key)}
+    found = dict.fromkeys(spoken.difference(there), ABSENT)
+    for name, seen in _odd(store, document, listed)[1].items():
+        note = Note.from_text(seen.note)
+        if name in spoken if mine is None else note is not None and note.tx in mine:
+            found[name] = seen.tag
+    return found
+
+
 def _ahead(document: Document, fresh: Mapping[bytes, Tuple[Entry, Place]], tx: str, at: float) -> Optional[Document]:
     """The state with what an unfinished run wrote; None where that cannot be believed."""
     old = document.manifest
     groups = {entry.group for entry in old.entries if entry.path in fresh and entry.group is not None}
-    by_path = {entry.path: entry._replace(group=None) if entry.group in groups else entry for entry in old.entries}
+    # What was below a path that has become a file is gone, and what was a file above one is a directory now.
+    kept = [entry for entry in old.entries if fresh.keys().isdisjoint(_above(entry.path))]
+    by_path = {entry.path: entry._replace(group=None) if entry.group in groups else entry for entry in kept}
     for path, (entry, _place) in fresh.items():
         by_path[path] = entry
         for folder in _above(path):
-            if folder not in by_path:
+            if folder not in by_path or (by_path[folder].type != DIRECTORY and folder not in fresh):
                 by_path[folder] = Entry(folder, DIRECTORY, 0o700, entry.uid, entry.gid, entry.mtime)
     header = Header(old.header.host, old.header.policy, old.header.sources, old.header.selection, VERSION, old.header.claimed)
     try:
@@ -251,5 +282,6 @@ def _ahead(document: Document, fresh: Mapping[bytes, Tuple[Entry, Place]], tx: s
         return None
     created = max(rfc3339(at), document.receipt.created)
     places = {**document.places, **{path: place for path, (_entry, place) in fresh.items()}}
-    found = _document(manifest, created, document.receipt.sequence + 1, document.receipt.id, tx, places, document.old)
+    moved = {place.key: place.tag for path, place in document.places.items() if path in fresh and is_old(place.key)}
+    found = _document(manifest, created, document.receipt.sequence + 1, document.receipt.id, tx, places, {**document.old, **moved})
     return found.having(removing=document.removing)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from ...errors import BackupError, RefusedError, UsageError
+from ...errors import BackupError, RefusedError, UsageError, printable
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, Entry
 from ...manifest.walk import Descent
@@ -116,6 +116,7 @@ class HybridTarget(Target):
         self._layouts = Layouts(layouts)
         self._memory = memory
         self._trouble: Optional[BackupError] = None
+        self._overrules = False
 
     @property
     def storage(self) -> str:
@@ -144,7 +145,12 @@ class HybridTarget(Target):
 
     def is_behind(self, baseline: Receipt) -> bool:
         """The mirror could not follow, or was all there was so far: the history begins with the next run."""
-        return baseline.clone == OBJECTS or (self._memory is not None and os.path.lexists(self._memory + _BEHIND))
+        if baseline.clone == OBJECTS or (self._memory is not None and os.path.lexists(self._memory + _BEHIND)):
+            return True
+        try:
+            return self.mirror.is_behind(baseline)
+        except BackupError:
+            return True  # the next session says what is wrong
 
     @property
     def old_prefixes(self) -> Mapping[str, int]:
@@ -197,6 +203,7 @@ class HybridTarget(Target):
     # ---- backing up ------------------------------------------------------------------------------------------------------------
 
     def overrule(self) -> None:
+        self._overrules = True
         self.mirror.overrule()
 
     def settle(self) -> None:
@@ -219,10 +226,25 @@ class HybridTarget(Target):
         mirror: Optional[MirrorSession] = None
         try:
             here = self.mirror.latest()
+            if here is not None and not is_first:
+                self._check_own(here.receipt)
             mirror = self.mirror.begin(tx, here.id if here is not None else None)
         except BackupError as error:
             self._trouble = error
         return HybridSession(packs, mirror, self._layouts, None if is_first else newest, self._note)
+
+    def _check_own(self, receipt: Receipt) -> None:
+        """``RefusedError`` where another host or policy wrote the mirror: its files are not ours to replace."""
+        if self._overrules or (receipt.host, receipt.policy) == (self.mirror.host, self.mirror.policy):
+            return
+        raise RefusedError(
+            "host %s, policy %s wrote it" % (printable(receipt.host), printable(receipt.policy)),
+            kind="writer",
+            field="target",
+            found="%s/%s" % (receipt.host, receipt.policy),
+            allowed="%s/%s" % (self.mirror.host, self.mirror.policy),
+            next="give each host a prefix of its own; or, if the other one is gone, `openclaw-backup run POLICY --adopt` writes this host's files over it",
+        )
 
     def _note(self, trouble: Optional[BackupError]) -> None:
         """Remember whether the mirror is what the history's newest snapshot says."""

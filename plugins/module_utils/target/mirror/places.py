@@ -15,7 +15,8 @@ CONFIGURATION, WORKSPACE, SKILLS = "openclaw", "workspace", "skills"
 PLACES = (CONFIGURATION, WORKSPACE, SKILLS)
 # What older releases called them, and what its configuration was called.
 OLD_PLACES = {"clawdbot": CONFIGURATION, "workspace-core": WORKSPACE}
-_RENAMED = {"clawdbot/clawdbot.json": "openclaw/openclaw.json"}
+SIGN = "openclaw/openclaw.json"
+_RENAMED = {"clawdbot/clawdbot.json": SIGN}
 # Where moltworker has them, for a mirror of which nobody says what it was made of.
 _HOME = "/root"
 # No service takes a longer name (bytes).

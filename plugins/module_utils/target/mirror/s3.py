@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, List, Mapping, Optional, Tuple
 
@@ -15,6 +16,7 @@ from .store import ABSENT, Content, Found, MirrorStore
 
 _NOTE = "x-amz-meta-openclaw-backup"
 _MTIME = "x-amz-meta-mtime"  # rclone's, in seconds
+_LATEST = 9e9  # s since the epoch; in nanoseconds what is later does not fit into 64 bits
 
 
 class MirrorBucket(S3Store, MirrorStore):
@@ -64,8 +66,10 @@ def _plain(tag: str) -> str:
 
 
 def _found(name: str, headers: Mapping[str, str]) -> Found:
-    try:
-        at = float(headers[_MTIME]) if _MTIME in headers else parsedate_to_datetime(headers["last-modified"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        at = 0.0
+    at = 0.0
+    with suppress(KeyError, TypeError, ValueError):
+        at = parsedate_to_datetime(headers["last-modified"]).timestamp()
+    with suppress(KeyError, ValueError):
+        said = float(headers[_MTIME])
+        at = said if abs(said) < _LATEST else at  # which no NaN is
     return Found(name, int(headers.get("content-length") or 0), _plain(headers.get("etag", "")), at, headers.get(_NOTE, ""))

@@ -21,7 +21,7 @@ from ..succession import time_after
 from ..tree.layout import damaged_paths
 from .condition import NOBODY, each, receipt_of
 from .document import MARK, NAME, Document, Note, Place
-from .places import conflicts, is_old, key_of, places_of
+from .places import SIGN, conflicts, is_old, key_of, places_of
 from .store import ABSENT, Content, Found, MirrorStore, content_of, make_md5
 
 # A larger file is read twice instead of being kept in memory (bytes), and one that is larger still is no single upload anywhere.
@@ -31,11 +31,13 @@ _BLOCK = 1 << 20
 
 
 class Base(NamedTuple):
-    """What a session goes on from: the manifest that is there with its tag, and the objects where they were just listed."""
+    """What a session goes on from: the manifest that is there with its tag, the objects where they were just listed, and those that are not what the
+    manifest says because earlier sessions died (``astray``: names, with tags)."""
 
     document: Optional[Document]
     tag: str
     listed: Optional[Mapping[str, Found]]
+    astray: Mapping[str, str]
 
 
 class MirrorSession(Session):
@@ -60,7 +62,8 @@ class MirrorSession(Session):
         damaged = damaged_paths(document.snapshot()) if document is not None else set()
         held = document.manifest.by_path() if document is not None else {}
         # Where an object of the base has the content of which path.
-        self._known = {path: held[path].hash for path in document.places if path not in damaged} if document is not None else {}
+        places = document.places if document is not None else {}
+        self._known = {path: held[path].hash for path, place in places.items() if path not in damaged and place.key not in base.astray}
 
     @property
     def left(self) -> Sequence[str]:
@@ -107,11 +110,11 @@ class MirrorSession(Session):
         entries = [entry for entry in delivery.wanted if entry.type == FILE]
         keys = [self._key(entry) for entry in entries]
         reader = _Reader(delivery)
-        self._make_way(keys)
         seen = self._look(keys)
         changed = [entry for entry, key in zip(entries, keys) if not self._may_replace(entry, seen.get(key), reader)]
         if changed:
             raise _changed([self._key(entry) for entry in changed])
+        self._make_way(keys)
         self._store.announce({key: Note.of(entry, self._tx, self._sequence).to_text() for entry, key in zip(entries, keys)})
 
         def carry(entry: Entry) -> int:
@@ -120,7 +123,11 @@ class MirrorSession(Session):
                 tell(1, entry.size)
             return size
 
-        carried = [size for size in each(carry, entries, self._store.streams) if size >= 0]
+        # By that one object moltworker tells that its files are there, and no longer in the places of older releases.
+        first, last = [], []
+        for entry in entries:
+            (last if self._key(entry) == SIGN else first).append(entry)
+        carried = [size for part in (first, last) for size in each(carry, part, self._store.streams) if size >= 0]
         self._uploads += len(carried)
         return Sent(len(carried), sum(carried), sum(carried))
 
@@ -177,7 +184,7 @@ class MirrorSession(Session):
         """Take away what was a file and is to be a directory, or the other way round: it cannot wait for the manifest."""
         document = self._base.document
         if document is not None:
-            doomed = {place.key: place.tag for place in document.places.values() if not is_old(place.key)}
+            doomed = {**{place.key: place.tag for place in document.places.values() if not is_old(place.key)}, **self._base.astray}
             self._delete({key: doomed[key] for key in conflicts(keys, list(doomed))})
 
     # ---- publishing ------------------------------------------------------------------------------------------------------------
@@ -209,6 +216,7 @@ class MirrorSession(Session):
             return {}, {}
         gone = {place.key: place.tag for place in base.places.values() if not is_old(place.key)}
         gone.update(base.removing)
+        gone.update(self._base.astray)
         old = {place.key: place.tag for place in base.places.values() if is_old(place.key)}
         if base.receipt.tx == NOBODY:
             old.update(base.old)

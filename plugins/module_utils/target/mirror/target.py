@@ -16,12 +16,12 @@ from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent
 from ...observe.audit import rfc3339
-from ..contract import Damage, Heartbeat, Requests, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
+from ..contract import Damage, Heartbeat, Receipt, Requests, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..portions import portions_of
 from ..sources import PORTABLE
 from ..tree.layout import damage_of, damaged_paths, make_private, read_json, write_json
 from ..tree.target import in_part
-from .condition import Condition, each, examine, old_prefixes, pieces, rebuild
+from .condition import Condition, astray, each, examine, old_prefixes, pieces, rebuild
 from .document import MARK, NAME, Document
 from .places import is_key, places_of
 from .session import Base, MirrorSession, late, mark, publish
@@ -51,6 +51,7 @@ class MirrorTarget(Target):
         self._listed: Optional[Dict[str, Found]] = None
         self._is_loaded = self._is_ahead = self._overrules = False
         self._condition: Optional[Condition] = None
+        self._astray: Optional[Mapping[str, str]] = None
         self._sessions: List[MirrorSession] = []
 
     @property
@@ -150,7 +151,7 @@ class MirrorTarget(Target):
     # ---- backing up ------------------------------------------------------------------------------------------------------------
 
     def overrule(self) -> None:
-        self._overrules = True
+        self._overrules, self._astray = True, None
 
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> MirrorSession:
         if tags:
@@ -166,14 +167,28 @@ class MirrorTarget(Target):
                 allowed=parent,
                 next="run again; if this repeats, two machines write to one mirror",
             )
-        mine = self._attempts()
+        mine, astray = self._attempts(), self._find_astray()
         self._remember(mine | {tx})
-        session = MirrorSession(self.store, tx, Base(document, self._tag, self._listed), mine, self._overrules, self._publish)
+        session = MirrorSession(self.store, tx, Base(document, self._tag, self._listed, astray), mine, self._overrules, self._publish)
         self._sessions.append(session)
         return session
 
+    def is_behind(self, baseline: Receipt) -> bool:
+        return bool(self._find_astray())
+
+    def _find_astray(self) -> Mapping[str, str]:
+        """What runs of this host that died made another than the manifest says; once it was overruled, also what others did. Nothing is asked where no run
+        died."""
+        mine = self._attempts()
+        if not (mine or self._overrules):
+            return {}
+        document = self._load()
+        if self._astray is None:
+            self._astray = astray(self.store, document, None if self._overrules else mine) if document is not None and not self._is_ahead else {}
+        return self._astray
+
     def _publish(self, document: Document, tag: str) -> None:
-        self._document, self._tag, self._listed, self._is_ahead = document, tag, None, False
+        self._document, self._tag, self._listed, self._is_ahead, self._astray = document, tag, None, False, None
         if not document.removing:
             self._remember(set())
 
