@@ -369,6 +369,16 @@ def test_a_last_sync_without_a_manifest_has_one_made_anew(mirrored: Mirrored) ->
     assert not mirrored.backup().changed
 
 
+def test_who_looks_at_a_bucket_without_a_manifest_writes_down_whose_files_these_are(local: Local) -> None:
+    furnish(local)
+    local.backup()
+    was = contents(local.src)
+    local.delete("manifest.json")
+    local.lose()
+    assert local.verify().ok and "manifest.json" in local.objects()  # with the result
+    assert local.restore().verified and contents(local.src) == was
+
+
 # ---- moving from older layouts -------------------------------------------------------------------------------------------------
 
 
@@ -912,6 +922,12 @@ def test_a_mirror_that_cannot_follow_costs_a_hybrid_no_snapshot_and_catches_up(h
     assert world.backup(adopt=True).rc == 0
     assert world.content("openclaw/openclaw.json") == b"mine" and world.status()["snapshots"] == 2
     assert not world.backup().changed
+    # What is wrong with the mirror is no damage to the snapshot; a verification tells of it, and the next run mends it.
+    world.delete("openclaw/.env")
+    found = world.verify(depth="quick")
+    assert (found.ok, found.rc) == (True, 3) and "/.openclaw/.env" in found.warnings[0]
+    assert world.backup().rc == 0 and world.content("openclaw/.env") == b"KEY=secret" and world.status()["snapshots"] == 2
+    assert world.verify(depth="quick").rc == 0 and not world.backup().changed
     # Another host takes the mirror over, which has a history of its own.
     (world.src / ".openclaw" / "openclaw.json").write_bytes(b"the other's")
     assert world.backup(policy=world.policy(host="other"), state_directory=str(world.root / "other"), adopt=True).rc == 0

@@ -25,7 +25,7 @@ def audit(policy: Policy, *, state_directory: str, is_own_history: bool = True) 
     host has no history to have a log of.
     """
     state = HostState(state_directory, policy)
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     baseline, latest = state.baseline(), target.latest()
     # Another machine's log is checked there, where nobody can show a copy instead.
     vault_log = target.history.audit if isinstance(target, TreeTarget) else None

@@ -225,7 +225,7 @@ def release(policy: Policy, *, state_directory: str, snapshot: str) -> Dict[str,
 
 
 def _hold(policy: Policy, state_directory: str, snapshot: str, choose: Callable[[Optional[str]], Optional[str]]) -> Dict[str, Any]:
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     chosen = find_snapshot(target.list(), snapshot, name_of(policy))
     held = dict(chosen.held) if chosen.held else None
     before = str(held.get("reason") or "no reason given") if held is not None else None
@@ -252,7 +252,7 @@ def tag(policy: Policy, *, state_directory: str, snapshot: str, add: Sequence[st
             allowed="names to add (--add) and others to remove (--remove)",
             next="name each tag once" if both else "name a tag, such as --add before-upgrade",
         )
-    target = open_target(policy.target, policy.host, policy.name)
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources)
     chosen = find_snapshot(target.list(), snapshot, name_of(policy))
     tags = list(chosen.tags)
     changed = bool(set(add).difference(tags) or set(remove).intersection(tags))

@@ -48,7 +48,7 @@ def rekey(policy: Policy, *, state_directory: str, dry_run: bool = False, progre
     Repeated, it goes on from where it was: what was written anew is not written again."""
     from ..target.pack.target import PackTarget
 
-    target = open_target(policy.target, policy.host, policy.name).sealed
+    target = open_target(policy.target, policy.host, policy.name, sources=policy.sources).sealed
     if not isinstance(target, PackTarget):
         raise UsageError(
             "%s is not sealed" % policy.target.url,

@@ -187,6 +187,7 @@ def _verify_snapshot(
     result.requests = target.requests._asdict() if target.requests is not None else None
     result.checked, result.hashed_files, result.hashed_bytes = found.checked, found.hashed_files, found.hashed_bytes
     result.ok = found.ok
+    result.warnings += found.beside
     result.counts = {"damaged": len(found.damaged), "missing": len(found.missing), "extra": len(found.extra)}
     result.damaged = [{"path": printable(b"/" + damage.path), "reason": damage.reason} for damage in found.damaged[:LISTED]]
     result.missing = [printable(b"/" + path) for path in found.missing[:LISTED]]
@@ -290,5 +291,5 @@ def _record(policy: Policy, state: HostState, result: VerifyResult, source: bool
         **result.counts,
     }
     state.record(run, {"event": "verify", "snapshot": result.snapshot_id, "source": source, "result": outcome})
-    if not (source or result.ok):
+    if not source and (result.warnings or not result.ok):
         state.ask_soon()  # what the newest snapshot has lost is sent again by the next run

@@ -262,7 +262,8 @@ class Damage(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What a verification found; ``checked`` paths were looked at, ``hashed_bytes`` re-read. ``unrecorded``: why it was not kept with the snapshot."""
+    """What a verification found; ``checked`` paths were looked at, ``hashed_bytes`` re-read. ``unrecorded``: why it was not kept with the snapshot;
+    ``beside``: what is wrong with other copies of the same that the target keeps (texts)."""
 
     checked: int
     hashed_files: int
@@ -271,6 +272,7 @@ class Verification(NamedTuple):
     missing: Tuple[bytes, ...]
     extra: Tuple[bytes, ...]
     unrecorded: str = ""
+    beside: Tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

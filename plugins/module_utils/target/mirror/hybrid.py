@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from ...errors import BackupError, RefusedError, UsageError, printable
+from ...errors import BackupError, RefusedError, UsageError, counted, printable
 from ...manifest.document import Manifest
 from ...manifest.entry import DIRECTORY, Entry
 from ...manifest.walk import Descent
@@ -35,7 +35,7 @@ from ..contract import (
 from ..pack.session import PackSession
 from ..pack.target import PackTarget
 from ..sources import PORTABLE
-from ..tree.layout import make_private, write_json
+from ..tree.layout import damaged_paths, make_private, write_json
 from .condition import OBJECTS
 from .session import MirrorSession
 from .target import MirrorTarget
@@ -117,6 +117,7 @@ class HybridTarget(Target):
         self._memory = memory
         self._trouble: Optional[BackupError] = None
         self._overrules = False
+        self._is_damaged = False  # the mirror, as was asked last
 
     @property
     def storage(self) -> str:
@@ -145,7 +146,7 @@ class HybridTarget(Target):
 
     def is_behind(self, baseline: Receipt) -> bool:
         """The mirror could not follow, or was all there was so far: the history begins with the next run."""
-        if baseline.clone == OBJECTS or (self._memory is not None and os.path.lexists(self._memory + _BEHIND)):
+        if self._is_damaged or baseline.clone == OBJECTS or (self._memory is not None and os.path.lexists(self._memory + _BEHIND)):
             return True
         try:
             return self.mirror.is_behind(baseline)
@@ -198,7 +199,30 @@ class HybridTarget(Target):
     def verify(
         self, snapshot: Snapshot, *, depth: str, part: Optional[Tuple[int, int]] = None, record: bool = True, tell: Optional[Tell] = None
     ) -> Verification:
-        return self._keeper().verify(snapshot, depth=depth, part=part, record=record, tell=tell)
+        keeper = self._keeper()
+        found = keeper.verify(snapshot, depth=depth, part=part, record=record, tell=tell)
+        newest = self.packs.latest()
+        if keeper is self.mirror or newest is None or newest.id != snapshot.id:
+            return found
+        try:
+            beside = self._verify_mirror(self._layouts.part(self.packs.manifest(snapshot)), depth, part, record)
+        except BackupError as error:
+            beside = ["the mirror could not be verified: %s" % error]
+        return found._replace(beside=tuple(beside))
+
+    def _verify_mirror(self, wanted: Manifest, depth: str, part: Optional[Tuple[int, int]], record: bool) -> List[str]:
+        """What is wrong with the mirror, which is to hold that. What is found is kept there, and mended by the next session."""
+        listed = self.mirror.list()
+        if not listed:
+            return ["there is nothing in the mirror"]
+        found = self.mirror.verify(listed[0], depth=depth, part=part, record=record)
+        beside = self.mirror.remarks()
+        rotten = [damage.path for damage in found.damaged if damage.path not in self.mirror.altered]
+        if rotten:
+            beside.append("%s of the mirror is damaged, the first is %s" % (counted(len(rotten), "file"), printable(b"/" + rotten[0])))
+        if listed[0].receipt.content_digest != wanted.content_digest:
+            beside.append("the mirror holds another state than the newest snapshot")
+        return beside
 
     # ---- backing up ------------------------------------------------------------------------------------------------------------
 
@@ -215,7 +239,14 @@ class HybridTarget(Target):
             self.mirror.sweep()
 
     def heartbeat(self, snapshot_id: str, digest: str) -> Heartbeat:
-        return self.packs.heartbeat(snapshot_id, digest)
+        answer = self.packs.heartbeat(snapshot_id, digest)
+        try:
+            here = self.mirror.latest()
+        except BackupError:
+            here = None
+        need = damaged_paths(here) if here is not None else set()
+        self._is_damaged = here is None or bool(need)
+        return Heartbeat(answer.known and here is not None, (*answer.need, *sorted(need)))
 
     def begin(self, tx: str, parent: Optional[str], tags: Sequence[str] = (), thresholds: Thresholds = Thresholds()) -> HybridSession:
         is_first = self._keeper() is self.mirror

@@ -124,7 +124,8 @@ class MirrorSession(Session):
             return size
 
         # By that one object moltworker tells that its files are there, and no longer in the places of older releases.
-        first, last = [], []
+        first: List[Entry] = []
+        last: List[Entry] = []
         for entry in entries:
             (last if self._key(entry) == SIGN else first).append(entry)
         carried = [size for part in (first, last) for size in each(carry, part, self._store.streams) if size >= 0]

@@ -88,6 +88,11 @@ class MirrorTarget(Target):
         return found
 
     @property
+    def altered(self) -> Sequence[bytes]:
+        """Paths whose object somebody else changed, where the objects were listed."""
+        return self._condition.changed if self._condition is not None else ()
+
+    @property
     def old_prefixes(self) -> Mapping[str, int]:
         document = self._document
         return old_prefixes([*document.old, *(place.key for place in document.places.values())]) if document is not None else {}
