@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List
 
-from ..module_utils.errors import PolicyError
+from ..module_utils.errors import PolicyError, UsageError
 from ..module_utils.policy.model import Policy
 from ..module_utils.policy.profiles import PROFILES, Profile, parse_profile, unknown_profile
 from ..plugin_utils.values import UNSEEN, plain
@@ -37,6 +37,7 @@ options:
     type: dict
 positional: host, profiles
 notes:
+  - Of a mirror it also asks whether its sources have places there, and whether snapshots are to be removed, of which it has one.
   - Whether paths exist is not asked, only a host knows; nor is what a profile says that is a file of the host.
 """
 
@@ -77,7 +78,7 @@ def _finder(profiles: Any) -> Callable[[str], Profile]:
 
 
 def policy_problems(policies: Any, host: str, profiles: Any = None) -> List[str]:
-    """One text for each policy that ``Policy.from_mapping`` refuses, and for each name that an earlier one has."""
+    """One text for each policy that ``Policy.from_mapping`` refuses, for each that its mirror could not do, and for each name that an earlier one has."""
     listed = plain(policies)
     find = _finder(plain(profiles))
     if not isinstance(listed, list):
@@ -92,9 +93,27 @@ def policy_problems(policies: Any, host: str, profiles: Any = None) -> List[str]
         except PolicyError as error:
             problems.append("%s: %s" % (label, error))
             continue
+        problems += ["%s: %s" % (label, text) for text in _mirror_problems(checked)]
         if first.setdefault(checked.name, number) != number:
             problems.append("%s: policy %d has this name already. Next: choose another, it names a history of its own." % (label, first[checked.name]))
     return problems
+
+
+def _mirror_problems(policy: Policy) -> List[str]:
+    """What a mirror could not do: a host would learn it of its first run, and every prune fail."""
+    target = policy.target
+    if "mirror" not in target.layouts:
+        return []
+    from ..module_utils.target.mirror.layouts import check_sources  # which few need
+
+    try:
+        if policy.sources:
+            check_sources(target.layout, policy.sources)
+    except UsageError as error:
+        return [str(error)]
+    if target.layouts == {"mirror"} and any(name.startswith("retention") for name in policy.given):
+        return ["retention has no meaning for a mirror, which keeps one version. Next: remove it, or give target.layout by directory"]
+    return []
 
 
 class FilterModule:

@@ -54,7 +54,7 @@ def target_packages(policies: Any) -> List[str]:
         except PolicyError:
             continue
         for target in (policy.target, *policy.copies):
-            if target.layout not in ("tree", "mirror"):
+            if "pack" in target.layouts:
                 found.update(_SEALED)
             if target.scheme == "s3":
                 found.update(_BUCKET)

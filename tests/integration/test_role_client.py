@@ -174,12 +174,15 @@ def test_the_key_of_sealed_packs_comes_with_the_policy_and_is_shown_nowhere(flee
     key = base64.b64encode(os.urandom(32)).decode("ascii")
     target = {"url": "pack://%s" % (home / "packs"), "key_file": str(home / "etc" / "pack.key")}
     secrets = {target["key_file"]: key + "\n"}
-    fleet.hosts["web1"].update(openclaw_backup_policies=[fleet.policy("web1", target=target)], openclaw_backup_secrets=secrets)
+    hybrid = {"url": "s3://agents/{{ inventory_hostname }}", "layout": {str(home / "tree"): "mirror"}, "key_file": target["key_file"]}
+    policies = [fleet.policy("web1", target=target), fleet.policy("web1", name="hybrid", target=hybrid)]
+    fleet.hosts["web1"].update(openclaw_backup_policies=policies, openclaw_backup_secrets=secrets)
     assert fleet.changes("--check") == {"web1": 5}
     done = fleet.play("--diff", "-vvv")
     assert done.returncode == 0 and key not in done.stdout + done.stderr
     assert (home / "etc" / "pack.key").read_text() == key + "\n"
     assert (home / "etc" / "pack.key").stat().st_mode & 0o7777 == 0o600
+    assert json.loads((home / "etc" / "policies" / "hybrid.json").read_text())["target"] == {**hybrid, "url": "s3://agents/web1"}
     assert fleet.changes() == {"web1": 0}
     # The program has its libraries from the system's Python; here it is given those of the tests.
     command = [sys.executable, home / "bin" / "openclaw-backup", "run", "--state", home / "state", "--json", home / "etc" / "policies" / "tree.json"]

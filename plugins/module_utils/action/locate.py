@@ -34,11 +34,10 @@ def open_target(spec: TargetSpec, host: str, policy: str, *, memory: Optional[by
     """The target of ``policy`` of ``host``. Nothing is touched yet; asked for again, a target on another machine is the same one, with the connection
     that it has. ``memory``: a directory where may be kept what spares the next run requests that are paid for; ``sources``: the policy's, for a target
     that others wrote and that does not say what it is of. ``TargetError`` for a kind that this version does not serve."""
-    layouts = {spec.layout} if isinstance(spec.layout, str) else {layout for _path, layout in spec.layout}
-    if layouts == {"mirror", "pack"} and spec.scheme == "s3":
+    if spec.layouts == {"mirror", "pack"} and spec.scheme == "s3":
         return _open_hybrid(spec, host, policy, memory, sources)
-    if len(layouts) == 1:
-        spec = replace(spec, layout=layouts.pop())
+    if len(spec.layouts) == 1:
+        spec = replace(spec, layout=min(spec.layouts))
     if spec.scheme in ("file", "s3") and spec.layout == "mirror":
         return _open_mirror(spec, host, policy, memory, sources)
     if spec.scheme in ("file", "s3") and spec.layout == "pack":
@@ -100,7 +99,8 @@ def _open_hybrid(spec: TargetSpec, host: str, policy: str, memory: Optional[byte
     packs = _open_pack(replace(spec, path="/".join(filter(None, (spec.path, "history")))), host, policy, memory)
     if is_canary(policy):
         return packs
-    from ..target.mirror.hybrid import HybridTarget, Layouts
+    from ..target.mirror.hybrid import HybridTarget
+    from ..target.mirror.layouts import Layouts
 
     assert not isinstance(spec.layout, str)
     roots = ["/" + os.fsdecode(root) for root in Layouts(spec.layout).roots(sources)] if sources else []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Tuple, Union
 
 from ..errors import PolicyError
 from .checks import bad, check_argv, check_path, check_text, choice, closest, dotted, each, key, optional, read, required
@@ -89,6 +89,11 @@ class TargetSpec:
     key_command: Optional[Tuple[str, ...]] = key(optional(check_argv), None)
     old_key_files: Tuple[str, ...] = key(each(check_path, "paths"), ())
 
+    @property
+    def layouts(self) -> FrozenSet[str]:
+        """The layouts that it has: where paths are given some, packs hold everything."""
+        return frozenset((self.layout,)) if isinstance(self.layout, str) else frozenset(layout for _path, layout in self.layout) | {"pack"}
+
 
 def check_target(value: Any, where: str) -> TargetSpec:
     """The target of a path, a URL or a mapping with ``url`` and options.
@@ -128,9 +133,8 @@ def check_target(value: Any, where: str) -> TargetSpec:
     for name, default in (("storage", None), ("clone", "auto")):
         if spec.layout != "tree" and getattr(spec, name) != default:
             raise _without_meaning(where, name, spec, "layout tree")
-    sealed = spec.layout == "pack" or (not isinstance(spec.layout, str) and "pack" in dict(spec.layout).values())
     for name in ("key_file", "key_command", "old_key_files"):
-        if not sealed and getattr(spec, name):
+        if "pack" not in spec.layouts and getattr(spec, name):
             raise _without_meaning(where, name, spec, "layout pack")
     if spec.key_file is not None and spec.key_command is not None:
         raise bad(dotted(where, "key_command"), "must not stand beside key_file", spec.key_command, "one of key_file and key_command", "remove one of them")

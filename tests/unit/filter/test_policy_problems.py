@@ -54,6 +54,25 @@ def test_a_problem_names_policy_and_key(change: Dict[str, Any], text: str) -> No
     assert problem.startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("layout", "sources", "more", "words"),
+    [
+        ("mirror", ["/root/.openclaw", "/root/clawd"], {}, None),
+        ("mirror", ["/srv/a", "/srv/b"], {}, "policy 1 (web): The sources /srv/a and /srv/b would share the place openclaw/ of the mirror"),
+        ("mirror", ["/srv"], {"retention": {"keep_last": 3}}, "policy 1 (web): retention has no meaning for a mirror"),
+        ({"/root/.openclaw": "mirror"}, ["/root/.openclaw", "/srv/a", "/srv/b"], {"retention": {"keep_last": 3}}, None),
+        ({"/srv": "mirror"}, ["/srv/a", "/srv/b"], {}, "would share the place openclaw/"),
+        ({"/opt": "mirror"}, ["/srv"], {}, "gives none of the sources to the mirror"),
+        ("mirror", None, {"profile": "openclaw"}, None),
+        ("pack", ["/srv/a", "/srv/b"], {"retention": {"keep_last": 3}}, None),
+    ],
+)
+def test_what_a_mirror_cannot_do_is_told_before_a_host_tries_it(layout: Any, sources: Any, more: Dict[str, Any], words: Any) -> None:
+    policy = {"name": "web", "target": {"url": "s3://bucket/web", "layout": layout}, **({"sources": sources} if sources else {}), **more}
+    found = policy_problems([policy], "web1")
+    assert [words in text for text in found] == [True] if words else found == []
+
+
 def test_a_profile_that_only_a_host_knows_is_no_problem_and_the_rest_is_looked_at() -> None:
     mine = {"name": "web", "target": "/srv/vault", "profile": "mine"}
     assert policy_problems([mine, {**mine, "name": "b", "profile": "/srv/own.json"}, {**mine, "name": "c", "profile": "openclaw"}], "web1") == []

@@ -27,6 +27,9 @@ def policy(**keys: Any) -> Dict[str, Any]:
         ([policy(target=BUCKET), policy(name="q", target="/vault")], ["python3-boto3", *SEALED]),
         ([policy(target="/vault", copies=[BUCKET])], ["python3-boto3", *SEALED]),
         ([policy(target={"url": "pack:///vault", "key_file": "/key"}, profile="mine")], SEALED),
+        ([policy(target={"url": "s3://bucket/prefix", "layout": "mirror"})], ["python3-boto3"]),
+        ([policy(target={"url": "/vault", "layout": "mirror"})], []),
+        ([policy(target={"url": "s3://bucket/prefix", "layout": {"/srv/www": "mirror"}, "key_file": "/key"})], ["python3-boto3", *SEALED]),
         ([{"name": "wrong"}, policy(target="ftp://x"), 7], []),
     ],
 )

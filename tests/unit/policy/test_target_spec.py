@@ -38,6 +38,8 @@ PASSWORD = "hunter2"
         ({"url": "/srv/vault", "layout": "pack", "key_file": "/etc/key"}, {"layout": "pack", "key_file": "/etc/key"}),
         ({"url": "s3://bucket", "key_command": ["pass", "show", "key"]}, {"layout": "pack", "key_command": ("pass", "show", "key")}),
         ({"url": "s3://bucket", "layout": {"/b": "pack", "/a": "mirror"}}, {"layout": (("/a", "mirror"), ("/b", "pack"))}),
+        ({"url": "s3://bucket", "layout": {"/a": "mirror"}, "key_file": "/key"}, {"layouts": {"mirror", "pack"}}),
+        ({"url": "s3://bucket", "layout": {"/a": "pack"}}, {"layouts": {"pack"}}),
         (
             {"url": "s3://bucket", "endpoint": "https://s3.example.org:9000", "region": "auto", "credentials_file": "/etc/aws"},
             {"endpoint": "https://s3.example.org:9000", "region": "auto", "credentials_file": "/etc/aws"},
