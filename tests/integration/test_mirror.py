@@ -22,13 +22,18 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
 from ansible_collections.openclaw.backup.plugins.module_utils.action.find import find
+from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import drill
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
 from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import restore_if_needed
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
 from ansible_collections.openclaw.backup.plugins.module_utils.action.rekey import rekey
 from ansible_collections.openclaw.backup.plugins.module_utils.action.status import status
 from ansible_collections.openclaw.backup.plugins.module_utils.errors import TargetError
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.document import Manifest
+from ansible_collections.openclaw.backup.plugins.module_utils.manifest.entry import Entry
 from ansible_collections.openclaw.backup.plugins.module_utils.policy.model import Policy
+from ansible_collections.openclaw.backup.plugins.module_utils.target.mirror.condition import receipt_of
+from ansible_collections.openclaw.backup.plugins.module_utils.target.mirror.document import Document
 from ansible_collections.openclaw.backup.plugins.module_utils.target.mirror.store import MirrorDirectory
 
 from .buckets import ACCESS, SECRET, Asked, Bucketed, Proxy, refusal
@@ -784,6 +789,34 @@ def test_a_manifest_that_was_tampered_with_is_refused_and_leads_nowhere(local: L
         assert error.rc in (6, 7) and local.objects()["manifest.json"] == wrong
     local.put("manifest.json", good)
     assert local.backup().changed
+
+
+def test_who_may_write_the_bucket_comes_by_no_program_of_roots_and_no_disk(local: Local) -> None:
+    furnish(local)
+    local.backup()
+    document = Document.from_bytes(local.objects()["manifest.json"], "here")
+    home = os.fsencode(local.src).strip(b"/")
+    odd = {
+        home + b"/clawd/MEMORY.md": {"mode": 0o6755, "uid": 0},
+        home + b"/clawd/.git/HEAD": {"mode": 0o755, "xattrs": ((b"security.capability", b"\1\0\0\2\0\x04\0\0" + 12 * b"\0"), (b"user.fine", b"x"))},
+        home + b"/clawd": {"mode": 0o2755},
+    }
+    entries = [entry._replace(**odd.get(entry.group or entry.path, {})) for entry in document.manifest.entries]
+    entries.append(Entry(home + b"/clawd/disk", "b", 0o666, 0, 0, 0, device=(7, 0)))
+    manifest = Manifest.from_entries(document.manifest.header, entries)
+    was = document.receipt
+    receipt = receipt_of(manifest, was.created, was.sequence, was.parent, was.tx, 0, 0)
+    manifest = manifest.with_header(id=receipt.id, sequence=receipt.sequence, parent=receipt.parent, created=receipt.created)
+    local.put("manifest.json", document.having(receipt=receipt, manifest=manifest).to_bytes())
+    assert drill(local.policy(), state_directory=str(local.state)).verdict == "failed"  # this host sent another
+    assert drill(local.policy(), state_directory=str(local.root / "other")).verdict == "passed"
+    local.lose()
+    done = local.restore()
+    assert done.verified and done.rc == 3 and "4 paths would have come with rights" in done.warnings[0], done.warnings
+    there = local.src / "clawd"
+    assert [(there / name).stat().st_mode & 0o7777 for name in ("MEMORY.md", "twin.md", ".git/HEAD", "")] == [0o755, 0o755, 0o755, 0o2755]
+    assert os.listxattr(there / ".git" / "HEAD") == ["user.fine"] and not os.path.lexists(there / "disk")
+    assert local.backup().changed and not local.backup().changed  # the mirror has it as it is here
 
 
 # ---- what else there is --------------------------------------------------------------------------------------------------------------

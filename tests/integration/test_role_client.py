@@ -174,7 +174,7 @@ def test_the_key_of_sealed_packs_comes_with_the_policy_and_is_shown_nowhere(flee
     key = base64.b64encode(os.urandom(32)).decode("ascii")
     target = {"url": "pack://%s" % (home / "packs"), "key_file": str(home / "etc" / "pack.key")}
     secrets = {target["key_file"]: key + "\n"}
-    hybrid = {"url": "s3://agents/{{ inventory_hostname }}", "layout": {str(home / "tree"): "mirror"}, "key_file": target["key_file"]}
+    hybrid = {"url": "s3://agents/{{ inventory_hostname }}", "layout": {str(home / "source"): "mirror"}, "key_file": target["key_file"]}
     policies = [fleet.policy("web1", target=target), fleet.policy("web1", name="hybrid", target=hybrid)]
     fleet.hosts["web1"].update(openclaw_backup_policies=policies, openclaw_backup_secrets=secrets)
     assert fleet.changes("--check") == {"web1": 5}

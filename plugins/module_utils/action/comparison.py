@@ -20,7 +20,7 @@ from ..manifest.cache import Cache
 from ..manifest.content import hash_file
 from ..manifest.database import SIDECARS, database_of, sidecars_of
 from ..manifest.document import Manifest
-from ..manifest.entry import DIRECTORY, FILE, SYMLINK, Entry, find
+from ..manifest.entry import BLOCK, CHARACTER, DIRECTORY, FILE, SYMLINK, Entry, find
 from ..manifest.metadata import (
     DeviceInode,
     Xattrs,
@@ -39,6 +39,8 @@ from ..manifest.survey import check_source, is_database, lstat, survey
 from ..manifest.walk import Descent, list_directory, open_file
 
 TEMPORARY = b".openclaw-backup-restore."
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+_DEVICES = (BLOCK, CHARACTER)
 
 # Device, inode and ctime (ns) of a file: where it shows the same again, nobody wrote to it in between.
 State = Tuple[int, int, int]
@@ -51,12 +53,14 @@ class Scope(NamedTuple):
     """What a restore is about.
 
     ``entries``: what is asked for and the directories above it, sorted, with hard-link groups led by their first path among them; ``inside``: the
-    paths that may be changed; directories outside of it are made where they are missing and never altered; ``roots``: the paths asked for.
+    paths that may be changed; directories outside of it are made where they are missing and never altered; ``roots``: the paths asked for; ``tamed``:
+    those that come without the rights that would go with them.
     """
 
     entries: List[Entry]
     inside: Set[bytes]
     roots: Tuple[bytes, ...]
+    tamed: Tuple[bytes, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -107,8 +111,9 @@ class Plan(NamedTuple):
         return result
 
 
-def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Scope:
-    """The part of ``manifest`` below ``paths`` (absolute; none: all of it). ``UsageError`` for a path that it does not have."""
+def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str, *, is_open: bool = False) -> Scope:
+    """The part of ``manifest`` below ``paths`` (absolute; none: all of it). ``UsageError`` for a path that it does not have. ``is_open``: the manifest is
+    one that others than root may have written, who must not come by a program of root's, or a disk, by having it restored."""
     sources = tuple(os.fsencode(source).strip(b"/") for source in manifest.header.sources)
     every = manifest.entries
     for text in paths:
@@ -138,12 +143,25 @@ def make_scope(manifest: Manifest, paths: Sequence[str], snapshot_id: str) -> Sc
         )
     exact, below = frozenset(roots), tuple(root + b"/" for root in roots)
     chosen = [entry for entry in every if b"" in exact or entry.path in exact or entry.path.startswith(below)]
+    tamed: List[bytes] = []
+    if is_open:
+        wild, chosen = chosen, [entry for entry in map(_tame, chosen) if entry.type not in _DEVICES]
+        tamed = [entry.path for entry in set(wild).difference(chosen)]
     inside = {entry.path for entry in chosen}
     needed = {path for root in roots for path in _parents(root)} - inside
     inside.difference_update(path for source in sources for path in _parents(source))
     above = [entry for entry in (find(every, path) for path in needed) if entry is not None]
     # Nearly in order as they are, these sort quickly.
-    return Scope(_lead_groups(sorted([*above, *chosen], key=itemgetter(0))), inside, roots)
+    return Scope(_lead_groups(sorted([*above, *chosen], key=itemgetter(0))), inside, roots, tuple(sorted(tamed)))
+
+
+def _tame(entry: Entry) -> Entry:
+    """The same without what lets a program do more than who starts it."""
+    if entry.xattrs:
+        entry = entry._replace(xattrs=tuple(pair for pair in entry.xattrs if not pair[0].startswith((b"security.", b"trusted."))))
+    if entry.type == FILE and entry.mode & _SET_ID:
+        entry = entry._replace(mode=entry.mode & ~_SET_ID)
+    return entry
 
 
 def _parents(path: bytes) -> List[bytes]:

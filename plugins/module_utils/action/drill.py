@@ -381,7 +381,7 @@ class _Drill:
         self._restore(chosen, where)
         with ExitStack() as stack:
             root = stack.enter_context(Descent(where))
-            self._compare(root, make_scope(manifest, (), chosen.id))
+            self._compare(root, make_scope(manifest, (), chosen.id, is_open=self.target.is_open))
             self.progress.stage("probes")
             root.forget()
             assert self.result.state_as_of is not None
@@ -408,7 +408,7 @@ class _Drill:
             self.checks += rehearse(self.policy, place, self.progress)
         if self.checks[-1].ok:
             with Descent(place + b"/root") as root:
-                self._compare(root, make_scope(manifest, (), chosen.id))
+                self._compare(root, make_scope(manifest, (), chosen.id, is_open=self.target.is_open))
         self.checks.append(self._canary(chosen))
 
     def _before(self, chosen: Snapshot) -> Optional[Snapshot]:
@@ -428,7 +428,7 @@ class _Drill:
         except IntegrityError as error:
             reason = "the newest snapshot is damaged indeed: %s" % error.message
         if not reason:
-            scope = make_scope(manifest, (), chosen.id)
+            scope = make_scope(manifest, (), chosen.id, is_open=self.target.is_open)
             with Descent(where) as root:
                 spoilt = _spoil(root, scope, self.as_root)
                 root.forget()

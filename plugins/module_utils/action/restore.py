@@ -184,13 +184,15 @@ _UNLIKE = "copy_differs"
 
 @dataclass
 class _Told:
-    """What the first vault that could be asked has said of the snapshot: another one gives the content of just that, or nothing.
+    """What the first vault that could be asked has said of the snapshot, and whether others could have made it say so: another one gives the content of
+    just that, or nothing.
 
     ``behind``: copies that do not have it, each with its newest; ``own``: the restore from the policy's own target;
     ``settle``: the end of one in place that found something damaged, for when no copy has it either."""
 
     receipt: Optional[Receipt] = None
     manifest: Optional[Manifest] = None
+    is_open: bool = False
     behind: List[Tuple[str, str]] = field(default_factory=list)
     own: Optional[_Restore] = None
     settle: Optional[Callable[[RestoreResult], None]] = None
@@ -276,8 +278,13 @@ class _Restore:
             raise history_lost(self.policy, baseline)
         snapshot, manifest = self._choose(snapshots)
         result.snapshot_id = snapshot.id
-        scope = make_scope(manifest, request.paths, snapshot.id)
+        scope = make_scope(manifest, request.paths, snapshot.id, is_open=self.told.is_open)
         result.entries = len(scope.entries)
+        if scope.tamed:
+            self.result.warnings.append(
+                "%s would have come with rights that whoever may write the target could have given them (set-ID bits, capabilities, devices) "
+                "and came without, the first is %s" % (counted(len(scope.tamed), "path"), printable(b"/" + scope.tamed[0]))
+            )
         if in_place and not request.paths:
             self._refuse_foreign(manifest)
         self._check_undo(scope)
@@ -337,6 +344,7 @@ class _Restore:
             )
         if told.manifest is None:
             told.manifest = self.target.manifest(snapshot)
+            told.is_open = self.target.is_open
         return snapshot, told.manifest
 
     def _content(self, stack: ExitStack, snapshot: Snapshot, plan: Plan) -> Generator[Tuple[Descent, Sequence[Entry]], None, None]:

@@ -375,6 +375,7 @@ class Target(ABC):
     url: str
     pace: Optional[Pace] = None
     has_one_version: bool = False  # which each run overwrites, so that it must not be the only copy that anybody relies on
+    is_open: bool = False  # whoever may write there can say what a manifest says: neither a key nor an account of its own stands before it
 
     @property
     @abstractmethod

@@ -64,6 +64,10 @@ class HybridTarget(Target):
         return PORTABLE
 
     @property
+    def is_open(self) -> bool:  # type: ignore[override]
+        return self._keeper() is self.mirror
+
+    @property
     def beats(self) -> bool:
         return False
 

@@ -38,6 +38,7 @@ class MirrorTarget(Target):
     """
 
     has_one_version = True
+    is_open = True
 
     def __init__(self, store: MirrorStore, host: str, policy: str, sources: Sequence[str], memory: Optional[bytes] = None) -> None:
         self.url = store.url
