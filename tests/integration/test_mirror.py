@@ -961,6 +961,13 @@ def test_a_mirror_that_cannot_follow_costs_a_hybrid_no_snapshot_and_catches_up(h
     assert (found.ok, found.rc) == (True, 3) and "/.openclaw/.env" in found.warnings[0]
     assert world.backup().rc == 0 and world.content("openclaw/.env") == b"KEY=secret" and world.status()["snapshots"] == 2
     assert world.verify(depth="quick").rc == 0 and not world.backup().changed
+    # What it had got before it could not follow is undone with the change.
+    (world.src / ".openclaw" / "openclaw.json").write_bytes(b"not for long")
+    world.proxy.spoil = lambda asked, body: refusal(403, "AccessDenied") if asked.verb == "put" and asked.key.endswith("/manifest.json") else None
+    assert world.backup().rc == 3 and world.content("openclaw/openclaw.json") == b"not for long"
+    world.proxy.spoil = lambda asked, body: None
+    (world.src / ".openclaw" / "openclaw.json").write_bytes(b"mine")
+    assert world.backup().rc == 0 and world.content("openclaw/openclaw.json") == b"mine"
     # Another host takes the mirror over, which has a history of its own.
     (world.src / ".openclaw" / "openclaw.json").write_bytes(b"the other's")
     assert world.backup(policy=world.policy(host="other"), state_directory=str(world.root / "other"), adopt=True).rc == 0

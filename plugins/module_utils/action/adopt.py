@@ -43,6 +43,8 @@ def adopt(policy: Policy, *, state_directory: str, dry_run: bool = False) -> Dic
         with state.locked():
             target.settle()
             state.set_baseline(newest.receipt, manifest)
+            if target.has_one_version:
+                state.forget_attempts()
             state.set_unfinished(None)
             now = rfc3339(time.time())
             run = {

@@ -709,6 +709,8 @@ class _Restore:
             where.state.prepare()
             where.target.settle()
             where.state.set_baseline(newest.receipt, self._manifest_of(where, newest))
+            if where.target.has_one_version:
+                where.state.forget_attempts()
         except BackupError as error:
             self.result.warnings.append("this host has no baseline for %s still: %s" % (where.policy.target.url, error))
 

@@ -250,9 +250,8 @@ class HostState:
             earlier = (*before.earlier, before.tx)[-100:] if before is not None else ()
             write_json(path, pending._replace(earlier=earlier)._asdict())
             return
-        for name in (path, self.remembered + b"/attempts.json"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
     def heartbeat_at(self) -> float:
         """When the target was last told that nothing changed (s since the epoch), 0 for never, or for a time that is still to come."""
@@ -273,6 +272,11 @@ class HostState:
         """Have the next run look at the target instead of going by what is remembered of it."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.remembered + b"/view.json")
+
+    def forget_attempts(self) -> None:
+        """What runs that died left in a target of one version was just written down there as its state."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.remembered + b"/attempts.json")
 
     @property
     def remembered(self) -> bytes:

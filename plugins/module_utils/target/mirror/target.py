@@ -223,6 +223,8 @@ class MirrorTarget(Target):
         self.settle()
         if self.store.get(MARK) != document.mark() and not self._is_ahead:
             mark(self.store, document)
+        if not self._find_astray():
+            self._remember(set())
 
     def settle(self) -> None:
         """Write down what the objects say beyond the manifest that is there."""
