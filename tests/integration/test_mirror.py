@@ -23,8 +23,8 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from ansible_collections.openclaw.backup.plugins.module_utils.action import locate
 from ansible_collections.openclaw.backup.plugins.module_utils.action.check import check
-from ansible_collections.openclaw.backup.plugins.module_utils.action.find import find
 from ansible_collections.openclaw.backup.plugins.module_utils.action.drill import drill
+from ansible_collections.openclaw.backup.plugins.module_utils.action.find import find
 from ansible_collections.openclaw.backup.plugins.module_utils.action.history import compare, list_snapshots
 from ansible_collections.openclaw.backup.plugins.module_utils.action.needed import restore_if_needed
 from ansible_collections.openclaw.backup.plugins.module_utils.action.prune import hold, prune
