@@ -87,11 +87,11 @@ def main() -> int:
         try:
             with Fleet(Path(directory)) as fleet:
                 took = fleet.play("drill", evidence=str(evidence))
+                (report,) = evidence.glob("*.md")  # molecule empties the directory in the end
+                (headline, *_) = report.read_text().splitlines()
         except Failed as error:
             print("bench: %s" % error, file=sys.stderr)
             return 1
-        (report,) = evidence.glob("*.md")
-        (headline, *_) = report.read_text().splitlines()
     load = round(os.getloadavg()[0], 1)
     result = {"hosts": HOSTS, "files": FILES, "vaults": len(VAULTS), "processors": os.cpu_count(), "load": load, "seconds": round(took, 1), "bar": BAR}
     print(json.dumps({**result, "result": headline.lstrip("# ")}))
