@@ -105,20 +105,20 @@ class Placer:
         temporary = self._mark
         parent = -1
         copied: Optional[Copied] = None
-        is_taken = False
+        is_taken = is_placed = False
         try:
             parent, name = self.root.parent(entry.path)
             if content is not None and content.name is not None:
                 if hash_file(content.fd, size=content.found.st_size) != (bytes.fromhex(entry.hash), entry.size):
                     return Failed(entry.path, "")
-                is_taken = _take(content.name, parent, temporary)
-                os.lseek(content.fd, 0, os.SEEK_SET)
+                is_placed = entry.path not in self.replaced and self._take_to_its_place(entry, content.fd, content.name, parent, name)
+                is_taken = is_placed or _take(content.name, parent, temporary)
+                if not is_taken:
+                    os.lseek(content.fd, 0, os.SEEK_SET)
             if content is None:
                 create_special(parent, entry, temporary)
                 apply(parent, temporary, entry, self.losses)
-            elif is_taken:
-                apply_open(content.fd, entry, self.losses)
-            else:
+            elif not is_taken:
                 out = os.open(temporary, CREATE_FLAGS, 0o600, dir_fd=parent)
                 try:
                     copied = copy_to_prove(content.fd, out, content.found)
@@ -128,9 +128,11 @@ class Placer:
                     apply_open(out, entry, self.losses)
                 finally:
                     os.close(out)
-            if entry.path in self.replaced:
+            elif not is_placed:
+                apply_open(content.fd, entry, self.losses)
+            if not is_placed:
                 self._make_way(entry.path, parent, name)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException as error:
             if parent >= 0:
                 _unlink(temporary, parent)
@@ -145,6 +147,15 @@ class Placer:
             if (mtime_ns(found), found.st_size) == (entry.mtime, entry.size) and read_xattrs(content.fd) == entry.xattrs:
                 self.proven[entry.path] = state_of(found)
         return None
+
+    def _take_to_its_place(self, entry: Entry, fd: int, place: Tuple[int, bytes], parent: int, name: bytes) -> bool:
+        """Give a file its attributes and then, in one step, its place, where nothing stands; whether that could be."""
+        losses = Losses()
+        apply_open(fd, entry, losses)
+        is_taken = _take(place, parent, name)
+        if is_taken:
+            self.losses.merge(losses.counts)
+        return is_taken
 
     def _prove(self, parent: int, name: bytes, entry: Entry, copied: Copied) -> None:
         """Read back what stands at its place now. What is not right is left to the look at the end, which says so."""

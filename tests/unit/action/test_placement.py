@@ -125,14 +125,42 @@ def test_other_bytes_than_the_manifests_get_nowhere(restore: Restore, data: byte
     assert (restore.dest / "a/b").read_bytes() == b"before" and len(list((restore.dest / "a").iterdir())) == 1
 
 
-def test_what_is_written_to_before_it_was_proven_is_not(restore: Restore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["link", "rename"])
+def test_what_is_written_to_before_it_was_proven_is_not(restore: Restore, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     restore.fetch("a/b", b"content")
-    known = os.rename
+    if step == "rename":
+        (restore.dest / "a/b").write_bytes(b"before")
+    known = getattr(os, step)
 
-    def meddle(old: bytes, new: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
-        known(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
-        (restore.dest / "a/b").write_bytes(b"CONTENT")
+    def meddle(old: bytes, new: bytes, **where: Any) -> None:
+        known(old, new, **where)
+        if new == b"b":
+            (restore.dest / "a/b").write_bytes(b"CONTENT")
 
-    monkeypatch.setattr(os, "rename", meddle)
+    monkeypatch.setattr(os, step, meddle)
+    placer, failed = restore.write(replaced={b"a/b"} if step == "rename" else set())
+    assert not failed and (restore.dest / "a/b").read_bytes() == b"CONTENT" and not placer.proven
+
+
+def test_what_is_its_own_has_its_attributes_when_it_is_seen(restore: Restore, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore.fetch("a/b", b"content")
+    known = os.link
+    seen = []
+
+    def look(old: bytes, new: bytes, **where: Any) -> None:
+        known(old, new, **where)
+        found = os.stat(new, dir_fd=where["dst_dir_fd"])
+        seen.append((new, found.st_mode & 0o7777, found.st_mtime_ns))
+
+    monkeypatch.setattr(os, "link", look)
     placer, failed = restore.write()
-    assert not failed and not placer.proven
+    assert not failed and seen == [(b"b", 0o640, MTIME)]
+    check(restore, placer, "a/b", b"content")
+
+
+def test_what_came_into_its_place_meanwhile_gives_way(restore: Restore) -> None:
+    restore.fetch("a/b", b"content")
+    (restore.dest / "a/b").write_bytes(b"from somebody")
+    placer, failed = restore.write()
+    assert not failed
+    check(restore, placer, "a/b", b"content")

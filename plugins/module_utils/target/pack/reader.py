@@ -52,12 +52,22 @@ class PackReader:
 
     def read(self, digest: str, blob: Blob) -> bytes:
         """The content of a blob. ``IntegrityError`` (kind ``seal``) where it is not what it was."""
+        return self._key(blob).open_blob(blob, digest, self._found(blob))
+
+    def read_unhashed(self, blob: Blob) -> bytes:
+        """The same for one who hashes what comes of it, and takes nothing of it before."""
+        return self._key(blob).open_sized(blob, self._found(blob))
+
+    def _key(self, blob: Blob) -> PackKey:
+        if blob.pack not in self._keys:
+            self._keys = {blob.pack: self._repository.pack_key(blob.pack)}
+        return self._keys[blob.pack]
+
+    def _found(self, blob: Blob) -> bytes:
         sealed = self._sealed(blob)
         if sealed is None or len(sealed) != blob.length:
             raise broken("pack %s is missing or too short" % blob.pack)
-        if blob.pack not in self._keys:
-            self._keys = {blob.pack: self._repository.pack_key(blob.pack)}
-        return self._keys[blob.pack].open_blob(blob, digest, sealed)
+        return sealed
 
     def _sealed(self, blob: Blob) -> Optional[bytes]:
         span = self._spans.get(blob.pack)

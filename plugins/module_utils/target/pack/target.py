@@ -14,7 +14,6 @@ from typing import (
     TYPE_CHECKING,
     AbstractSet,
     Any,
-    BinaryIO,
     Callable,
     ContextManager,
     Dict,
@@ -34,7 +33,7 @@ from ...errors import BackupError, IntegrityError, RefusedError, TargetError, pr
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
 from ...manifest.walk import CREATE_FLAGS, Descent
-from ...observe.audit import rfc3339, seconds_of
+from ...observe.audit import rfc3339, seconds_of, write_all
 from ..contract import Damage, Heartbeat, Receipt, Requests, Rewritten, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..portions import portions_of
 from ..sources import PORTABLE
@@ -287,16 +286,13 @@ class PackTarget(Target):
             os.close(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at))
         files = [(digest, pieces) for digest in paths for pieces in [whole.contents.pieces(digest)] if pieces is not None]
         groups = by_pack(files)
-        for digest, _pieces in files:
-            for path in paths[digest]:
-                below.parent(path, create=0o700)  # by one process: two might stand in each other's way
 
         def work(start: int, stop: int) -> Any:
             share = [item for group in groups[start:stop] for item in group]
             reader = PackReader(self._repository, whole.commit.packs, (blob for _digest, pieces in share for _name, blob in pieces))
-            with closing(reader):
+            with closing(reader), Descent(b".", dir_fd=below.root_fd) as own:
                 for digest, pieces in share:
-                    _write_files(below, paths[digest], pieces, reader)
+                    _write_files(own, paths[digest], pieces, reader)
             return self.store.report()
 
         assert self._repository.id  # asked for once, and not by each process
@@ -660,27 +656,33 @@ def _mark_removed(before: Mapping[str, Any], now: str, state: Mapping[str, Any])
 
 
 def _write_files(below: Descent, paths: Sequence[bytes], pieces: Sequence[Tuple[str, Blob]], reader: PackReader) -> None:
-    """Write one content to its paths; where it cannot be had, to none of them."""
+    """Write one content to its paths, as it was sealed; where it cannot be had, to none of them."""
     for path in paths:
-        at, name = below.parent(path)
-        with open(os.open(name, CREATE_FLAGS, 0o600, dir_fd=at), "wb") as stream:
-            try:
-                for piece, blob in pieces:
-                    _write_with_holes(stream, reader.read(piece, blob))
-                stream.truncate()
-            except IntegrityError:
-                os.unlink(name, dir_fd=at)
+        at, name = below.parent(path, create=0o700)
+        fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=at)
+        try:
+            end = 0
+            for _digest, blob in pieces:
+                data = reader.read_unhashed(blob)
+                _write_with_holes(fd, data, end)
+                end += len(data)
+        except IntegrityError:
+            os.unlink(name, dir_fd=at)
+        finally:
+            os.close(fd)
 
 
-def _write_with_holes(stream: BinaryIO, data: bytes) -> None:
-    """Write content, and leave out what is nothing but zeros; the file must be cut at its end afterwards."""
-    step = _HOLE if _ZEROS in data else max(1, len(data))
-    for start in range(0, len(data), step):
-        piece = data[start : start + step]
+def _write_with_holes(fd: int, data: bytes, offset: int) -> None:
+    """Write content at the end of a file, and leave out what is nothing but zeros."""
+    if _ZEROS not in data:
+        write_all(fd, data, offset)
+        return
+    for start in range(0, len(data), _HOLE):
+        piece = data[start : start + _HOLE]
         if piece == _ZEROS:
-            stream.seek(_HOLE, os.SEEK_CUR)
+            os.ftruncate(fd, offset + start + _HOLE)
         else:
-            stream.write(piece)
+            write_all(fd, piece, offset + start)
 
 
 def _kind_of(url: str) -> str:
