@@ -170,9 +170,7 @@ def tell(story: Story, home: Path) -> None:
     story.task("repair_damaged", "replicate", repair=True, to=vault, **{**crowd, "target": str(home / "second-vault")})
     rules = {"keep_last": 1, "protect": "0s"}
     story.task("prune_policy", "prune", policy={**many, "sources": [tree + "/folder"], "retention": rules})
-    for number in range(25):
-        story.python(ONE_MORE % (tree, number))
-        story.task("more%d" % number, "snapshot", sources=[tree + "/folder"], **many)
+    story.python(MANY_MORE % (tree, {**many, "sources": [tree + "/folder"]}, str(home / "many.json")))
     story.task("crowd_replicate", "replicate", **second)
     story.task("crowd_prune", "prune", retention=rules, **many)
 
@@ -183,6 +181,15 @@ def tell(story: Story, home: Path) -> None:
 ONE_MORE = """
 import pathlib
 pathlib.Path(%r, "folder", "number").write_text("%d")
+"""
+MANY_MORE = """
+import json, pathlib, subprocess, sys
+number, policy, path = pathlib.Path(%r, "folder", "number"), %r, %r
+pathlib.Path(path).write_text(json.dumps(policy))
+for count in range(25):
+    number.write_text(str(count))
+    program = [sys.executable, "-m", "ansible_collections.openclaw.backup.plugins.module_utils.agent"]
+    subprocess.run([*program, "run", path, "--quiet"], check=True)
 """
 EDITS = """
 import os, pathlib

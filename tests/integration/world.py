@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
 
@@ -216,22 +217,23 @@ class Packed(World):
             results: List[Any] = []
 
             def go(tx: str, parent: str = parent.id, start: threading.Barrier = start, results: List[Any] = results) -> None:
-                session = arrive().begin(tx, parent)
-                start.wait()
                 try:
-                    results.append(session.commit(manifest))
-                except RefusedError as error:
+                    session = arrive().begin(tx, parent)
+                    start.wait(300)
+                    with closing(session):
+                        results.append(session.commit(manifest))
+                except BackupError as error:
                     results.append(error)
-                session.close()
+                    start.abort()  # who waits for one that did not come
 
             threads = [threading.Thread(target=go, args=("%032x" % (2 * number + turn),)) for turn in (0, 1)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            won = [result for result in results if not isinstance(result, RefusedError)]
+            won = [result for result in results if not isinstance(result, BackupError)]
             latest = self.target.latest()
-            assert len(results) == 2 and len(won) == 1 and latest is not None
+            assert len(results) == 2 and len(won) == 1 and latest is not None, results
             assert (latest.id, latest.receipt.tx, latest.receipt.sequence) == (won[0].id, won[0].tx, parent.receipt.sequence + 1)
             assert [result.kind for result in results if isinstance(result, RefusedError)] == ["writer"]
 
