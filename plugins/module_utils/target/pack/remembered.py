@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import AbstractSet, Any, Dict, List, Optional, Set
+from typing import AbstractSet, Any, Dict, Generator, List, Optional, Set
 
 from ...errors import BackupError
 from ..contract import Requests
@@ -209,6 +209,9 @@ class RememberedStore(Store):
                 return None
         self._hold(name, data)
         return data[start:end]
+
+    def pieces(self, name: str, start: int, length: int) -> Generator[bytes, None, None]:
+        return self._store.pieces(name, start, length)
 
     def _hold(self, name: str, data: bytes) -> None:
         with self._lock:

@@ -13,15 +13,15 @@ import os
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from email.utils import parsedate_to_datetime
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
 
 from ...errors import BackupError, IntegrityError, TargetError, printable
 from ...manifest.walk import FILE_FLAGS
 from ...transfer.pace import Pace
 from ..contract import Requests
-from .store import STEP, Item, Store, check_name, foreign_object, ticks
+from .store import PIECE, STEP, Item, Store, check_name, foreign_object, ticks
 
 # Requests that are under way at once.
 STREAMS = 4
@@ -280,8 +280,43 @@ class S3Store(Store):
                 time.sleep(_pause(attempt))
         raise AssertionError("unreachable")
 
+    def pieces(self, name: str, start: int, length: int) -> Generator[bytes, None, None]:
+        at, end, tries = start, start + length, _ATTEMPTS
+        while at < end:
+            before = at
+            try:
+                with self._explained():
+                    answer = self._open(self._key(name), {"Range": "bytes=%d-%d" % (at, end - 1)})
+                    if answer is None:
+                        return
+                    with closing(answer[0]) as body:
+                        for data in _received(body, self.receiving):
+                            at += len(data)
+                            self._add(Requests(0, 0, 0, 0, len(data)))
+                            yield data
+                return
+            except _CutError as error:
+                tries = _ATTEMPTS if at > before else tries - 1
+                if not tries:
+                    raise self._unreachable(str(error)) from error
+                time.sleep(_pause(_ATTEMPTS - tries))
+
     def _get(self, key: str, part: Mapping[str, str]) -> Optional[Tuple[bytes, Mapping[str, str]]]:
-        from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+        answer = self._open(key, part)
+        if answer is None:
+            return None
+        body, headers = answer
+        with _uncut():
+            data: bytes = body.read() if self.receiving is None else b"".join(_received(body, self.receiving))
+        expected = headers.get("content-length")
+        if expected is not None and int(expected) != len(data):
+            raise _CutError("an answer was cut short")
+        self._add(Requests(0, 0, 0, 0, len(data)))
+        return data, headers
+
+    def _open(self, key: str, part: Mapping[str, str]) -> Optional[Tuple[Any, Mapping[str, str]]]:
+        """The body of an object, or of a part of it, to be read, and the headers that came along. None where there is no object."""
+        from botocore.exceptions import ClientError
 
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=key, **part)
@@ -291,20 +326,12 @@ class S3Store(Store):
             if code == "NoSuchKey":
                 return None
             if code in ("InvalidRange", "416"):
-                return b"", {}
+                return io.BytesIO(), {}
             raise
         headers = self._hear(answer)
         if "etag" not in headers:
             raise self._no_s3("an object without an ETag")
-        try:
-            data: bytes = answer["Body"].read() if self.receiving is None else b"".join(_paced(answer["Body"], self.receiving))
-        except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, HTTPClientError, OSError) as error:
-            raise _CutError("an answer was cut short: %s" % type(error).__name__) from error
-        expected = headers.get("content-length")
-        if expected is not None and int(expected) != len(data):
-            raise _CutError("an answer was cut short")
-        self._add(Requests(0, 0, 0, 0, len(data)))
-        return data, headers
+        return answer["Body"], headers
 
     def put(self, name: str, data: bytes, checksum: bytes, *, only_if_absent: bool = False) -> bool:
         headers = {} if self._confirms else {"Content-MD5": _md5(data)}
@@ -555,14 +582,27 @@ class _Paced:
         return data
 
 
-def _paced(body: Any, pace: Pace) -> Iterator[bytes]:
+def _received(body: Any, pace: Optional[Pace]) -> Iterator[bytes]:
     """What a download brings, read no faster than ``pace`` lets it be: so the other side sends no faster."""
     while True:
-        data = body.read(STEP)
+        with _uncut():
+            data = body.read(PIECE if pace is None else STEP)
         if not data:
             return
-        pace(len(data))
+        if pace is not None:
+            pace(len(data))
         yield data
+
+
+@contextmanager
+def _uncut() -> Iterator[None]:
+    """An answer that ends too soon in here is a ``_CutError``."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    try:
+        yield
+    except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, HTTPClientError, OSError) as error:
+        raise _CutError("an answer was cut short: %s" % type(error).__name__) from error
 
 
 class _CutError(Exception):

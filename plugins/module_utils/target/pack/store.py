@@ -16,7 +16,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from typing import AbstractSet, Any, Iterator, List, NamedTuple, Optional, Union
+from typing import AbstractSet, Any, Generator, Iterator, List, NamedTuple, Optional, Union
 
 from ...errors import RUN_OUT, BackupError, IntegrityError, TargetError, UsageError, printable, refused_by_system
 from ...manifest.walk import CREATE_FLAGS, Descent, list_directory, open_file, walk
@@ -33,6 +33,8 @@ _ATTEMPTS = 5
 _SKEW = 300
 # What goes at once where there is a limit on bytes a second.
 STEP = 64 << 10
+# What is read of a long answer at a time (bytes).
+PIECE = 1 << 20
 
 
 def ticks() -> float:
@@ -117,6 +119,14 @@ class Store(ABC):
     @abstractmethod
     def get(self, name: str, start: int = 0, length: Optional[int] = None) -> Optional[bytes]:
         """The bytes of an object, or ``length`` of them from ``start`` on; fewer where it ends before."""
+
+    def pieces(self, name: str, start: int, length: int) -> Generator[bytes, None, None]:
+        """The same as it comes, in pieces; what is not asked for any more need not come."""
+        for at in range(start, start + length, PIECE):
+            data = self.get(name, at, min(PIECE, start + length - at))
+            if not data:
+                return
+            yield data
 
     @abstractmethod
     def put(self, name: str, data: bytes, checksum: bytes, *, only_if_absent: bool = False) -> bool:

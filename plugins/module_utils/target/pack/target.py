@@ -30,9 +30,10 @@ from typing import (
 
 from ... import pool
 from ...errors import BackupError, IntegrityError, RefusedError, TargetError, printable
+from ...manifest.content import copy_file
 from ...manifest.document import Manifest
 from ...manifest.entry import FILE, Entry
-from ...manifest.walk import CREATE_FLAGS, Descent
+from ...manifest.walk import CREATE_FLAGS, Descent, open_file
 from ...observe.audit import rfc3339, seconds_of, write_all
 from ..contract import Damage, Heartbeat, Receipt, Requests, Rewritten, Size, Snapshot, Target, Tell, Thresholds, Verification, is_canary
 from ..portions import portions_of
@@ -657,19 +658,30 @@ def _mark_removed(before: Mapping[str, Any], now: str, state: Mapping[str, Any])
 
 def _write_files(below: Descent, paths: Sequence[bytes], pieces: Sequence[Tuple[str, Blob]], reader: PackReader) -> None:
     """Write one content to its paths, as it was sealed; where it cannot be had, to none of them."""
-    for path in paths:
-        at, name = below.parent(path, create=0o700)
-        fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=at)
+    at, name = below.parent(paths[0], create=0o700)
+    fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=at)
+    try:
+        end = 0
+        for _digest, blob in pieces:
+            data = reader.read_unhashed(blob)
+            _write_with_holes(fd, data, end)
+            end += len(data)
+    except IntegrityError:
+        os.unlink(name, dir_fd=at)
+        return
+    finally:
+        os.close(fd)
+    for path in paths[1:]:
+        source, _found = open_file(*below.parent(paths[0]))
         try:
-            end = 0
-            for _digest, blob in pieces:
-                data = reader.read_unhashed(blob)
-                _write_with_holes(fd, data, end)
-                end += len(data)
-        except IntegrityError:
-            os.unlink(name, dir_fd=at)
+            at, name = below.parent(path, create=0o700)
+            fd = os.open(name, CREATE_FLAGS, 0o600, dir_fd=at)
+            try:
+                copy_file(source, fd)
+            finally:
+                os.close(fd)
         finally:
-            os.close(fd)
+            os.close(source)
 
 
 def _write_with_holes(fd: int, data: bytes, offset: int) -> None:
